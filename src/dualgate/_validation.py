@@ -1,0 +1,199 @@
+"""Checks, and the one shape every message has: argument, value, what must hold, what to do."""
+
+import numbers
+
+import numpy as np
+from sklearn import get_config
+from sklearn.utils.validation import validate_data
+
+MAX_NAMED = 3  # how many offenders a message names before it stops
+
+
+def owner_name(owner):
+    """Return the class name a message starts with, for an instance, a class or a plain string."""
+    if isinstance(owner, str):
+        return owner
+    return owner.__name__ if isinstance(owner, type) else type(owner).__name__
+
+
+def check_choice(owner, name, value, choices):
+    """Return `value` if it is one of `choices`, else say which exist."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{owner_name(owner)}.{name}={value!r} must be one of {', '.join(map(repr, sorted(choices)))}."
+        )
+    return value
+
+
+def check_number(owner, name, value, *, kind=numbers.Real, low=None, high=None, strict=False, hint=""):
+    """Return the number `value` if it lies within [low, high] (above `low` when `strict`)."""
+    bounds = []
+    if low is not None:
+        bounds.append(f"above {low}" if strict else f"at least {low}")
+    if high is not None:
+        bounds.append(f"at most {high}")
+    fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
+    fits = fits and (low is None or (value > low if strict else value >= low))
+    if not (fits and (high is None or value <= high)):
+        noun = "an integer" if kind is numbers.Integral else "a number"
+        bound_text = " and ".join(bounds)
+        raise ValueError(
+            f"{owner_name(owner)}.{name}={value!r} must be {noun} {bound_text}".rstrip()
+            + (f": {hint}" if hint else ".")
+        )
+    return value
+
+
+def check_rows(estimator, X, *, reset, finite=True, **options):
+    """Validate `X` as float rows, float32 and float64 kept as they are, and insist on finite values."""
+    X = validate_data(
+        estimator, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset, **options
+    )
+    if finite:
+        require_finite(estimator, "X", X)
+    return X
+
+
+def check_rows_and_target(estimator, X, y, *, min_samples=2):
+    """Validate training rows and a one-dimensional numeric target."""
+    if y is None:
+        raise ValueError(
+            f"{owner_name(estimator)} requires y to be passed, but the target y is None: give one number per row."
+        )
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        y_numeric=True,
+        multi_output=False,
+    )
+    require_finite(estimator, "X", X)
+    if not np.isfinite(y).all():
+        bad = np.flatnonzero(~np.isfinite(y))
+        raise ValueError(
+            f"y contains NaN or infinity in {len(bad):,} rows (first: row {bad[0]}): "
+            "targets must be finite; drop the rows without one."
+        )
+    if len(X) < min_samples:
+        raise ValueError(
+            f"X has {len(X)} sample{'s' if len(X) != 1 else ''}: {owner_name(estimator)} needs at least "
+            f"{min_samples} samples to fit anything; pass more rows."
+        )
+    return X, y.astype(np.float64, copy=False)
+
+
+def require_finite(owner, name, X):
+    """Raise a ValueError that locates the first NaN or infinity of `X` (n_samples, n_features)."""
+    if get_config()["assume_finite"]:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(X)):
+            return
+    bad = ~np.isfinite(X)
+    if not bad.any():  # the sum overflowed, the values did not
+        return
+    row, column = np.argwhere(bad)[0]
+    raise ValueError(
+        f"Input {name} of {owner_name(owner)} contains NaN or infinity: {bad.sum():,} values in "
+        f"{bad.any(axis=1).sum():,} rows, the first is {name}[{row}, {column}]={X[row, column]}. "
+        "Values must be finite; interpolate bad pixels or drop these rows."
+    )
+
+
+def require_positive_errors(owner, error, columns=None):
+    """Raise a ValueError that locates the first error of `error` (n_samples, n_pixels) that is not above zero."""
+    if error.size and np.min(error) > 0:  # false for NaN too
+        return
+    row, pixel = np.argwhere(~(error > 0))[0]
+    column = pixel if columns is None else columns[pixel]
+    raise ValueError(
+        f"{owner_name(owner)}.error_columns selects an error of {error[row, pixel]} at X[{row}, {column}] "
+        f"({np.sum(~(error > 0)):,} such values): errors must be finite and above zero. Give a bad pixel a large "
+        "error, or drop the row."
+    )
+
+
+def resolve_columns(owner, name, spec, X, n_features):
+    """Turn a column specification, as in ColumnTransformer, into integer positions.
+
+    Parameters
+    ----------
+    owner, name : object, str
+        Whose parameter it is, for messages.
+    spec : None, int, str, slice, list, boolean mask or callable
+        None selects every column; strings need an `X` with column names; a callable receives `X`.
+    X : array-like or DataFrame
+        As the user gave it.
+    n_features : int
+        Number of columns of `X`.
+
+    Returns
+    -------
+    columns : ndarray of int, never empty
+    """
+    label = f"{owner_name(owner)}.{name}"
+    if callable(spec):
+        spec = spec(X)
+    names = [str(column) for column in getattr(X, "columns", [])]
+    if spec is None:
+        return np.arange(n_features)
+    if isinstance(spec, slice) and not any(isinstance(end, str) for end in (spec.start, spec.stop)):
+        columns = np.arange(n_features)[spec]
+    elif isinstance(spec, slice):
+        start = 0 if spec.start is None else _find_names(label, [spec.start], names, n_features)[0]
+        stop = n_features if spec.stop is None else _find_names(label, [spec.stop], names, n_features)[0] + 1
+        columns = np.arange(start, stop, spec.step or 1)
+    else:
+        columns = _find_listed(label, np.atleast_1d(np.asarray(spec)), names, n_features)
+    if len(columns) == 0:
+        raise ValueError(
+            f"{label}={spec!r} selects none of the {n_features:,} columns of X: it must name at least one. "
+            "Leave it None to use all columns."
+        )
+    return columns
+
+
+def _find_listed(label, spec, names, n_features):
+    if spec.dtype.kind in "UO" and spec.size:
+        return _find_names(label, spec.tolist(), names, n_features)
+    if spec.dtype == bool:
+        if len(spec) != n_features:
+            raise ValueError(
+                f"{label} is a mask of length {len(spec):,}, X has {n_features:,} columns: the lengths must be equal."
+            )
+        return np.flatnonzero(spec)
+    if spec.size and spec.dtype.kind not in "iu":
+        raise ValueError(
+            f"{label}={spec.tolist()!r} must be a slice, integers, names, a boolean mask or a callable."
+        )
+    outside = spec[(spec < -n_features) | (spec >= n_features)]
+    if len(outside):
+        raise ValueError(
+            f"{label} names {len(outside)} columns that X lacks: {_first(outside.tolist())}. X has "
+            f"{n_features:,} columns, counted from 0."
+        )
+    return spec.astype(np.intp) % n_features
+
+
+def _find_names(label, wanted, names, n_features):
+    lacking = [name for name in wanted if str(name) not in names]
+    if lacking:
+        known = f"the first are {_first(names)}" if names else "and no column names: pass a DataFrame"
+        raise ValueError(
+            f"{label} names {len(lacking)} columns that X lacks: {_first(lacking)}. X has {n_features:,} columns, "
+            f"{known}."
+        )
+    return np.array([names.index(str(name)) for name in wanted], dtype=np.intp)
+
+
+def _first(values):
+    return ", ".join(repr(value) for value in values[:MAX_NAMED]) + (", ..." if len(values) > MAX_NAMED else "")
+
+
+def take_columns(X, columns):
+    """Select `columns` (integers) of the array `X`; a view where they are consecutive."""
+    if len(columns) and columns[-1] - columns[0] + 1 == len(columns) and np.all(np.diff(columns) == 1):
+        return X[:, columns[0] : columns[-1] + 1]
+    return X[:, columns]

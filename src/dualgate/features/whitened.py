@@ -1,0 +1,170 @@
+"""Principal components of the signal, seen through the noise."""
+
+import numbers
+
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.extmath import randomized_svd
+from sklearn.utils.validation import check_is_fitted
+
+from dualgate._validation import (
+    check_number,
+    check_rows,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
+
+_DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
+_BLOCK_ROWS = 2048
+
+
+class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
+    r"""Leading components of the signal after every pixel is divided by its typical noise.
+
+    With :math:`C` the covariance of the measured flux and :math:`N` the diagonal of mean squared errors, the whitened
+    covariance of the noise-free signal is :math:`S = N^{-1/2} C N^{-1/2} - I`. Its leading eigenvectors :math:`V`
+    give the scores :math:`z = V^T N^{-1/2} (x - \bar x)`, in which noise has unit variance on average. Without error
+    columns :math:`N = I` and this is principal component analysis.
+
+    Parameters
+    ----------
+    n_components : int
+        Components to keep, at most as many as there are pixels or rows less one.
+    columns : column specification
+        Flux columns, as in ColumnTransformer; None is all columns.
+    error_columns : None or column specification
+        Their errors, one column per flux column, in the same order.
+    random_state : int
+        Seed of the randomised eigensolver that serves more than 1,024 pixels.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (n_pixels,)
+        Mean flux.
+    noise_ : ndarray of shape (n_pixels,)
+        Root mean square error of each pixel; ones without error columns.
+    components_ : ndarray of shape (n_components, n_pixels)
+        Orthonormal rows, in whitened pixels.
+    signal_variance_ : ndarray of shape (n_components,)
+        Eigenvalues of S, in units of the noise variance; noise alone gives about zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> flux = rng.normal(size=(500, 1)) * [3.0, 3.0, 0.0] + rng.normal(size=(500, 3)) * [1.0, 1.0, 9.0]
+    >>> X = np.c_[flux, np.ones((500, 2)), np.full((500, 1), 9.0)]
+    >>> whitened = NoiseWhitenedPCA(1, columns=slice(0, 3), error_columns=slice(3, 6)).fit(X)
+    >>> np.abs(whitened.components_).round(1)  # the noisy third pixel is not mistaken for signal
+    array([[0.7, 0.7, 0. ]])
+    """
+
+    def __init__(self, n_components=16, *, columns=None, error_columns=None, random_state=0):
+        self.n_components = n_components
+        self.columns = columns
+        self.error_columns = error_columns
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Find the components in one pass over the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : NoiseWhitenedPCA
+
+        Raises
+        ------
+        ValueError
+            If errors are not above zero, or fluxes and errors differ in number.
+        """
+        array = check_rows(self, X, reset=True)
+        check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
+        flux = take_columns(array, self.columns_)
+        self.noise_ = np.ones(flux.shape[1])
+        if self.error_columns is not None:
+            error = take_error_columns(self, X, array, self.columns_)
+            self.noise_ = np.sqrt(np.einsum("ij,ij->j", error, error, dtype=np.float64) / len(error))
+        self.mean_ = flux.mean(axis=0, dtype=np.float64)
+        covariance = _whitened_covariance(flux, self.mean_, self.noise_)
+        kept = min(self.n_components, flux.shape[1], max(1, len(flux) - 1))
+        variance, vectors = _leading(covariance, kept, self.random_state)
+        signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(kept)])
+        self.components_ = np.ascontiguousarray((vectors * np.where(signs == 0, 1.0, signs)).T)
+        self.signal_variance_ = variance - (1.0 if self.error_columns is not None else 0.0)
+        return self
+
+    def transform(self, X):
+        """Project the flux.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_components)
+            Of the precision of `X`.
+        """
+        check_is_fitted(self, "components_")
+        flux = take_columns(check_rows(self, X, reset=False), self.columns_)
+        operator = (self.components_ / self.noise_).T.astype(flux.dtype)
+        # an offset after the product, not a centred copy of the rows before it
+        return flux @ operator - (self.mean_ @ (self.components_ / self.noise_).T).astype(flux.dtype)
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the scores.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self, "components_")
+        return np.array([f"whitened_{i}" for i in range(len(self.components_))], dtype=object)
+
+
+def take_error_columns(owner, X, array, flux_columns):
+    """Select the errors that belong to `flux_columns`, and check their number and sign."""
+    columns = resolve_columns(owner, "error_columns", owner.error_columns, X, array.shape[1])
+    if len(columns) != len(flux_columns):
+        raise ValueError(
+            f"{type(owner).__name__}.error_columns selects {len(columns):,} columns, columns selects "
+            f"{len(flux_columns):,}: every flux needs one error. X has {array.shape[1]:,} columns; X = [flux | error] "
+            "has an even number, twice the number of pixels."
+        )
+    error = take_columns(array, columns)
+    require_positive_errors(owner, error, columns)
+    return error
+
+
+def _whitened_covariance(flux, mean, noise):
+    """N^-1/2 cov(flux) N^-1/2, summed over blocks of rows in double precision."""
+    total = np.zeros((flux.shape[1], flux.shape[1]))
+    for start in range(0, len(flux), _BLOCK_ROWS):
+        block = ((flux[start : start + _BLOCK_ROWS] - mean) / noise).astype(flux.dtype)
+        total += block.T @ block
+    return total / len(flux)
+
+
+def _leading(covariance, n_kept, seed):
+    """Leading eigenvalues and eigenvectors of a symmetric positive semi-definite matrix, largest first."""
+    size = len(covariance)
+    if size <= _DENSE_LIMIT or n_kept > size // 4:
+        values, vectors = eigh(covariance, subset_by_index=(size - n_kept, size - 1))
+        return values[::-1], vectors[:, ::-1]
+    vectors, values, _ = randomized_svd(
+        covariance.astype(np.float32), n_kept, n_oversamples=50, n_iter=6, random_state=seed
+    )
+    return values.astype(np.float64), vectors.astype(np.float64)
