@@ -44,6 +44,20 @@ def check_number(owner, name, value, *, kind=numbers.Real, low=None, high=None, 
     return value
 
 
+def make_generator(owner, random_state):
+    """Return a numpy Generator for `random_state`; the global generator is neither read nor moved.
+
+    None is fresh entropy; a RandomState or Generator gives the seed by one draw.
+    """
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31))
+    if isinstance(random_state, np.random.Generator):
+        return np.random.default_rng(random_state.integers(2**63))
+    if random_state is not None:
+        check_number(owner, "random_state", random_state, kind=numbers.Integral, low=0)
+    return np.random.default_rng(random_state)
+
+
 def check_rows(estimator, X, *, reset, finite=True, **options):
     """Validate `X` as float rows, float32 and float64 kept as they are, and insist on finite values."""
     X = validate_data(

@@ -1,0 +1,155 @@
+"""How two towers become one set of expert weights: four ways, and the registry that names them."""
+
+import numbers
+from abc import ABC, abstractmethod
+
+from sklearn.base import BaseEstimator
+
+from dualgate._validation import check_number
+
+
+class Fusion(BaseEstimator, ABC):
+    """How the two towers' outputs become one set of expert weights.
+
+    With a single quality bin both towers speak over the regimes; with several the physics tower speaks over regimes,
+    the quality tower over quality bins, and the fusion over their product, regime slowest. A new way is a subclass
+    registered in `FUSIONS`.
+    """
+
+    @abstractmethod
+    def n_outputs(self, n_regimes, n_bins):
+        """Widths the towers must speak with.
+
+        Parameters
+        ----------
+        n_regimes, n_bins : int
+
+        Returns
+        -------
+        n_phys, n_quality : int
+        """
+
+    @abstractmethod
+    def build(self, n_regimes, n_bins):
+        """Make the torch module from (phys_logits, quality_logits) to log-weights.
+
+        Parameters
+        ----------
+        n_regimes, n_bins : int
+
+        Returns
+        -------
+        module : torch.nn.Module
+            Its output has shape (n_samples, n_regimes * n_bins) and is normalised: the exponentials of a row sum to 1.
+        """
+
+
+class LogitAddFusion(Fusion):
+    r"""Add the towers' logits: the quality tower is a bias on the experts.
+
+    .. math:: w_{ks} \propto \exp(a_k + b_s)
+
+    With a single quality bin :math:`w_k \propto \exp(a_k + b_k)`.
+
+    Examples
+    --------
+    >>> LogitAddFusion().n_outputs(9, 4)
+    (9, 4)
+    """
+
+    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
+        return n_regimes, n_regimes if n_bins == 1 else n_bins
+
+    def build(self, n_regimes, n_bins):  # noqa: D102
+        from dualgate.gating._nets import LogitAdd
+
+        return LogitAdd(n_bins)
+
+
+class ProductOfExpertsFusion(Fusion):
+    r"""Multiply the towers' probabilities, each raised to a confidence of its own for every sample.
+
+    .. math:: w_{ks} \propto p_k^{\,\alpha}\, q_s^{\,\beta}, \qquad
+        \alpha = \mathrm{softplus}(u\, g(p) + v), \quad g(p) = 1 - H(p) / \log K
+
+    :math:`g` is the share of entropy a tower removes, so that a tower which knows nothing about a sample can be told
+    to say less about it; u and v are learned, one pair per tower. With unit exponents this is logit addition.
+
+    References
+    ----------
+    Cao & Fleet 2014, arXiv:1410.7827 (generalised product of experts). Hinton 2002, Neural Computation 14, 1771.
+
+    Examples
+    --------
+    >>> ProductOfExpertsFusion().n_outputs(9, 1)
+    (9, 9)
+    """
+
+    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
+        return n_regimes, n_regimes if n_bins == 1 else n_bins
+
+    def build(self, n_regimes, n_bins):  # noqa: D102
+        from dualgate.gating._nets import ProductOfExperts
+
+        return ProductOfExperts(n_bins)
+
+
+class TemperatureFusion(Fusion):
+    r"""Let quality set how sharply the physics tower may commit.
+
+    .. math:: w_k \propto \exp(a_k / \tau), \qquad \tau = 1 + \mathrm{softplus}(t) \ge 1
+
+    The first quality output is t. With several quality bins the others are logits over them, and the weights are the
+    product of both distributions.
+
+    Examples
+    --------
+    >>> TemperatureFusion().n_outputs(9, 1)
+    (9, 1)
+    """
+
+    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
+        return n_regimes, 1 if n_bins == 1 else 1 + n_bins
+
+    def build(self, n_regimes, n_bins):  # noqa: D102
+        from dualgate.gating._nets import Temperature
+
+        return Temperature(n_bins)
+
+
+class ConcatFusion(Fusion):
+    """Concatenate the towers' outputs and let a small network speak over all experts.
+
+    A linear head alone would be a sum of logits; the hidden layer between is what lets quality change the meaning of
+    a physical feature.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the layer after the concatenation.
+
+    Examples
+    --------
+    >>> ConcatFusion(hidden=16).n_outputs(9, 4)
+    (9, 4)
+    """
+
+    def __init__(self, *, hidden=32):
+        self.hidden = hidden
+
+    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
+        return n_regimes, n_regimes if n_bins == 1 else n_bins
+
+    def build(self, n_regimes, n_bins):  # noqa: D102
+        from dualgate.gating._nets import Concat
+
+        check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
+        return Concat(sum(self.n_outputs(n_regimes, n_bins)), self.hidden, n_regimes * n_bins)
+
+
+FUSIONS = {
+    "concat": ConcatFusion,
+    "logit_add": LogitAddFusion,
+    "poe": ProductOfExpertsFusion,
+    "temperature": TemperatureFusion,
+}

@@ -1,0 +1,181 @@
+"""The towers' eyes: which columns a gate reads, what features it makes of them, how wide its network is."""
+
+import numbers
+from abc import ABC, abstractmethod
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from dualgate._components import realise
+from dualgate._validation import check_number, check_rows, resolve_columns, take_columns
+from dualgate.features import QualityStatistics
+
+MAX_PLAIN_FEATURES = 20  # a physics gate without features of its own reduces more columns than this
+
+
+class _Gate(TransformerMixin, BaseEstimator, ABC):
+    """Columns, features and the width of a tower; what a gate learns from the target lives in the mixture."""
+
+    def __init__(self, columns=None, features=None, hidden=(32, 16)):
+        self.columns = columns
+        self.features = features
+        self.hidden = hidden
+
+    @abstractmethod
+    def _default_features(self, n_samples, n_columns):
+        """Transformer for `features=None`."""
+
+    def fit(self, X, y=None):
+        """Fit the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None or array-like of shape (n_samples,)
+            Passed on to the features.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If `columns` selects nothing, `hidden` is not a sequence of widths, or `features` is no transformer.
+        """
+        array = check_rows(self, X, reset=True)
+        for width in check_hidden(self, self.hidden):
+            check_number(self, "hidden", width, kind=numbers.Integral, low=1)
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
+        selected = take_columns(array, self.columns_)
+        self.features_ = realise(
+            self,
+            "features",
+            self.features,
+            default=lambda: self._default_features(*selected.shape),
+            base=TransformerMixin,
+            aliases={"passthrough": FunctionTransformer},
+        ).fit(selected, y)
+        return self
+
+    def transform(self, X):
+        """Compute the features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, n_gate_features), float64
+            In the features' own units; the tower standardises them.
+
+        Raises
+        ------
+        ValueError
+            If the features are not finite numbers, one row for each of `X`.
+        """
+        check_is_fitted(self, "features_")
+        selected = take_columns(check_rows(self, X, reset=False), self.columns_)
+        features = np.asarray(self.features_.transform(selected), dtype=np.float64)
+        if features.ndim != 2 or len(features) != len(selected) or not np.isfinite(features).all():
+            raise ValueError(
+                f"{type(self).__name__}.features={self.features!r} gave an array of shape {features.shape} for "
+                f"{len(selected):,} rows, or values that are not finite: features must be finite numbers of shape "
+                "(n_samples, n_gate_features)."
+            )
+        return features
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the features, as far as their transformer knows them.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self, "features_")
+        return self.features_.get_feature_names_out([f"x{column}" for column in self.columns_])
+
+
+class PhysGate(_Gate):
+    """What kind of object is it? Physical features of the measurement, and the tower that reads them.
+
+    Parameters
+    ----------
+    columns : column specification
+        Columns the features are computed from, as in ColumnTransformer (slice, list, names, mask, callable); None is
+        all columns.
+    features : None, "passthrough" or transformer
+        Makes the gate's features from those columns. None keeps up to twenty columns as they are and reduces more to
+        twenty standardised principal components. For spectra, :class:`~dualgate.features.LineWindows` beside a few
+        components serves well; `DualTowerMoERegressor.for_spectra` sets this up.
+    hidden : sequence of int
+        Widths of the tower's hidden layers; empty is a linear gate.
+
+    Attributes
+    ----------
+    features_ : transformer
+    columns_ : ndarray of int
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> PhysGate(columns=[0, 2]).fit_transform(np.arange(6.0).reshape(2, 3))
+    array([[0., 2.],
+           [3., 5.]])
+    """
+
+    def _default_features(self, n_samples, n_columns):
+        if n_columns <= MAX_PLAIN_FEATURES:
+            return FunctionTransformer(feature_names_out="one-to-one")
+        kept = min(MAX_PLAIN_FEATURES, n_samples)
+        return make_pipeline(StandardScaler(), PCA(kept, random_state=0))
+
+
+class QualityGate(_Gate):
+    """How well was it measured? Statistics of the errors, and the tower that reads them.
+
+    Parameters
+    ----------
+    columns : column specification
+        Columns that hold the errors, as in ColumnTransformer; None is all columns.
+    features : None, "passthrough" or transformer
+        Makes the gate's features from those columns. None is :class:`~dualgate.features.QualityStatistics`;
+        ``"passthrough"`` takes the columns as they are, for a noise level that is a column of its own.
+    hidden : sequence of int
+        Widths of the tower's hidden layers; empty is a linear gate.
+
+    Attributes
+    ----------
+    features_ : transformer
+    columns_ : ndarray of int
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gate = QualityGate(columns=slice(2, None)).fit(np.ones((3, 6)))
+    >>> gate.transform(np.ones((3, 6))).shape
+    (3, 10)
+    """
+
+    def _default_features(self, n_samples, n_columns):
+        return QualityStatistics()
+
+
+def check_hidden(owner, hidden):
+    """Return `hidden` as a tuple, or say that it is no sequence."""
+    if isinstance(hidden, (str, numbers.Number)) or not hasattr(hidden, "__iter__"):
+        raise ValueError(
+            f"{type(owner).__name__}.hidden={hidden!r} must be a sequence of layer widths, such as (32, 16)."
+        )
+    return tuple(hidden)

@@ -1,0 +1,455 @@
+"""The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
+
+import numbers
+from dataclasses import dataclass, field
+
+import joblib
+import numpy as np
+from sklearn import config_context
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, check_memory
+
+from dualgate._components import NestedParams, realise
+from dualgate._validation import check_choice, check_number, check_rows, check_rows_and_target, make_generator
+from dualgate.experts import HierarchicalExperts
+from dualgate.experts.regimes import regime_codes
+from dualgate.features import LineWindows
+from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
+
+MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
+LOSSES = ("mse", "cross_entropy")
+ROUTINGS = ("soft", "hard")
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureTrace:
+    """Every stage of a prediction, by name.
+
+    Parameters
+    ----------
+    phys_features, quality_features : ndarray of shape (n_samples, n_gate_features) or None
+        What each gate read; None for a dropped tower.
+    phys_logits, quality_logits : ndarray of shape (n_samples, n_outputs) or None
+        What each tower said.
+    log_weights : ndarray of shape (n_samples, n_experts)
+        What the fusion made of both, before routing.
+    expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
+    root_prediction : ndarray of shape (n_samples,), [unit of y]
+        Of the one ridge for all rows.
+    routing : "soft", "hard" or int
+        How `log_weights` become `weights`.
+    fallback_confidence : None or float
+        Largest weight below which the root answers.
+    """
+
+    phys_features: np.ndarray | None
+    quality_features: np.ndarray | None
+    phys_logits: np.ndarray | None
+    quality_logits: np.ndarray | None
+    log_weights: np.ndarray
+    expert_predictions: np.ndarray
+    root_prediction: np.ndarray
+    routing: str | int = field(default="soft")
+    fallback_confidence: float | None = field(default=None)
+
+    @property
+    def weights(self):
+        """Weights of the experts after routing (n_samples, n_experts); a row sums to one."""
+        weights = np.exp(self.log_weights)
+        if self.routing != "soft":
+            n_kept = 1 if self.routing == "hard" else min(self.routing, weights.shape[1])
+            order = np.argsort(-weights, axis=1, kind="stable")
+            np.put_along_axis(weights, order[:, n_kept:], 0.0, axis=1)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    @property
+    def fell_back(self):
+        """Mark of the rows that the root ridge answers (n_samples,), bool."""
+        if self.fallback_confidence is None:
+            return np.zeros(len(self.log_weights), dtype=bool)
+        return np.exp(self.log_weights.max(axis=1)) < self.fallback_confidence
+
+    @property
+    def prediction(self):
+        """Weighted sum of the experts' predictions (n_samples,), [unit of y]."""
+        mixed = (self.weights * self.expert_predictions).sum(axis=1)
+        return np.where(self.fell_back, self.root_prediction, mixed)
+
+
+class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
+    r"""Mixture of linear experts, weighed by a physics tower and a quality tower.
+
+    .. math:: \hat y = \sum_k w_k(x)\, f_k(x), \qquad
+        w = \mathrm{fusion}(\mathrm{tower}_{phys}(x), \mathrm{tower}_{quality}(x))
+
+    The experts are ridges in closed form, one for each cell of physical regime and quality bin. The towers are small
+    networks, trained on the squared error of the final prediction with expert predictions that are cross-fitted.
+
+    Regimes are known at most while fitting. Without them the estimator finds its own: k-means clusters of the
+    standardised features of the physics gate (of the quality gate where physics is dropped).
+
+    Parameters
+    ----------
+    phys_gate : None, "drop" or PhysGate
+        What kind of object is it? None is ``PhysGate()``.
+    quality_gate : None, "drop" or QualityGate
+        How well was it measured? None is ``QualityGate()``. With one tower dropped, the other speaks alone.
+    fusion : {"concat", "logit_add", "poe", "temperature"} or Fusion
+        How both become one set of weights.
+    experts : None or HierarchicalExperts
+        None is ``HierarchicalExperts()``.
+    routing : "soft", "hard" or int
+        Use all experts, only the first, or only the top so many; at prediction, not while fitting.
+    fallback_confidence : None or float in [0, 1]
+        Rows whose largest weight, before routing, is smaller are answered by the root ridge.
+    loss : {"mse", "cross_entropy"}
+        What the gates are trained on: squared error of the mixture's prediction, or the true cell.
+    cross_fit : bool
+        Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
+        which flatter the experts; it is there for comparison.
+    n_regimes : int
+        Regimes to find where none are given, at most; on average each has twenty rows or more.
+    max_epochs : int
+        Passes over the rows while training the gates, at most.
+    lr : float
+        Learning rate of Adam after warm-up.
+    batch_size : int
+    warmup_epochs : int
+        Epochs over which the learning rate rises from zero; 0 is none.
+    validation_fraction : float in [0, 0.5]
+        Rows held out to stop early; with fewer than ten the training loss is watched.
+    patience : int
+        Epochs without improvement before training stops and goes back to the best.
+    memory : None, str or joblib.Memory
+        Caches gate features and expert fits, so that a search over fusions fits the experts once per fold.
+    device : str
+        Where torch trains the gates.
+    random_state : int, RandomState, Generator or None
+        The same seed gives the same predictions, bit for bit. Global generators are not touched.
+    verbose : int
+        Above 0 prints the losses of every epoch.
+
+    Attributes
+    ----------
+    phys_gate_, quality_gate_ : PhysGate, QualityGate or None
+    fusion_ : Fusion or None
+        None with a single tower.
+    experts_ : HierarchicalExperts
+    net_ : torch.nn.Module
+        Towers and fusion.
+    history_ : list of dict
+        Losses by epoch.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if `X` has column names.
+
+    See Also
+    --------
+    dualgate.experts.HierarchicalExperts : The experts, and the oracle that knows the regime.
+
+    References
+    ----------
+    Jacobs, Jordan, Nowlan & Hinton 1991, Neural Computation 3, 79. Jordan & Jacobs 1994, Neural Computation 6, 181.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(600, 4))
+    >>> y = np.where(X[:, 0] > 0, X[:, 1], -X[:, 1])
+    >>> model = DualTowerMoERegressor(n_regimes=4, random_state=0).fit(X, y, regimes=(X[:, 0] > 0).astype(int))
+    >>> bool(model.score(X, y) > 0.95)
+    True
+    """
+
+    # cross-validation under metadata routing slices `regimes` without being asked
+    __metadata_request__fit = {"regimes": True}  # noqa: RUF012  (scikit-learn reads it from the class)
+    _component_names = ("phys_gate", "quality_gate", "fusion", "experts")
+
+    def __init__(
+        self,
+        phys_gate=None,
+        quality_gate=None,
+        fusion="concat",
+        experts=None,
+        *,
+        routing="soft",
+        fallback_confidence=None,
+        loss="mse",
+        cross_fit=True,
+        n_regimes=9,
+        max_epochs=60,
+        lr=5e-3,
+        batch_size=256,
+        warmup_epochs=2,
+        validation_fraction=0.1,
+        patience=8,
+        memory=None,
+        device="cpu",
+        random_state=None,
+        verbose=0,
+    ):
+        self.phys_gate = phys_gate
+        self.quality_gate = quality_gate
+        self.fusion = fusion
+        self.experts = experts
+        self.routing = routing
+        self.fallback_confidence = fallback_confidence
+        self.loss = loss
+        self.cross_fit = cross_fit
+        self.n_regimes = n_regimes
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.warmup_epochs = warmup_epochs
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.memory = memory
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def for_spectra(cls, wave, **params):
+        """Make a mixture for stellar spectra, X = [flux | error].
+
+        The physics gate reads nine line features and four principal components of the flux, the quality gate ten
+        statistics of the errors; 9 x 4 experts work on 200 noise-whitened components. `regimes` may be given to `fit`
+        as codes, or as conditions (T_eff [K], [M/H] [dex]), cut at 4500 and 5250, and at -1 and 0.
+
+        Parameters
+        ----------
+        wave : array-like of shape (n_pixels,), [angstrom]
+            Wavelength of every pixel, increasing; at least 8143 to 8725.
+        **params : dict
+            Any parameter, nested ones too, as in `set_params`: ``experts__quality_edges=None``, ``fusion="poe"``.
+
+        Returns
+        -------
+        model : DualTowerMoERegressor
+            An ordinary estimator, not fitted.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> model = DualTowerMoERegressor.for_spectra(np.linspace(7100, 8850, 4096), quality_gate="drop")
+        >>> model.experts.quality_edges
+        (2, 4, 7)
+        """
+        wave = np.asarray(wave, dtype=np.float64)
+        n_pixels = wave.size
+        flux, error = slice(0, n_pixels), slice(n_pixels, None)
+        features = FeatureUnion([("lines", LineWindows(wave)), ("components", PCA(4, random_state=0))])
+        model = cls(
+            phys_gate=PhysGate(flux, features),
+            quality_gate=QualityGate(error),
+            experts=HierarchicalExperts(
+                flux,
+                error,
+                quality_edges=(2, 4, 7),
+                regime_edges=((4500, 5250), (-1, 0)),
+                projection="whitened",
+            ),
+        )
+        return model.set_params(**params)
+
+    def fit(self, X, y, *, regimes=None):
+        """Fit the experts in closed form, then train the gates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Targets.
+        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
+            Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
+
+        Returns
+        -------
+        self : DualTowerMoERegressor
+
+        Raises
+        ------
+        ValueError
+            If a parameter, `X`, `y` or `regimes` is not as described; the message names it.
+
+        Warns
+        -----
+        dualgate.experts.EmptyCellWarning
+            If a regime or a cell holds no row.
+        """
+        array, y = check_rows_and_target(self, X, y)
+        self._check_parameters()
+        generator = make_generator(self, self.random_state)
+        rows = X if hasattr(X, "columns") else array
+        cache = _Cache(self.memory, array, y, regimes)
+        with config_context(assume_finite=True):  # checked above, once for all components
+            features = {}
+            for name in ("phys", "quality"):
+                gate, values = None, None
+                if getattr(self, f"{name}_gate") != "drop":
+                    gate, values = cache(_fit_gate, self._realise(f"{name}_gate"), rows, y)
+                    features[name] = values
+                setattr(self, f"{name}_gate_", gate)
+            seed = int(generator.integers(2**31))
+            if regimes is None:
+                regimes = self._find_regimes(next(iter(features.values())), seed)
+            experts = self._realise("experts")
+            if experts.random_state is None:
+                experts.set_params(random_state=seed)
+            self.experts_, predictions = cache(_fit_experts, experts, rows, y, regimes, self.cross_fit)
+            self._fit_gates(features, rows, y, regimes, predictions, generator)
+        return self
+
+    def _fit_gates(self, features, rows, y, regimes, predictions, generator):
+        from dualgate.gating._nets import fit_gates
+
+        if self.loss == "cross_entropy":
+            codes, _ = regime_codes(self, regimes, self.experts_.regime_edges, len(y))
+            values = codes * self.experts_.n_quality_bins_ + self.experts_.quality_bins(rows)
+        else:  # in standard deviations of y, so that the learning rate means the same for every target
+            scale = y.std() or 1.0
+            values = (np.column_stack([predictions, y]) - y.mean()) / scale
+        held_out = np.zeros(len(y), dtype=bool)
+        n_held_out = int(self.validation_fraction * len(y))
+        if n_held_out >= 10:
+            held_out[generator.permutation(len(y))[:n_held_out]] = True
+        single = len(features) == 1
+        self.fusion_ = None if single else self._realise("fusion")
+        self.net_, self.history_ = fit_gates(
+            features,
+            {name: tuple(getattr(self, f"{name}_gate_").hidden) for name in features},
+            self.fusion_,
+            (self.experts_.n_regimes_, self.experts_.n_quality_bins_),
+            (self.loss, values, held_out),
+            {name: getattr(self, name) for name in ("max_epochs", "lr", "batch_size", "warmup_epochs", "patience")},
+            seed=int(generator.integers(2**31)),
+            device=self.device,
+            verbose=self.verbose,
+        )
+
+    def predict(self, X):
+        """Predict by the weighted experts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        prediction : ndarray of shape (n_samples,), [unit of y]
+        """
+        return self.trace(X).prediction
+
+    def predict_weights(self, X):
+        """Weights of the experts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        weights : ndarray of shape (n_samples, n_experts)
+            After routing; a row sums to one. Expert ``k * n_quality_bins_ + s`` serves regime k at quality bin s.
+        """
+        return self.trace(X).weights
+
+    def trace(self, X):
+        """Every stage of the prediction for `X`, by name.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        trace : MixtureTrace
+        """
+        check_is_fitted(self, "net_")
+        from dualgate.gating._nets import run_gates
+
+        array = check_rows(self, X, reset=False)
+        rows = X if hasattr(X, "columns") else array
+        with config_context(assume_finite=True):
+            gates = {"phys": self.phys_gate_, "quality": self.quality_gate_}
+            features = {name: gate.transform(rows) for name, gate in gates.items() if gate is not None}
+            phys_logits, quality_logits, log_weights = run_gates(self.net_, features)
+            expert_predictions, root_prediction = self.experts_.predict_each(rows, with_root=True)
+        return MixtureTrace(
+            features.get("phys"),
+            features.get("quality"),
+            phys_logits,
+            quality_logits,
+            log_weights,
+            expert_predictions,
+            root_prediction,
+            self.routing,
+            self.fallback_confidence,
+        )
+
+    def _realise(self, name):
+        value = getattr(self, name)
+        table = {
+            "phys_gate": (PhysGate, PhysGate, {}),
+            "quality_gate": (QualityGate, QualityGate, {}),
+            "fusion": (FUSIONS["concat"], Fusion, FUSIONS),
+            "experts": (HierarchicalExperts, HierarchicalExperts, {}),
+        }
+        default, base, aliases = table[name]
+        return realise(self, name, value, default=default, base=base, aliases=aliases)
+
+    def _check_parameters(self):
+        if self.phys_gate == "drop" and self.quality_gate == "drop":
+            raise ValueError(
+                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one."
+            )
+        self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
+        check_choice(self, "loss", self.loss, LOSSES)
+        if not isinstance(self.routing, numbers.Integral):
+            hint = "; an integer keeps the top so many experts" if isinstance(self.routing, str) else ""
+            if self.routing not in ROUTINGS:
+                raise ValueError(
+                    f"DualTowerMoERegressor.routing={self.routing!r} must be 'soft', 'hard' or an integer{hint}."
+                )
+        else:
+            check_number(self, "routing", self.routing, kind=numbers.Integral, low=1)
+        if self.fallback_confidence is not None:
+            check_number(self, "fallback_confidence", self.fallback_confidence, low=0, high=1)
+        for name, low in {"n_regimes": 1, "max_epochs": 1, "batch_size": 1, "warmup_epochs": 0, "patience": 1}.items():
+            check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
+        check_number(self, "lr", self.lr, low=0, strict=True)
+        check_number(self, "validation_fraction", self.validation_fraction, low=0, high=0.5)
+
+    def _find_regimes(self, features, seed):
+        """Cluster the gate's features; as many clusters as rows and distinct features allow."""
+        scaled = np.arcsinh(StandardScaler().fit_transform(features))
+        n_found = min(self.n_regimes, max(1, len(scaled) // MIN_ROWS_PER_REGIME), len(np.unique(scaled, axis=0)))
+        return KMeans(n_found, n_init=3, random_state=seed).fit_predict(scaled)
+
+
+class _Cache:
+    """Call functions through joblib's Memory; the rows are hashed once, not once per call."""
+
+    def __init__(self, memory, *rows):
+        self.memory = None if memory is None else check_memory(memory)
+        self.key = None if memory is None else joblib.hash(rows)
+
+    def __call__(self, function, component, rows, y, *extra):
+        if self.memory is None:
+            return function(component, rows, y, None, *extra)
+        return self.memory.cache(function, ignore=["rows", "y"])(component, rows, y, self.key, *extra)
+
+
+def _fit_gate(gate, rows, y, key):
+    return gate, gate.fit(rows, y).transform(rows)
+
+
+def _fit_experts(experts, rows, y, key, regimes, cross_fit):
+    if cross_fit:
+        return experts, experts.fit_predict_each(rows, y, regimes=regimes)
+    return experts, experts.fit(rows, y, regimes=regimes).predict_each(rows)
