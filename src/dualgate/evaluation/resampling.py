@@ -1,5 +1,6 @@
 """Bootstrap over rows: many predictions judged on the same resamples, by one matrix product."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,20 @@ def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=N
     drawn = rng.integers(n_samples, size=(n_resamples, n_samples))
     drawn += n_samples * np.arange(n_resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+
+
+def weight_blocks(n_samples: int, n_resamples: int, random_state=None) -> Iterator[np.ndarray]:
+    """Yield :func:`bootstrap_weights` in blocks that stay small however many rows there are.
+
+    Examples
+    --------
+    >>> [len(block) for block in weight_blocks(1_000_000, 10, 0)]
+    [4, 4, 2]
+    """
+    rng = np.random.default_rng(random_state)
+    step = max(1, BLOCK_ELEMENTS // n_samples)
+    for start in range(0, n_resamples, step):
+        yield bootstrap_weights(n_samples, n_resamples=min(step, n_resamples - start), random_state=rng)
 
 
 def bootstrap_r2(y_true: ArrayLike, y_preds: ArrayLike, weights: ArrayLike) -> np.ndarray:
@@ -176,13 +191,8 @@ def delta_r2(
     if not 0 < confidence < 1:
         raise ValueError(f"delta_r2.confidence={confidence} must lie between 0 and 1. Try 0.95.")
     y_true, y_pred, y_reference = same_rows(y_true=y_true, y_pred=y_pred, y_reference=y_reference)
-    rng = np.random.default_rng(random_state)
-    step = max(1, BLOCK_ELEMENTS // len(y_true))
-    draws = [
-        bootstrap_r2(y_true, [y_pred, y_reference], block)
-        for size in np.diff([*range(0, n_resamples, step), n_resamples])
-        for block in [bootstrap_weights(len(y_true), n_resamples=size, random_state=rng)]
-    ]
+    blocks = weight_blocks(len(y_true), n_resamples, random_state)
+    draws = [bootstrap_r2(y_true, [y_pred, y_reference], weights) for weights in blocks]
     better, worse = np.concatenate(draws).T
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(better - worse, [tail, 1 - tail])

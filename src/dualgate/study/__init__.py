@@ -1,1 +1,19 @@
-"""To be written."""
+"""The study of the founding document: whether two towers together beat the better one alone."""
+
+from importlib import import_module
+
+_HOMES = {
+    "run_study": "dualgate.study.runner",
+    "analyse": "dualgate.study.analysis",
+    "decide": "dualgate.study.verdict",
+    "seed_interval": "dualgate.study.verdict",
+    "write_report": "dualgate.study.report",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'dualgate.study' has no attribute {name!r}; it has {', '.join(_HOMES)}.")

@@ -1,0 +1,261 @@
+"""Tables and words of the study, and the files that carry them."""
+
+import base64
+import json
+import math
+from html import escape
+from pathlib import Path
+
+from dualgate.evaluation import SNR_NAMES, SNR_RANGES
+from dualgate.study.figures import draw_figures
+from dualgate.study.verdict import LOW_SNR_GAIN
+
+CAPTIONS = {
+    "r2_by_method": "R² on the test rows by method, with 95 % intervals. Dotted: the best single tower.",
+    "r2_by_snr": "R² within the four SNR bins, each against the bin's own mean, with 95 % intervals.",
+    "entropy_by_snr": "Gate entropy against SNR. Points are test rows, the line joins medians "
+    "of ten equal groups, the dotted line is the entropy of equal weights.",
+}
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:0 auto;padding:1rem;color:#1a1a1a;background:#fff}
+h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}
+.summary{background:#f0f4f8;border-left:4px solid #36648b;padding:.75rem 1rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;white-space:nowrap}
+th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #ddd}
+th:first-child,td:first-child{text-align:left}
+figure{margin:1rem 0}img{width:100%;max-width:34rem;height:auto}figcaption{font-size:.875rem;color:#555}
+"""
+
+
+def write_report(results: dict, directory: Path) -> list[Path]:
+    """Write `results.json`, `report.md`, `report.html` and the figures.
+
+    Parameters
+    ----------
+    results : dict
+        Results of the study.
+    directory : Path
+        Existing directory; files of these names in it are replaced.
+
+    Returns
+    -------
+    paths : list of Path
+        The files written.
+    """
+    directory, figures = Path(directory), draw_figures(results)
+    texts = {
+        "results.json": json.dumps(_plain(results), indent=1, allow_nan=False) + "\n",
+        "report.md": markdown(results),
+        "report.html": html(results, figures),
+    }
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    for name, image in figures.items():
+        (directory / f"{name}.png").write_bytes(image)
+    return [directory / name for name in [*texts, *(f"{name}.png" for name in figures)]]
+
+
+def summary(results: dict) -> str:
+    """One paragraph in plain words: what was compared, what came out, how sure that is."""
+    rows, seeds = results["rows"], results["settings"]["seeds"]
+    methods = {method["name"]: method for method in results["methods"]}
+    overall = results["questions"]["overall"]
+    single, dual = methods[overall["single"]], methods[overall["dual"]]
+    many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (the scatter between seeds is unknown)"
+    first = (
+        f"On {many} of {results['settings']['rows']:,} simulated spectra each ({rows['test']:,} of them for the "
+        f"test), the best single tower ({single['label']}) reaches R² = {_between(single['r2'])} in log g and "
+        f"the best dual model ({dual['label']}) {_between(dual['r2'])}; validation rows chose both. "
+        f"Two towers gain {_between(overall['gain'], sign='+')} over one. "
+        f"The verdict is {overall['verdict']}: {overall['reason']}."
+    )
+    gate, experts = (results["questions"][key] for key in ("gate", "experts"))
+    second = (
+        f"With quality at the gate alone the gain is {_between(gate['gain'], sign='+')} ({gate['verdict']}), "
+        f"with quality in the experts {_between(experts['gain'], sign='+')} ({experts['verdict']})."
+    )
+    return f"{first} {second} Brackets hold 95 % intervals."
+
+
+def tables(results: dict) -> list[tuple[str, str, list[list[str]]]]:
+    """Every table of the report: heading, a line of explanation, and rows of cells with the header first."""
+    labels = {method["name"]: method["label"] for method in results["methods"]}
+    return [
+        ("Verdicts", _VERDICTS, _verdict_rows(results, labels)),
+        ("Methods", _METHODS, method_rows(results)),
+        ("Gain by SNR bin", _SNR.format(gain=LOW_SNR_GAIN), _snr_rows(results, labels)),
+        ("By regime", _REGIMES.format(**_pair(results, labels)), _regime_rows(results)),
+        ("Gates", _GATES, _gate_rows(results)),
+        ("Run", "What it took, and on what.", _run_rows(results)),
+    ]
+
+
+def method_rows(results: dict) -> list[list[str]]:
+    """Rows of the main table, header first, as the command prints it."""
+    head = ["method", "R²", "ΔR² to best single", "ρ", *(f"R² {name}" for name in SNR_NAMES)]
+    body = [
+        [
+            method["label"],
+            _between(method["r2"]),
+            "best single" if method["delta"] is None else _between(method["delta"], sign="+"),
+            "" if method["rho"] is None else _number(method["rho"]["value"], 2),
+            *(_number(method["r2_by_snr"][name]["value"]) for name in SNR_NAMES),
+        ]
+        for method in results["methods"]
+    ]
+    return [head, *body]
+
+
+def markdown(results: dict) -> str:
+    """Write the report as Markdown, beside its figures."""
+    parts = ["# Two towers or one?", summary(results)]
+    for heading, note, rows in tables(results):
+        parts += [f"## {heading}", note, _markdown_table(rows)]
+        if heading == "Methods":
+            parts += [f"![{caption}]({name}.png)\n\n{caption}" for name, caption in CAPTIONS.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def html(results: dict, figures: dict) -> str:
+    """Write the report as one self-contained page: the figures are inside."""
+    parts = ["<h1>Two towers or one?</h1>", f'<p class="summary">{escape(summary(results))}</p>']
+    for heading, note, rows in tables(results):
+        parts += [f"<h2>{escape(heading)}</h2>", f"<p>{escape(note)}</p>", _html_table(rows)]
+        if heading == "Methods":
+            parts += [_html_figure(figures[name], caption) for name, caption in CAPTIONS.items()]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Two towers or one?</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+_VERDICTS = (
+    "Continue: the gain is at least +0.01 and its interval lies above zero. Marginal: at least +0.005 and "
+    "above zero. Otherwise fall back to one tower. Validation rows chose the two models compared, test rows "
+    "judged them; the interval is the wider of a t-interval over seeds and a paired bootstrap over test rows."
+)
+_METHODS = (
+    "ρ is the share of the gain from the global ridge to the oracle with the same experts; the oracle knows "
+    "the true regime. SNR bins: "
+    + ", ".join(f"{name} {limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))
+    + ". Intervals of single lines are not corrected for there being many lines."
+)
+_SNR = (
+    "Gain over the best single tower within each bin. * marks a gain of at least {gain:+} with an interval "
+    "above zero."
+)
+_REGIMES = "R² within each regime, averaged over seeds: {single} and {dual}."
+_GATES = (
+    "Entropy is the mean over test rows. Likeness of the towers is the RV coefficient of their outputs: 0 "
+    "when they share no linear direction, 1 when they say the same."
+)
+
+
+def _verdict_rows(results, labels):
+    head = ["question", "dual model", "against", "ΔR²", "verdict", "because"]
+    return [head] + [
+        [
+            q["title"],
+            labels[q["dual"]],
+            labels[q["single"]],
+            _between(q["gain"], sign="+"),
+            q["verdict"],
+            q["reason"],
+        ]
+        for q in results["questions"].values()
+    ]
+
+
+def _snr_rows(results, labels):
+    head = ["dual model", *(f"{name} ({limits})" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))]
+    chosen = {q["dual"]: q["gain_by_snr"] for q in results["questions"].values()}
+    body = [
+        [labels[dual], *(_between(gain[n], sign="+") + " *" * gain[n]["helps"] for n in SNR_NAMES)]
+        for dual, gain in chosen.items()
+    ]
+    counts = results["rows"]["test_by_snr"]
+    return [head, *body, ["test rows, all seeds", *(f"{counts[name]:,}" for name in SNR_NAMES)]]
+
+
+def _regime_rows(results):
+    head = ["regime", "test rows", "single tower", "dual model"]
+    return [head] + [
+        [str(each["regime"]), f"{each['rows']:,}", _number(each["single"]), _number(each["dual"])]
+        for each in results["regimes"]
+    ]
+
+
+def _gate_rows(results):
+    head = ["method", "entropy [nats]", "likeness of towers"]
+    gated = [method for method in results["methods"] if method["mean_entropy"] is not None]
+    return [head] + [
+        [m["label"], _number(m["mean_entropy"], 2), _number(m["tower_likeness"], 2)] for m in gated
+    ]
+
+
+def _run_rows(results):
+    settings, rows = results["settings"], results["rows"]
+    facts = {
+        "data": settings["data"],
+        "rows per seed": f"{settings['rows']:,} ({rows['train']:,} train, {rows['validation']:,} validation, "
+        f"{rows['test']:,} test)",
+        "seeds": ", ".join(map(str, settings["seeds"])),
+        **{name: str(value) for name, value in results["environment"].items()},
+        "total time": f"{results['total_seconds']:.0f} s",
+        "peak memory": f"{results['peak_memory_gib']:.2f} GiB",
+    }
+    for seed, stages in results["seconds"].items():
+        fits = sum(value for stage, value in stages.items() if stage.startswith("fit"))
+        rest = sum(value for stage, value in stages.items() if stage.startswith("predict"))
+        facts[f"seed {seed}"] = f"rows {stages['rows']:.1f} s, fits {fits:.1f} s, predictions {rest:.1f} s"
+    return [["", ""], *([key, value] for key, value in facts.items())]
+
+
+def _pair(results, labels):
+    overall = results["questions"]["overall"]
+    return {"single": labels[overall["single"]], "dual": labels[overall["dual"]]}
+
+
+def _between(interval, sign=""):
+    """0.548 [0.531, 0.565], with a sign where the number is a difference."""
+    value, low, high = (_number(interval[end], sign=sign) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _number(value, digits=3, sign=""):
+    """Digits with a true minus sign; n/a where there is no number."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _markdown_table(rows):
+    head, *body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
+
+
+def _html_table(rows):
+    head, *body = ([escape(cell) for cell in row] for row in rows)
+    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"] if any(head) else []
+    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
+    return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
+
+
+def _html_figure(image, caption):
+    data = base64.b64encode(image).decode("ascii")
+    return (
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _plain(value):
+    """Results as JSON knows them: NaN becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
