@@ -3,13 +3,14 @@
 A physics tower decides what kind of object a row is, a quality tower how far its measurement may be trusted,
 a fusion turns both into weights of linear experts. Importing this package loads neither torch nor matplotlib.
 """
+
 from importlib import import_module
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DualTowerMoERegressor": "dualgate.mixture",
-    "MixtureTrace": "dualgate.mixture",
+    "MixtureTrace": "dualgate.trace",
     "PhysGate": "dualgate.gating",
     "QualityGate": "dualgate.gating",
     "Fusion": "dualgate.gating",

@@ -60,9 +60,7 @@ def make_generator(owner, random_state):
 
 def check_rows(estimator, X, *, reset, finite=True, **options):
     """Validate `X` as float rows, float32 and float64 kept as they are, and insist on finite values."""
-    X = validate_data(
-        estimator, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset, **options
-    )
+    X = validate_data(estimator, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset, **options)
     if finite:
         require_finite(estimator, "X", X)
     return X
@@ -179,9 +177,7 @@ def _find_listed(label, spec, names, n_features):
             )
         return np.flatnonzero(spec)
     if spec.size and spec.dtype.kind not in "iu":
-        raise ValueError(
-            f"{label}={spec.tolist()!r} must be a slice, integers, names, a boolean mask or a callable."
-        )
+        raise ValueError(f"{label}={spec.tolist()!r} must be a slice, integers, names, a boolean mask or a callable.")
     outside = spec[(spec < -n_features) | (spec >= n_features)]
     if len(outside):
         raise ValueError(

@@ -1,7 +1,6 @@
 """The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
 
 import numbers
-from dataclasses import dataclass, field
 
 import joblib
 import numpy as np
@@ -19,65 +18,11 @@ from dualgate.experts import HierarchicalExperts
 from dualgate.experts.regimes import regime_codes
 from dualgate.features import LineWindows
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
+from dualgate.trace import MixtureTrace
 
 MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
 LOSSES = ("mse", "cross_entropy")
 ROUTINGS = ("soft", "hard")
-
-
-@dataclass(frozen=True, eq=False)
-class MixtureTrace:
-    """Every stage of a prediction, by name.
-
-    Parameters
-    ----------
-    phys_features, quality_features : ndarray of shape (n_samples, n_gate_features) or None
-        What each gate read; None for a dropped tower.
-    phys_logits, quality_logits : ndarray of shape (n_samples, n_outputs) or None
-        What each tower said.
-    log_weights : ndarray of shape (n_samples, n_experts)
-        What the fusion made of both, before routing.
-    expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-    root_prediction : ndarray of shape (n_samples,), [unit of y]
-        Of the one ridge for all rows.
-    routing : "soft", "hard" or int
-        How `log_weights` become `weights`.
-    fallback_confidence : None or float
-        Largest weight below which the root answers.
-    """
-
-    phys_features: np.ndarray | None
-    quality_features: np.ndarray | None
-    phys_logits: np.ndarray | None
-    quality_logits: np.ndarray | None
-    log_weights: np.ndarray
-    expert_predictions: np.ndarray
-    root_prediction: np.ndarray
-    routing: str | int = field(default="soft")
-    fallback_confidence: float | None = field(default=None)
-
-    @property
-    def weights(self):
-        """Weights of the experts after routing (n_samples, n_experts); a row sums to one."""
-        weights = np.exp(self.log_weights)
-        if self.routing != "soft":
-            n_kept = 1 if self.routing == "hard" else min(self.routing, weights.shape[1])
-            order = np.argsort(-weights, axis=1, kind="stable")
-            np.put_along_axis(weights, order[:, n_kept:], 0.0, axis=1)
-        return weights / weights.sum(axis=1, keepdims=True)
-
-    @property
-    def fell_back(self):
-        """Mark of the rows that the root ridge answers (n_samples,), bool."""
-        if self.fallback_confidence is None:
-            return np.zeros(len(self.log_weights), dtype=bool)
-        return np.exp(self.log_weights.max(axis=1)) < self.fallback_confidence
-
-    @property
-    def prediction(self):
-        """Weighted sum of the experts' predictions (n_samples,), [unit of y]."""
-        mixed = (self.weights * self.expert_predictions).sum(axis=1)
-        return np.where(self.fell_back, self.root_prediction, mixed)
 
 
 class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
@@ -116,7 +61,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     max_epochs : int
         Passes over the rows while training the gates, at most.
     lr : float
-        Learning rate of Adam after warm-up.
+        Learning rate of Adam after warm-up; it falls as half a cosine until `max_epochs`.
     batch_size : int
     warmup_epochs : int
         Epochs over which the learning rate rises from zero; 0 is none.
@@ -182,9 +127,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         loss="mse",
         cross_fit=True,
         n_regimes=9,
-        max_epochs=60,
-        lr=5e-3,
-        batch_size=256,
+        max_epochs=30,
+        lr=1e-2,
+        batch_size=512,
         warmup_epochs=2,
         validation_fraction=0.1,
         patience=8,

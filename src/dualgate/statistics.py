@@ -129,9 +129,7 @@ class CellStatistics:
         error : ndarray of shape (...)
             Never negative.
         """
-        product = np.matmul(self.gram, coef[..., None])[..., 0] + 2 * (
-            intercept[..., None] * self.x_sum - self.moment
-        )
+        product = np.matmul(self.gram, coef[..., None])[..., 0] + 2 * (intercept[..., None] * self.x_sum - self.moment)
         error = (product * coef).sum(-1) + self.y_square_sum
         return np.maximum(error + intercept * (self.count * intercept - 2 * self.y_sum), 0.0)
 

@@ -208,8 +208,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         ).reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
         if y.min() == y.max():
             warnings.warn(
-                f"HierarchicalExperts: y is constant ({y[0]:g}) over {len(y):,} rows: every expert predicts that number. "
-                "Check that y is the target column.",
+                f"HierarchicalExperts: y is constant ({y[0]:g}) over {len(y):,} rows: every expert predicts that "
+                "number. Check that y is the target column.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -346,7 +346,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         )
 
     def _projection_input(self, array):
-        """Selected columns; for the whitened projection their errors beside them."""
+        """Select the columns; for the whitened projection, their errors beside them."""
         flux = take_columns(array, self.columns_)
         if self.projection != "whitened" or self._error_columns is None:
             return flux

@@ -38,9 +38,7 @@ def training_sets(folds):
     """Statistics outside each fold, then of all rows: (n_folds, n_cells) becomes (n_folds + 1, n_cells)."""
     total = folds.sum(0)
     outside = [total - folds[fold] for fold in range(len(folds.count))]
-    return CellStatistics(
-        *(np.stack([getattr(part, name) for part in (*outside, total)]) for name in vars(total))
-    )
+    return CellStatistics(*(np.stack([getattr(part, name) for part in (*outside, total)]) for name in vars(total)))
 
 
 def fit_ridges(folds, alphas, *, parents=None, shrink=False):
@@ -146,17 +144,15 @@ def offset(folds, alphas, root):
 
     descending = np.sort(alphas)[::-1]
     alpha = min(descending, key=lambda value: candidate(value, np.inf)[0])
-    if n_bins == 1:
-        beta = np.inf
-    else:
-        beta = min((np.inf, *descending), key=lambda value: candidate(alpha, value)[0])
+    betas = [np.inf] if n_bins == 1 else [np.inf, *descending]
+    beta = min(betas, key=lambda value: candidate(alpha, value)[0])
     _, coef, intercept = candidate(alpha, beta)
     shape = (n_folds + 1, n_regimes * n_bins)
     return Ridges(coef.reshape(*shape, -1), intercept.reshape(shape), np.full(shape[1], alpha))
 
 
 def _spread(root, where, n_bins):
-    """The root's model of each training set, repeated for the regimes marked in `where` (n_sets, n_regimes)."""
+    """Repeat the root's model of each training set for the regimes marked in `where` (n_sets, n_regimes)."""
     sets = np.nonzero(where)[0]
     coef, intercept = root.coef[sets, 0], root.intercept[sets, 0]
     return np.repeat(coef[:, None], n_bins, axis=1), np.repeat(intercept[:, None], n_bins, axis=1)

@@ -8,7 +8,7 @@ from dualgate._validation import check_rows
 
 # name: (core half-width, line window, blue side-band, red side-band), air wavelengths [A].
 # Ca II: line windows and side-bands within those of Cenarro et al. 2001, MNRAS 326, 959 (CaT index), moved apart so
-# that each line has a side-band of its own. Na I: the doublet 8183.3 + 8194.8, after Schiavon et al. 1997, ApJ 479, 902.
+# that each line has a side-band of its own. Na I: after Schiavon et al. 1997, ApJ 479, 902.
 WINDOWS = {
     "ca_8498": ((8498.02,), (8484.0, 8513.0), (8474.0, 8484.0), (8563.0, 8577.0)),
     "ca_8542": ((8542.09,), (8522.0, 8562.0), (8474.0, 8484.0), (8563.0, 8577.0)),

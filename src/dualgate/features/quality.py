@@ -1,4 +1,4 @@
-"""Statistics of an error vector: how well was this row measured?"""
+"""Statistics of an error vector: how well a row was measured."""
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -11,9 +11,9 @@ _BLOCK_VALUES = 1 << 18  # values worked on at a time: they stay in the processo
 
 
 def signal_to_noise(flux, error):
-    """Signal-to-noise ratio of whole rows, the length of the flux over the length of the error.
+    r"""Signal-to-noise ratio of whole rows, the length of the flux over the length of the error.
 
-    .. math:: \\mathrm{SNR} = \\lVert flux \\rVert / \\lVert error \\rVert
+    .. math:: \mathrm{SNR} = \lVert flux \rVert / \lVert error \rVert
 
     The flux is the measured one, so pure noise has a ratio of about one.
 
@@ -152,6 +152,4 @@ def _statistics(block):
     safe = np.where(variance > 0, variance, 1.0)
     skew = third / safe**1.5
     kurtosis = np.where(variance > 0, fourth / safe**2 - 3.0, 0.0)
-    return np.column_stack(
-        [mean, np.sqrt(variance), smallest, largest, median, total, q25, q75, skew, kurtosis]
-    )
+    return np.column_stack([mean, np.sqrt(variance), smallest, largest, median, total, q25, q75, skew, kurtosis])

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,10 +14,14 @@ from torch.nn.functional import log_softmax, softplus
 from torch.utils.data import Dataset
 
 SOFTPLUS_OF_ONE = math.log(math.e - 1)  # softplus of this is one
+TAIL = 3.0  # standard deviations up to which a tower's feature enters as it is
 
 
 class Tower(nn.Module):
-    """Standardise features, tame their tails, and pass them through a multilayer perceptron."""
+    """Standardise features, tame their tails, and add a linear map and a multilayer perceptron.
+
+    The linear map is the gate a logistic regression would find; the perceptron has only its errors to mend.
+    """
 
     def __init__(self, features, hidden, n_outputs):
         super().__init__()
@@ -24,14 +29,21 @@ class Tower(nn.Module):
         self.register_buffer("mean", torch.as_tensor(features.mean(axis=0), dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(np.where(scale > 0, scale, 1.0), dtype=torch.float32))
         widths = [features.shape[1], *hidden]
+        self.linear = nn.Linear(widths[0], n_outputs)
         layers = []
-        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_outputs))
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_outputs)) if hidden else None
 
     def forward(self, features):
-        # asinh is linear for the bulk and logarithmic for outliers, which error statistics have
-        return self.layers(torch.asinh((features - self.mean) / self.scale))
+        features = _tame((features - self.mean) / self.scale)
+        return self.linear(features) if self.layers is None else self.linear(features) + self.layers(features)
+
+
+def _tame(values):
+    """Identity up to TAIL standard deviations, logarithmic beyond: error statistics have long tails."""
+    beyond = (values.abs() - TAIL).clamp(min=0)
+    return values.clamp(-TAIL, TAIL) + values.sign() * torch.log1p(beyond)
 
 
 def _joint(over_regimes, over_bins, n_bins):
@@ -95,14 +107,18 @@ class Temperature(nn.Module):
 
 
 class Concat(nn.Module):
-    """Two towers side by side, a hidden layer, and logits over all experts."""
+    """softmax(a + b + h(a, b)), h a hidden layer on both towers side by side that starts at zero."""
 
-    def __init__(self, n_inputs, hidden, n_experts):
+    def __init__(self, n_inputs, hidden, n_experts, n_bins):
         super().__init__()
-        self.layers = nn.Sequential(nn.SiLU(), nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, n_experts))
+        self.n_bins = n_bins
+        self.layers = nn.Sequential(nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, n_experts))
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, phys_logits, quality_logits):
-        return log_softmax(self.layers(torch.cat([phys_logits, quality_logits], dim=1)), dim=1)
+        interaction = self.layers(torch.cat([phys_logits, quality_logits], dim=1))
+        return log_softmax(_joint(phys_logits, quality_logits, self.n_bins) + interaction, dim=1)
 
 
 class GateNet(nn.Module):
@@ -224,7 +240,8 @@ def fit_gates(features, hidden, fusion, shape, target, training, *, seed, device
             trainer.set_params(callbacks__print_log=None)
         trainer.fit(train, y=None)
     history = [
-        {name: epoch[name] for name in ("epoch", "train_loss", "valid_loss") if name in epoch} for epoch in trainer.history
+        {name: epoch[name] for name in ("epoch", "train_loss", "valid_loss") if name in epoch}
+        for epoch in trainer.history
     ]
     return trainer.module_.to("cpu").eval(), history
 
@@ -241,21 +258,22 @@ def _build(features, hidden, fusion, shape):
 
 
 def _callbacks(training, n_rows, has_valid):
-    """Linear warm-up over the first epochs, and a stop that goes back to the best epoch."""
-    n_steps = training["warmup_epochs"] * math.ceil(n_rows / training["batch_size"])
-    callbacks = []
-    if n_steps:
-        policy = torch.optim.lr_scheduler.LambdaLR
-        warmup = LRScheduler(policy, lr_lambda=lambda step: min(1.0, (step + 1) / n_steps), step_every="batch")
-        callbacks.append(("warmup", warmup))
+    """Learning rate by step, and a stop that goes back to the best epoch."""
+    per_epoch = math.ceil(n_rows / training["batch_size"])
+    n_warmup, n_steps = training["warmup_epochs"] * per_epoch, training["max_epochs"] * per_epoch
+
+    def rate(step):  # linear warm-up, then half a cosine down to a hundredth
+        warm = min(1.0, (step + 1) / n_warmup) if n_warmup else 1.0
+        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps))))
+
     stop = EarlyStopping(
         monitor="valid_loss" if has_valid else "train_loss",
         patience=training["patience"],
         load_best=True,
-        threshold=1e-4,
         sink=lambda text: None,
     )
-    return [*callbacks, ("early_stopping", stop)]
+    schedule = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=rate, step_every="batch")
+    return [("rate", schedule), ("early_stopping", stop)]
 
 
 def run_gates(net, features):

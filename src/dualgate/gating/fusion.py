@@ -118,10 +118,12 @@ class TemperatureFusion(Fusion):
 
 
 class ConcatFusion(Fusion):
-    """Concatenate the towers' outputs and let a small network speak over all experts.
+    r"""Concatenate the towers' outputs and let a hidden layer speak over all experts.
 
-    A linear head alone would be a sum of logits; the hidden layer between is what lets quality change the meaning of
-    a physical feature.
+    .. math:: w_{ks} \propto \exp(a_k + b_s + h_{ks}([a; b])), \qquad h = V \sigma(U [a; b] + c) + d
+
+    A linear head alone would be a sum of logits; the hidden layer is what lets quality change the meaning of a
+    physical feature. It starts at zero, where this is logit addition.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ class ConcatFusion(Fusion):
         from dualgate.gating._nets import Concat
 
         check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
-        return Concat(sum(self.n_outputs(n_regimes, n_bins)), self.hidden, n_regimes * n_bins)
+        return Concat(sum(self.n_outputs(n_regimes, n_bins)), self.hidden, n_regimes * n_bins, n_bins)
 
 
 FUSIONS = {

@@ -27,7 +27,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _default_features(self, n_samples, n_columns):
-        """Transformer for `features=None`."""
+        """Make the transformer for `features=None`."""
 
     def fit(self, X, y=None):
         """Fit the features.

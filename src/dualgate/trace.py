@@ -1,0 +1,60 @@
+"""What a mixture did with some rows, stage by stage."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureTrace:
+    """Every stage of a prediction, by name.
+
+    Parameters
+    ----------
+    phys_features, quality_features : ndarray of shape (n_samples, n_gate_features) or None
+        What each gate read; None for a dropped tower.
+    phys_logits, quality_logits : ndarray of shape (n_samples, n_outputs) or None
+        What each tower said.
+    log_weights : ndarray of shape (n_samples, n_experts)
+        What the fusion made of both, before routing.
+    expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
+    root_prediction : ndarray of shape (n_samples,), [unit of y]
+        Of the one ridge for all rows.
+    routing : "soft", "hard" or int
+        How `log_weights` become `weights`.
+    fallback_confidence : None or float
+        Largest weight below which the root answers.
+    """
+
+    phys_features: np.ndarray | None
+    quality_features: np.ndarray | None
+    phys_logits: np.ndarray | None
+    quality_logits: np.ndarray | None
+    log_weights: np.ndarray
+    expert_predictions: np.ndarray
+    root_prediction: np.ndarray
+    routing: str | int = "soft"
+    fallback_confidence: float | None = None
+
+    @property
+    def weights(self):
+        """Weights of the experts after routing (n_samples, n_experts); a row sums to one."""
+        weights = np.exp(self.log_weights)
+        if self.routing != "soft":
+            n_kept = 1 if self.routing == "hard" else min(self.routing, weights.shape[1])
+            order = np.argsort(-weights, axis=1, kind="stable")
+            np.put_along_axis(weights, order[:, n_kept:], 0.0, axis=1)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    @property
+    def fell_back(self):
+        """Mark of the rows that the root ridge answers (n_samples,), bool."""
+        if self.fallback_confidence is None:
+            return np.zeros(len(self.log_weights), dtype=bool)
+        return np.exp(self.log_weights.max(axis=1)) < self.fallback_confidence
+
+    @property
+    def prediction(self):
+        """Weighted sum of the experts' predictions (n_samples,), [unit of y]."""
+        mixed = (self.weights * self.expert_predictions).sum(axis=1)
+        return np.where(self.fell_back, self.root_prediction, mixed)
