@@ -1,0 +1,161 @@
+"""The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
+
+log flux = mean + (polynomial(labels) + kernel(labels, centres) @ weights) @ basis. The basis holds the leading principal
+components of several thousand direct syntheses. Low-order Chebyshev polynomials in the five scaled labels carry the
+trend; what they leave is interpolated between the synthesised stars by a Matern kernel (kriging), both in closed form.
+Everything is in ``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
+
+import numpy as np
+
+LABELS = ("T_eff", "log_g", "M_H", "a_M", "C_M")
+LOW = np.array([3750.0, 1.0, -2.5, -0.25, -0.75])
+HIGH = np.array([6000.0, 5.0, 0.75, 0.5, 0.5])
+
+
+def scale_labels(labels):
+    """Labels of shape (n_rows, 5) in -1 to 1; the temperature enters as 5040 K / T_eff."""
+    labels = np.asarray(labels, dtype=np.float64)
+    low, high = LOW.copy(), HIGH.copy()
+    low[0], high[0] = 5040 / HIGH[0], 5040 / LOW[0]
+    first = 5040 / labels[:, :1]
+    return 2 * (np.concatenate([first, labels[:, 1:]], axis=1) - low) / (high - low) - 1
+
+
+def unscale_labels(scaled):
+    """Inverse of :func:`scale_labels`."""
+    low, high = LOW.copy(), HIGH.copy()
+    low[0], high[0] = 5040 / HIGH[0], 5040 / LOW[0]
+    labels = low + (np.asarray(scaled) + 1) / 2 * (high - low)
+    labels[:, 0] = 5040 / labels[:, 0]
+    return labels
+
+
+def chebyshev_terms(scaled, powers):
+    """Products of Chebyshev polynomials.
+
+    Parameters
+    ----------
+    scaled : ndarray of shape (n_rows, n_labels)
+        In -1 to 1.
+    powers : ndarray of shape (n_terms, n_labels), int
+        Degree of each factor.
+
+    Returns
+    -------
+    terms : ndarray of shape (n_rows, n_terms)
+    """
+    values = [np.ones_like(scaled), scaled]
+    while len(values) <= powers.max():
+        values.append(2 * scaled * values[-1] - values[-2])
+    values = np.stack(values)  # (degree + 1, n_rows, n_labels)
+    terms = values[powers[:, 0], :, 0]
+    for label in range(1, powers.shape[1]):
+        terms = terms * values[powers[:, label], :, label]
+    return terms.T
+
+
+def matern(scaled, centres, lengths):
+    """Matern 5/2 kernel between rows of scaled labels.
+
+    Parameters
+    ----------
+    scaled : ndarray of shape (n_rows, n_labels)
+        Where to evaluate.
+    centres : ndarray of shape (n_centres, n_labels)
+        The synthesised stars.
+    lengths : ndarray of shape (n_labels,)
+        Correlation length of each scaled label.
+
+    Returns
+    -------
+    kernel : ndarray of shape (n_rows, n_centres)
+        1 where a row is at a centre.
+    """
+    a, b = scaled / lengths, centres / lengths
+    square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    distance = np.sqrt(5 * np.maximum(square, 0))
+    return (1 + distance + distance**2 / 3) * np.exp(-distance)
+
+
+@dataclass(frozen=True, eq=False)
+class Emulator:
+    """A model of log flux; call it with labels.
+
+    Attributes
+    ----------
+    powers : ndarray of shape (n_terms, 5), int
+        Degrees of the Chebyshev factors.
+    coefficients : ndarray of shape (n_terms, n_components)
+        From polynomial terms to components.
+    centres : ndarray of shape (n_centres, 5)
+        Scaled labels of the synthesised stars.
+    lengths : ndarray of shape (5,)
+        Correlation lengths of the kernel.
+    weights : ndarray of shape (n_centres, n_components)
+        From kernel values to components.
+    basis : ndarray of shape (n_components, n_pixels), float32
+        From components to log flux.
+    mean : ndarray of shape (n_pixels,), float32
+        Mean log flux.
+    """
+
+    powers: np.ndarray
+    coefficients: np.ndarray
+    centres: np.ndarray
+    lengths: np.ndarray
+    weights: np.ndarray
+    basis: np.ndarray
+    mean: np.ndarray
+
+    def __call__(self, labels):
+        """Flux of stars, mean one over the band.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_rows, 5)
+            T_eff [K], log g, [M/H], [alpha/M], [C/M].
+
+        Returns
+        -------
+        flux : ndarray of shape (n_rows, n_pixels), float32
+        """
+        scaled = scale_labels(labels)
+        components = chebyshev_terms(scaled, self.powers) @ self.coefficients
+        components += matern(scaled, self.centres, self.lengths) @ self.weights
+        flux = components.astype(np.float32) @ self.basis
+        flux += self.mean
+        np.exp(flux, out=flux)
+        flux /= flux.mean(axis=1, keepdims=True)
+        return flux
+
+
+def save_emulator(path, emulator):
+    """Write an emulator, its basis as 16-bit integers with one scale per component."""
+    scale = np.abs(emulator.basis).max(axis=1) / 32767
+    arrays = {
+        name: getattr(emulator, name).astype(np.float32) for name in ("coefficients", "lengths", "weights", "mean")
+    }
+    np.savez_compressed(
+        path,
+        **arrays,
+        powers=emulator.powers.astype(np.int8),
+        centres=emulator.centres.astype(np.float32),
+        basis=np.round(emulator.basis / scale[:, None]).astype(np.int16),
+        scale=scale.astype(np.float32),
+    )
+
+
+@cache
+def load_emulator():
+    """Return the emulator that comes with the package."""
+    with as_file(files("dualgate.datasets").joinpath("emulator.npz")) as path, np.load(path) as file:
+        stored = {name: file[name] for name in file.files}
+    stored["basis"] = stored["basis"].astype(np.float32) * stored.pop("scale")[:, None]
+    for name in ("coefficients", "centres", "lengths", "weights"):
+        stored[name] = stored[name].astype(np.float64)
+    return Emulator(powers=stored.pop("powers").astype(np.intp), **stored)

@@ -1,0 +1,129 @@
+"""Noise of twelve exposures of 900 s with the medium-resolution arm of the Subaru Prime Focus Spectrograph.
+
+A compact model of the instrument's published exposure-time calculator (Hirata et al. 2012, arXiv:1204.5151; Yabe et al.
+2017), fitted to its predictions at six seeing values from 0.5 to 1.5 arcsec. Per pixel and exposure the variance is
+
+    71 + 1.176 sky + (0.0226 sky)^2 + object       [electrons^2],
+
+read-out and dark current, photons of the sky within the extraction, what imperfect subtraction of the sky leaves, and
+photons of the star. Sky lines: Hanuschik 2003, A&A 407, 1157. Telluric absorption: Hinkle et al. 2003.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from dualgate.datasets.synthesis import WAVE
+
+N_EXPOSURES = 12
+READOUT, SKY_PHOTONS, SKY_RESIDUAL = 71.0, 1.176, 5.1e-4
+SEEING_RANGE = (0.9, 1.2)  # [arcsec]
+# seeing [arcsec]; light in the fibre and brightness of the sky, relative to 1.0 arcsec
+_SEEING = (0.5, 0.7, 0.8, 1.0, 1.2, 1.5)
+_LIGHT = (2.391, 1.644, 1.212, 1.000, 0.657, 0.391)
+_SKY = (1.214, 1.076, 0.987, 1.000, 0.940, 0.906)
+_THROUGHPUT_WAVE = np.arange(7100.0, 8851.0, 175.0)  # [Å]
+_THROUGHPUT = (0.2415, 0.2500, 0.2442, 0.2528, 0.2432, 0.2435, 0.2366, 0.2322, 0.2191, 0.2132, 0.2072)
+_MIDDLE = 7975.0  # [Å]
+
+
+def _rows(name):
+    text = files("dualgate.datasets").joinpath(name).read_text()
+    return [row.split(",") for row in text.splitlines() if not row.startswith("#")]
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """What a pixel collects in 900 s at a seeing of 1 arcsec, arrays of shape (n_pixels,), float32.
+
+    Attributes
+    ----------
+    sky : ndarray
+        Electrons from the sky.
+    light : ndarray
+        Electrons from a star of magnitude 20 per unit of flux, behind the atmosphere.
+    transmission : ndarray
+        Of the atmosphere, 0 to 1.
+    """
+
+    sky: np.ndarray
+    light: np.ndarray
+    transmission: np.ndarray
+
+
+@cache
+def detector():
+    """Return the detector on the pixels of the data set."""
+    throughput = np.interp(WAVE, _THROUGHPUT_WAVE, _THROUGHPUT)
+    lines = np.array(_rows("sky_lines.csv"), dtype=float)
+    sigma = 1.3 / np.sqrt(8 * np.log(2))  # [Å]
+    emission = np.zeros_like(WAVE)
+    for wave, intensity in lines:
+        near = np.abs(WAVE - wave) < 8 * sigma
+        profile = np.exp(-0.5 * ((WAVE[near] - wave) / sigma) ** 2)
+        emission[near] += intensity * profile / (sigma * np.sqrt(2 * np.pi))
+    sky = throughput * (5900.0 * emission + 385.0 + 54.0 * (WAVE - _MIDDLE) / 875.0)
+    transmission = np.ones_like(WAVE)
+    for first, run in _rows("telluric.csv"):
+        percent = np.array(run.split(), dtype=float)
+        grid = float(first) + np.arange(len(percent))
+        inside = (grid[0] <= WAVE) & (grid[-1] >= WAVE)
+        transmission[inside] = np.interp(WAVE[inside], grid, percent / 100)
+    # AB magnitudes mean constant flux per frequency; unit flux per wavelength is (wave / middle)^2 of that
+    light = 447.9 * throughput * transmission * (WAVE / _MIDDLE) ** (2 - 0.595)
+    return Detector(*(array.astype(np.float32) for array in (sky, light, transmission)))
+
+
+def conditions_of_night(uniform):
+    """Light and sky brightness of rows, relative to a clear night of 1 arcsec seeing.
+
+    Parameters
+    ----------
+    uniform : ndarray of shape (n_rows, 2)
+        Uniform random numbers: for the seeing (even within 0.9 to 1.2 arcsec) and for the transparency, 1 - 0.9 u^6,
+        a mostly clear sky with some cloud.
+
+    Returns
+    -------
+    light, sky : ndarray of shape (n_rows,)
+    """
+    seeing = SEEING_RANGE[0] + (SEEING_RANGE[1] - SEEING_RANGE[0]) * uniform[:, 0]
+    light = np.exp(np.interp(seeing, _SEEING, np.log(_LIGHT))) * (1 - 0.9 * uniform[:, 1] ** 6)
+    return light, np.interp(seeing, _SEEING, _SKY)
+
+
+def flux_error(clean, mag, light, sky, out=None):
+    """Standard deviation of the calibrated flux, in the unit of the star's own mean flux.
+
+    Parameters
+    ----------
+    clean : ndarray of shape (n_rows, n_pixels)
+        Noise-free flux with mean one.
+    mag : ndarray of shape (n_rows,)
+        AB magnitude.
+    light, sky : ndarray of shape (n_rows,)
+        From :func:`conditions_of_night`.
+    out : ndarray of shape (n_rows, n_pixels), default=None
+        Where to write, float32.
+
+    Returns
+    -------
+    error : ndarray of shape (n_rows, n_pixels), float32
+        Falls with brightness; peaks at lines of the sky and where the atmosphere absorbs.
+    """
+    chip = detector()
+    out = np.empty(clean.shape, dtype=np.float32) if out is None else out
+    brightness = (light * 10 ** (-0.4 * (np.asarray(mag) - 20))).astype(np.float32)
+    square = chip.sky * chip.sky
+    for row in range(len(clean)):
+        k = np.float32(sky[row])
+        electrons = chip.light * brightness[row]
+        variance = electrons * clean[row]
+        variance += chip.sky * (np.float32(SKY_PHOTONS) * k)
+        variance += square * (np.float32(SKY_RESIDUAL) * k * k)
+        variance += np.float32(READOUT)
+        electrons *= np.float32(np.sqrt(N_EXPOSURES))
+        np.divide(np.sqrt(variance, out=variance), electrons, out=out[row])
+    return out

@@ -1,0 +1,303 @@
+"""Simulated stellar spectra with their errors, as many as wanted, any row at any time."""
+
+import numbers
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils import Bunch
+from threadpoolctl import threadpool_limits
+
+from dualgate._validation import check_choice, check_number, make_generator
+from dualgate.datasets.emulator import HIGH, LABELS, LOW, load_emulator
+from dualgate.datasets.noise import conditions_of_night, flux_error
+from dualgate.datasets.synthesis import WAVE
+
+REGIME_EDGES = ((4500.0, 5250.0), (-1.0, 0.0))  # of T_eff [K] and of [M/H]
+MAG_RANGE = (20.5, 22.5)
+WHITE_ERROR = 0.35  # of the mean flux
+NOISES = ("sky", "white")
+_TILE = 32  # rows that are always computed together, so that no bit depends on the caller's block size
+_BLOCK = 256
+
+_DESCRIPTION = """\
+Simulated stellar spectra for the regression of surface gravity
+---------------------------------------------------------------
+
+Rows        {n_samples} stars; row i depends on the seed and on i alone.
+X           (n_samples, 8192), float32: flux of 4,096 pixels, then its standard deviation at noise level 1.
+            The unit is the star's own mean noise-free flux, known from its magnitude.
+y           log10 of the surface gravity [cm/s2], 1 to 5.
+wave        pixel centres, air wavelength [angstrom], 7100.2 to 8849.8; resolution R = 5,000.
+labels      T_eff 3750 to 6000 K, log_g 1 to 5, M_H -2.5 to 0.75, a_M -0.25 to 0.5, C_M -0.75 to 0.5 [dex] and
+            mag 20.5 to 22.5, independent and uniform; snr = ||flux|| / ||error||.
+regimes     0 to 8, 3 * (T_eff bin, edges 4500 and 5250 K) + ([M/H] bin, edges -1 and 0).
+Noise       {noise!r} at level {noise_level:g}. "sky": lines of the night sky, photons and read-out of twelve exposures of
+            900 s with the medium-resolution arm of the Subaru PFS; "white": the same error everywhere.
+Physics     LTE line formation (Saha, Boltzmann), H- continuum, Voigt profiles with van der Waals damping, bands of CN and
+            TiO, hydrostatic plane-parallel atmospheres; evaluated by an emulator of the direct synthesis.
+Left out    departures from LTE, Paschen lines, FeH, water, radial velocity, rotation, binaries, extinction.
+"""
+
+
+def regimes_of(conditions):
+    """Regime 0 to 8 of rows of (T_eff [K], [M/H]): 3 * (bin of T_eff) + (bin of [M/H])."""
+    conditions = np.asarray(conditions)
+    bins = [np.digitize(conditions[:, i], edges) for i, edges in enumerate(REGIME_EDGES)]
+    return 3 * bins[0] + bins[1]
+
+
+class SpectraSimulator:
+    """Rows of an endless table of simulated spectra.
+
+    Row i is a function of the seed and of i: asking twice, in blocks of any size or in any order gives the same bits.
+
+    Parameters
+    ----------
+    random_state : int, RandomState, Generator or None
+        An int names the table. A generator gives the seed by one draw; None is a new table every time. The global
+        generator of numpy is not touched.
+    noise_level : float, default=1.0
+        Factor on the noise that is added to the flux, at least 0. The stars and the errors do not depend on it:
+        ``noise_level=0`` gives the noise-free flux of the same rows.
+    noise : {"sky", "white"}, default="sky"
+        "sky" is the noise of a night at the telescope. "white" gives every pixel of every row the very same error, 0.35
+        of the mean flux, so that quality tells nothing.
+
+    Attributes
+    ----------
+    seed : int
+        The integer that names the table.
+
+    Examples
+    --------
+    >>> simulator = SpectraSimulator(0)
+    >>> block = simulator.rows(1000, 1003)
+    >>> block.flux.shape, block.error.shape, block.labels.shape
+    ((3, 4096), (3, 4096), (3, 6))
+    """
+
+    def __init__(self, random_state=None, *, noise_level=1.0, noise="sky"):
+        check_number("SpectraSimulator", "noise_level", noise_level, low=0, hint="0 gives noise-free flux. Try 1.0.")
+        check_choice("SpectraSimulator", "noise", noise, NOISES)
+        if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+            check_number("SpectraSimulator", "random_state", random_state, low=0, high=2**63 - 1)
+            self.seed = int(random_state)
+        else:
+            self.seed = int(make_generator("SpectraSimulator", random_state).integers(2**63))
+        self.noise_level = float(noise_level)
+        self.noise = noise
+
+    def _generator(self, row):
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=row << 64))
+
+    def rows(self, start, stop, *, out=None):
+        """Rows ``start`` to ``stop`` of the table.
+
+        Parameters
+        ----------
+        start, stop : int
+            First row and the one after the last, 0 <= start <= stop.
+        out : ndarray of shape (stop - start, 8192), default=None
+            float32 array to write [flux | error] into.
+
+        Returns
+        -------
+        block : Bunch
+            ``X`` of shape (n_rows, 8192) with ``flux`` and ``error``, its two halves; ``labels``, ndarray of shape
+            (n_rows, 6): T_eff, log_g, M_H, a_M, C_M, mag.
+
+        Raises
+        ------
+        ValueError
+            If start or stop is not an integer, negative or out of order.
+        """
+        check_number("SpectraSimulator", "start", start, kind=numbers.Integral, low=0)
+        check_number("SpectraSimulator", "stop", stop, kind=numbers.Integral, low=start)
+        n_pixels = len(WAVE)
+        X = np.empty((stop - start, 2 * n_pixels), dtype=np.float32) if out is None else out
+        flux, error = X[:, :n_pixels], X[:, n_pixels:]
+        labels = np.empty((stop - start, len(LABELS) + 1))
+        for tile in range(start - start % _TILE, stop, _TILE):
+            self._tile(tile, start, stop, flux, error, labels)
+        return Bunch(X=X, flux=flux, error=error, labels=labels)
+
+    def _tile(self, tile, start, stop, flux, error, labels):
+        generators = [self._generator(row) for row in range(tile, tile + _TILE)]
+        uniform = np.stack([generator.random(len(LABELS) + 3) for generator in generators])
+        stars = LOW + uniform[:, :5] * (HIGH - LOW)
+        mag = MAG_RANGE[0] + uniform[:, 5] * (MAG_RANGE[1] - MAG_RANGE[0])
+        clean = load_emulator()(stars)
+        light, sky = conditions_of_night(uniform[:, 6:8])
+        first, last = max(start, tile) - tile, min(stop, tile + _TILE) - tile
+        here, there = slice(first, last), slice(tile + first - start, tile + last - start)
+        labels[there, :5], labels[there, 5] = stars[here], mag[here]
+        if self.noise == "white":
+            error[there] = WHITE_ERROR
+        else:
+            flux_error(clean[here], mag[here], light[here], sky[here], out=error[there])
+        flux[there] = clean[here]
+        if self.noise_level > 0:
+            draw = np.empty(len(WAVE), dtype=np.float32)
+            for row in range(first, last):
+                generators[row].standard_normal(out=draw, dtype=np.float32)
+                draw *= error[tile + row - start]
+                draw *= np.float32(self.noise_level)
+                flux[tile + row - start] += draw
+
+
+def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0):
+    """Yield simulated spectra block by block, for sets that do not fit in memory.
+
+    The blocks are those of :meth:`SpectraSimulator.rows`; together they are what :func:`make_spectra` returns.
+
+    Parameters
+    ----------
+    n_samples : int
+        Rows in all.
+    random_state, noise_level, noise
+        As in :class:`SpectraSimulator`.
+    block_size : int, default=4096
+        Rows of a block; the last one may be shorter. It never changes a row.
+    start : int, default=0
+        First row of the table.
+
+    Yields
+    ------
+    block : Bunch
+        ``X``, ``y``, ``flux``, ``error``, ``labels`` (n_rows, 6), ``conditions``, ``regimes``, ``snr``.
+
+    Examples
+    --------
+    >>> [block.X.shape for block in iter_spectra(5, random_state=0, block_size=3)]
+    [(3, 8192), (2, 8192)]
+    """
+    check_number("iter_spectra", "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
+    check_number("iter_spectra", "block_size", block_size, kind=numbers.Integral, low=1, hint="try 4096.")
+    check_number("iter_spectra", "start", start, kind=numbers.Integral, low=0, hint="try 0.")
+    simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
+    return _blocks(simulator, start, start + n_samples, block_size)
+
+
+def _blocks(simulator, start, stop, block_size):
+    for first in range(start, stop, block_size):
+        block = simulator.rows(first, min(first + block_size, stop))
+        yield _describe(block)
+
+
+def _describe(block):
+    """Add to a block of rows what follows from it."""
+    norms = [np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64)) for part in (block.flux, block.error)]
+    block.snr = norms[0] / norms[1]
+    block.y = block.labels[:, 1].copy()
+    block.conditions = block.labels[:, [0, 2]]
+    block.regimes = regimes_of(block.conditions)
+    return block
+
+
+def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="sky", start=0, n_jobs=-1):
+    """Make a set of simulated stellar spectra with known errors, to learn surface gravity from.
+
+    Stars of the cool half of the main sequence and of the giant branch (and of the gaps between, as in a grid of
+    models), seen at magnitude 20.5 to 22.5 by a fibre spectrograph on an eight-metre telescope. Spectra are those of
+    :func:`~dualgate.datasets.synthesis.synthesize` by way of an emulator.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+        Number of rows, at least 1. A row takes 32 kB.
+    random_state : int, RandomState, Generator or None, default=None
+        An int names the table whose rows these are: the first rows of a long set are the rows of a short one. A generator
+        gives the seed by one draw; None is new every time. The global generator of numpy is not touched.
+    noise_level : float, default=1.0
+        Factor on the noise in the flux, at least 0. Flux is clean + error * N(0, 1) * noise_level and is not clipped.
+        ``noise_level=0`` gives the clean flux of the same stars; ``error`` is that of level 1 in every case.
+    noise : {"sky", "white"}, default="sky"
+        "sky" follows sky lines, photons and read-out, seeing and cloud. "white" gives every pixel of every row the same
+        error, 0.35 of the mean flux: data on which quality tells nothing.
+    start : int, default=0
+        First row of the table, for a further set from the same one.
+    n_jobs : int or None, default=-1
+        Threads; -1 is one per core. It never changes a row.
+
+    Returns
+    -------
+    data : Bunch
+        X : ndarray of shape (n_samples, 8192), float32
+            [flux | error], in units of the star's mean noise-free flux.
+        y : ndarray of shape (n_samples,)
+            log10 of the surface gravity [cm/s2].
+        flux, error : ndarray of shape (n_samples, 4096)
+            Views of X.
+        wave : ndarray of shape (4096,)
+            Pixel centres [air Å].
+        conditions : ndarray of shape (n_samples, 2)
+            T_eff [K] and [M/H].
+        regimes : ndarray of shape (n_samples,), int
+            0 to 8, three bins of T_eff times three of [M/H], T_eff major.
+        regime_edges : tuple
+            Edges of the bins, of T_eff and of [M/H].
+        snr : ndarray of shape (n_samples,)
+            ||flux|| / ||error||; about 29, 38, 30 and 3 % of rows are in the bins up to 2, 2 to 4, 4 to 7, and above.
+        labels : DataFrame
+            T_eff, log_g, M_H, a_M, C_M, mag, snr. Uniform and independent, in the ranges of ``description``.
+        feature_names : list of str
+            Names of the columns of X, such as "flux_7100.2".
+        description : str
+            What the set is.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    See Also
+    --------
+    iter_spectra : The same rows in blocks.
+
+    References
+    ----------
+    Hirata et al. 2012, arXiv:1204.5151 (noise). Hanuschik 2003, A&A 407, 1157 (sky lines). Barklem et al. 2000, A&AS 142,
+    467 (damping). Asplund et al. 2009, ARA&A 47, 481 (abundances). John 1988, A&A 193, 189 (H- opacity).
+
+    Examples
+    --------
+    >>> from dualgate.datasets import make_spectra
+    >>> data = make_spectra(4, random_state=0)
+    >>> data.X.shape, data.flux.base is data.X
+    ((4, 8192), True)
+    >>> clean = make_spectra(4, random_state=0, noise_level=0)
+    >>> bool((clean.error == data.error).all())
+    True
+    """
+    import pandas as pd
+
+    check_number("make_spectra", "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
+    check_number("make_spectra", "start", start, kind=numbers.Integral, low=0, hint="try 0.")
+    simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
+    X = np.empty((n_samples, 2 * len(WAVE)), dtype=np.float32)
+
+    def fill(first):
+        last = min(first + _BLOCK, n_samples)
+        return _describe(simulator.rows(start + first, start + last, out=X[first:last]))
+
+    load_emulator()  # once, before threads ask for it
+    with threadpool_limits(1, user_api="blas"):
+        blocks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(fill)(i) for i in range(0, n_samples, _BLOCK))
+    gathered = {key: np.concatenate([block[key] for block in blocks]) for key in ("labels", "snr")}
+    labels = pd.DataFrame(gathered["labels"], columns=[*LABELS, "mag"])
+    labels["snr"] = gathered["snr"]
+    conditions = labels[["T_eff", "M_H"]].to_numpy()
+    return Bunch(
+        X=X,
+        y=labels["log_g"].to_numpy(copy=True),
+        flux=X[:, : len(WAVE)],
+        error=X[:, len(WAVE) :],
+        wave=WAVE.copy(),
+        conditions=conditions,
+        regimes=regimes_of(conditions),
+        regime_edges=REGIME_EDGES,
+        snr=gathered["snr"],
+        labels=labels,
+        feature_names=[f"{kind}_{wave:.1f}" for kind in ("flux", "error") for wave in WAVE],
+        description=_DESCRIPTION.format(n_samples=n_samples, noise=noise, noise_level=noise_level),
+    )

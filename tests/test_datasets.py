@@ -1,0 +1,206 @@
+"""Simulated data: what a row depends on, what its noise is, and that the emulator repeats the physics."""
+
+import subprocess
+import sys
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import kstest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from dualgate.datasets import SpectraSimulator, iter_spectra, make_spectra, synthesize
+from dualgate.datasets.emulator import HIGH, LOW, load_emulator, scale_labels, unscale_labels
+from dualgate.datasets.noise import detector, flux_error
+
+N = 3000
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_spectra(N, random_state=7)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return make_spectra(N, random_state=7, noise_level=0)
+
+
+@pytest.mark.parametrize(
+    "star",
+    [
+        (5772, 4.44, 0.0, 0.0, 0.0),
+        (4200, 1.6, -0.5, 0.2, 0.0),
+        (4800, 2.5, -1.8, 0.3, -0.4),
+        (3900, 4.7, 0.2, 0.0, 0.1),
+    ],
+)
+def test_emulator_repeats_direct_synthesis(star):
+    truth = synthesize(*star)
+    error = load_emulator()(np.array([star]))[0] / (truth / truth.mean()) - 1
+    assert np.sqrt((error**2).mean()) < 0.01
+    assert np.abs(error).max() < 0.08
+
+
+def test_emulator_is_small_and_its_scaling_is_invertible():
+    assert files("dualgate.datasets").joinpath("emulator.npz").stat().st_size < 2e6
+    labels = LOW + np.random.default_rng(0).random((50, 5)) * (HIGH - LOW)
+    assert_allclose(unscale_labels(scale_labels(labels)), labels)
+    assert np.abs(scale_labels(np.stack([LOW, HIGH]))).max() <= 1 + 1e-12
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(1, 99), unique=True).map(sorted), start=st.integers(0, 70))
+def test_no_bit_depends_on_the_blocks(cuts, start):
+    simulator = SpectraSimulator(3)
+    edges = [0, *cuts, 100]
+    parts = [simulator.rows(start + a, start + b) for a, b in zip(edges, edges[1:], strict=False)]
+    whole = simulator.rows(start, start + 100)
+    assert_array_equal(np.concatenate([part.X for part in parts]), whole.X)
+    assert_array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
+
+
+def test_threads_blocks_and_prefixes_give_the_same_rows(data):
+    assert_array_equal(make_spectra(40, random_state=7, n_jobs=1).X, data.X[:40])
+    assert_array_equal(make_spectra(5, random_state=7, start=1001).X, data.X[1001:1006])
+    blocks = list(iter_spectra(70, random_state=7, block_size=33, start=500))
+    for key in ("X", "y", "conditions", "regimes", "snr"):
+        assert_array_equal(np.concatenate([block[key] for block in blocks]), data[key][500:570])
+
+
+def test_seeds_name_different_tables(data):
+    other = make_spectra(20, random_state=8)
+    assert not np.isin(other.y, data.y).any()
+
+
+def test_random_state_may_be_a_generator_and_the_global_one_is_left_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    by_state = [make_spectra(2, random_state=np.random.RandomState(5)).X for _ in range(2)]
+    by_generator = [make_spectra(2, random_state=np.random.default_rng(5)).X for _ in range(2)]
+    assert_array_equal(*by_state)
+    assert_array_equal(*by_generator)
+    assert (make_spectra(2).y != make_spectra(2).y).all()
+    assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_noise_is_normal_with_the_stated_error(data, clean):
+    assert_array_equal(data.error, clean.error)
+    z = (data.flux - clean.flux) / data.error
+    assert_allclose([z.mean(), z.std(), (z**4).mean()], [0, 1, 3], atol=0.01)
+    assert_allclose((z[:, 1:] * z[:, :-1]).mean(), 0, atol=0.01)
+    assert_allclose((z[1:] * z[:-1]).mean(), 0, atol=0.01)
+    assert data.flux.min() < 0  # not clipped
+    double = make_spectra(50, random_state=7, noise_level=2)
+    assert_allclose(double.flux - clean.flux[:50], 2 * (data.flux - clean.flux)[:50], atol=1e-4)
+
+
+def test_clean_flux_has_mean_one(clean):
+    assert_allclose(clean.flux.mean(axis=1), 1, atol=1e-5)
+
+
+def test_snr_is_the_ratio_of_norms_and_fills_its_bins(data):
+    norms = [np.linalg.norm(part.astype(float), axis=1) for part in (data.flux, data.error)]
+    assert_allclose(data.snr, norms[0] / norms[1], rtol=1e-6)
+    shares = np.bincount(np.digitize(data.snr, (2, 4, 7), right=True), minlength=4) / N
+    assert_allclose(shares, [0.29, 0.38, 0.30, 0.03], atol=0.06)
+
+
+def test_error_falls_with_brightness_and_peaks_at_sky_lines_and_telluric_bands(data):
+    chip = detector()
+    faint, bright = (data.error[where].mean() for where in (data.labels.mag > 22.3, data.labels.mag < 20.7))
+    assert faint > 3 * bright
+    profile = np.median(data.error / np.median(data.error, axis=1, keepdims=True), axis=0)
+    assert profile[chip.sky > np.quantile(chip.sky, 0.98)].mean() > 3
+    oxygen = (data.wave > 7595) & (data.wave < 7625)
+    assert profile[oxygen].mean() > 1.3
+    assert chip.transmission[oxygen].mean() < 0.6
+    sky_line = np.abs(data.wave - 8399.2) < 1  # OH 7-3 P1(3), the brightest near here
+    assert profile[sky_line].max() > 5
+
+
+def test_bright_stars_are_limited_by_their_own_photons():
+    flat = np.ones((1, 4096), dtype=np.float32)
+    errors = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (10.0, 12.5)]
+    assert_allclose(errors[1] / errors[0], np.sqrt(10), rtol=0.05)
+    assert_allclose(errors[0], 1 / np.sqrt(12 * detector().light * 1e4), rtol=0.06)
+    faint = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (27.0, 29.5)]
+    assert_allclose(faint[1] / faint[0], 10, rtol=0.01)
+
+
+def test_white_noise_has_one_error_everywhere(data):
+    white = make_spectra(50, random_state=7, noise="white")
+    assert len(np.unique(white.error)) == 1
+    assert_array_equal(white.labels.drop(columns="snr"), data.labels.drop(columns="snr")[:50])
+
+
+def test_labels_are_uniform_and_independent(data):
+    for name, low, high in zip(data.labels.columns[:6], [*LOW, 20.5], [*HIGH, 22.5], strict=True):
+        assert kstest((data.labels[name] - low) / (high - low), "uniform").pvalue > 1e-3
+    correlation = np.corrcoef(data.labels.to_numpy()[:, :6].T) - np.eye(6)
+    assert np.abs(correlation).max() < 0.07
+
+
+def test_regimes_follow_from_the_conditions(data):
+    assert_array_equal(data.conditions, data.labels[["T_eff", "M_H"]])
+    expected = [
+        3 * sum(T >= e for e in data.regime_edges[0]) + sum(M >= e for e in data.regime_edges[1])
+        for T, M in data.conditions
+    ]
+    assert_array_equal(data.regimes, expected)
+    assert set(data.regimes) == set(range(9))
+    assert_array_equal(data.y, data.labels.log_g)
+
+
+def test_flux_and_error_are_views_with_named_columns(data):
+    assert np.shares_memory(data.flux, data.X)
+    assert np.shares_memory(data.error, data.X)
+    assert data.X.dtype == np.float32
+    assert len(set(data.feature_names)) == data.X.shape[1]
+    assert (data.feature_names[0], data.feature_names[-1]) == ("flux_7100.2", "error_8849.8")
+    assert f"{N} stars" in data.description
+
+
+def test_flux_tells_gravity_and_quality_does_not(data, clean):
+    half = N // 2
+    score = [
+        r2_score(data.y[half:], Ridge(alpha).fit(part[:half], data.y[:half]).predict(part[half:]))
+        for part, alpha in ((clean.flux, 1e-3), (data.error[:, ::16], 1.0))
+    ]
+    assert score[0] > 0.8
+    assert score[1] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_samples": 0}, r"make_spectra.n_samples=0"),
+        ({"n_samples": 2.5}, r"make_spectra.n_samples=2.5 must be an integer"),
+        ({"n_samples": 2, "noise_level": -1}, r"noise_level=-1 .* Try 1.0"),
+        ({"n_samples": 2, "noise": "pink"}, r"noise='pink' must be one of 'sky', 'white'"),
+        ({"n_samples": 2, "random_state": -3}, r"random_state=-3"),
+        ({"n_samples": 2, "random_state": "a"}, r"random_state='a'"),
+        ({"n_samples": 2, "start": -1}, r"start=-1"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_spectra(**arguments)
+
+
+def test_wrong_blocks_are_named():
+    with pytest.raises(ValueError, match="block_size=0"):
+        iter_spectra(3, block_size=0)
+    with pytest.raises(ValueError, match="stop=4"):
+        SpectraSimulator(0).rows(5, 4)
+
+
+def test_import_is_cheap():
+    code = (
+        "import sys, dualgate.datasets as d; d.make_spectra; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
