@@ -1,0 +1,46 @@
+"""One torch thread for every test, and the planted problem that several share."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class Planted:
+    """A regime decided by two columns, a noise level announced by two others, a linear rule for each regime.
+
+    Columns: 0, 1 place the row in one of four regimes; 2 to 7 are what the experts need; 8 to 13 are their errors,
+    one of two levels. The measured columns are the true ones plus noise of that size, so that a noisy row wants
+    smaller coefficients.
+    """
+
+    flux, error, levels = slice(0, 8), slice(8, 16), (0.1, 1.5)
+
+    def __init__(self, n_samples, seed):
+        rng = np.random.default_rng(seed)
+        place = rng.uniform(-1, 1, size=(n_samples, 2))
+        self.regimes = 2 * (place[:, 0] > 0) + (place[:, 1] > 0)
+        true = rng.normal(size=(n_samples, 6))
+        self.rules = np.random.default_rng(99).normal(size=(4, 6))
+        self.y = np.einsum("ij,ij->i", true, self.rules[self.regimes]) + 3.0 * self.regimes
+        self.level = rng.integers(0, 2, n_samples)
+        error = np.broadcast_to(np.array(self.levels)[self.level][:, None], (n_samples, 6))
+        measured = true + error * rng.normal(size=true.shape)
+        tiny = np.full((n_samples, 2), 1e-3)  # the place is measured well at either level
+        self.X = np.hstack([3 * place, measured, tiny, error])
+
+    def bayes(self):
+        """The best linear prediction of each row, its regime and noise level known."""
+        shrunk = self.X[:, 2:8] / (1 + np.array(self.levels)[self.level, None] ** 2)
+        return np.einsum("ij,ij->i", shrunk, self.rules[self.regimes]) + 3.0 * self.regimes
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """Training and test rows of the planted problem."""
+    return Planted(4000, seed=0), Planted(2000, seed=1)

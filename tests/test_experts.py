@@ -1,0 +1,173 @@
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from dualgate.experts import SHARING, EmptyCellWarning, HierarchicalExperts
+from dualgate.experts.sharing import solve_offset
+from dualgate.statistics import CellStatistics
+
+
+def planted_experts(planted, **params):
+    params = {"quality_edges": (5,), "projection": None, "random_state": 0, **params}
+    return HierarchicalExperts(planted.flux, planted.error, **params)
+
+
+def test_independent_experts_are_ridges_of_their_cells(planted):
+    train, _ = planted
+    experts = planted_experts(train, sharing="independent", alphas=[3.0]).fit(train.X, train.y, regimes=train.regimes)
+    bins = experts.quality_bins(train.X)
+    for expert in range(experts.n_experts_):
+        own = (train.regimes == expert // 2) & (bins == expert % 2)
+        ridge = Ridge(alpha=3.0).fit(train.X[own, :8], train.y[own])
+        assert_allclose(experts.coef_[expert], ridge.coef_, rtol=1e-6)
+        assert_allclose(experts.predict_each(train.X)[:, expert], ridge.predict(train.X[:, :8]), rtol=1e-6, atol=1e-8)
+    assert_allclose(experts.predict(train.X), Ridge(alpha=3.0).fit(train.X[:, :8], train.y).predict(train.X[:, :8]))
+
+
+def test_offset_is_the_joint_least_squares_solution():
+    rng = np.random.default_rng(0)
+    n, width, n_regimes, n_bins, alpha, beta = 400, 3, 3, 4, 2.0, 5.0
+    X, k, s = rng.normal(size=(n, width)), rng.integers(0, n_regimes, n), rng.integers(0, n_bins, n)
+    y = rng.normal(size=n) + X @ [1, 2, 3] + k
+    # dense design: a block per regime, a block per bin, an unpenalised intercept per cell
+    cells = k * n_bins + s
+    blocks = [np.where((k == i)[:, None], X, 0) for i in range(n_regimes)]
+    blocks += [np.where((s == j)[:, None], X, 0) for j in range(n_bins)]
+    design = np.hstack([*blocks, np.eye(n_regimes * n_bins)[cells]])
+    penalty = np.r_[np.full(n_regimes * width, alpha), np.full(n_bins * width, beta), np.zeros(n_regimes * n_bins)]
+    dense = np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ y)
+    regime = dense[: n_regimes * width].reshape(n_regimes, 1, width)
+    offsets = dense[n_regimes * width : (n_regimes + n_bins) * width].reshape(1, n_bins, width)
+    statistics = CellStatistics.from_rows(X, y, cells, n_regimes * n_bins).reshape(n_regimes, n_bins)
+    assert_allclose(solve_offset(*statistics.centred(), alpha, beta), regime + offsets, rtol=1e-9)
+
+
+def test_offset_recovers_offsets_that_all_regimes_share():
+    rng = np.random.default_rng(1)
+    n = 3000
+    X, k, snr = rng.normal(size=(n, 5)), rng.integers(0, 5, n), rng.integers(0, 3, n)
+    regime_rules, shared = rng.normal(size=(5, 5)), rng.normal(size=(3, 5))
+    y = np.einsum("ij,ij->i", X, regime_rules[k] + shared[snr])
+    length = np.linalg.norm(X, axis=1, keepdims=True)
+    error = np.broadcast_to(length / np.sqrt(5) / (1 + 2.0 * snr[:, None]), (n, 5))
+    experts = HierarchicalExperts(
+        slice(0, 5), slice(5, 10), quality_edges=(2, 4), sharing="offset", alphas=[1e-6, 1.0], random_state=0
+    ).fit(np.hstack([X, error]), y, regimes=k)
+    planted_sum = (regime_rules[:, None] + shared[None]).reshape(15, 5)
+    assert_allclose(experts.coef_, planted_sum, atol=1e-5)
+
+
+def test_shrinking_solves_its_equation(planted):
+    train, _ = planted
+    experts = planted_experts(train, sharing="shrink", alphas=[40.0]).fit(train.X, train.y, regimes=train.regimes)
+    bins, flux = experts.quality_bins(train.X), train.X[:, :8]
+
+    def pulled(rows, towards):
+        X, y = flux[rows] - flux[rows].mean(0), train.y[rows] - train.y[rows].mean()
+        return towards + np.linalg.solve(X.T @ X + 40.0 * np.eye(8), X.T @ (y - X @ towards))
+
+    root = Ridge(alpha=40.0).fit(flux, train.y).coef_
+    for regime in range(4):
+        parent = pulled(train.regimes == regime, root)
+        for level in range(2):
+            expert = 2 * regime + level
+            expected = pulled((train.regimes == regime) & (bins == level), parent)
+            if np.isfinite(experts.alpha_[expert]):
+                assert_allclose(experts.coef_[expert], expected, rtol=1e-6)
+    assert np.isfinite(experts.alpha_).any()
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_quality_bins_in_the_experts_approach_the_best_linear_rule(planted, sharing):
+    train, test = planted
+    scores = {}
+    for edges in (None, (5,)):
+        experts = planted_experts(train, sharing=sharing, quality_edges=edges)
+        experts.fit(train.X, train.y, regimes=train.regimes)
+        scores[edges] = r2_score(test.y, experts.predict(test.X, regimes=test.regimes))
+    best = r2_score(test.y, test.bayes())
+    assert scores[(5,)] > scores[None] + 0.01
+    if sharing != "offset":  # the noise scales each rule by a factor, which a common offset cannot follow
+        assert scores[(5,)] > best - 0.01
+
+
+def test_more_noise_makes_smaller_coefficients(planted):
+    train, _ = planted
+    experts = planted_experts(train).fit(train.X, train.y, regimes=train.regimes)
+    size = np.linalg.norm(experts.coef_[:, 2:], axis=1).reshape(4, 2)
+    assert_allclose(size[:, 0] / size[:, 1], 1.01 / 3.25, rtol=0.2)
+
+
+def test_cross_fitted_predictions_do_not_see_their_row():
+    rng = np.random.default_rng(2)
+    X, y, regimes = rng.normal(size=(60, 25)), rng.normal(size=60), np.repeat([0, 1], 30)
+    experts = HierarchicalExperts(sharing="independent", alphas=[1e-6], random_state=0)
+    crossed = experts.fit_predict_each(X, y, regimes=regimes)[np.arange(60), regimes]
+    seen = experts.predict_each(X)[np.arange(60), regimes]
+    # pure noise: fitted values follow the target, honest ones do not
+    assert np.corrcoef(seen, y)[0, 1] > 0.8
+    assert abs(np.corrcoef(crossed, y)[0, 1]) < 0.4
+
+
+def test_alpha_is_chosen_by_held_out_error():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(80, 40))
+    noisy = HierarchicalExperts(random_state=0, alphas=[1e-3, 1e4]).fit(X, rng.normal(size=80))
+    clean = HierarchicalExperts(random_state=0, alphas=[1e-3, 1e4]).fit(X, X @ rng.normal(size=40))
+    assert noisy.root_coef_ @ noisy.root_coef_ < 1e-3 < clean.root_coef_ @ clean.root_coef_
+
+
+def test_conditions_are_cut_at_their_edges():
+    rng = np.random.default_rng(4)
+    conditions = np.column_stack([rng.uniform(3750, 6000, 500), rng.uniform(-2.5, 0.75, 500)])
+    conditions[0] = 4500, 0
+    codes = 3 * np.digitize(conditions[:, 0], (4500, 5250)) + np.digitize(conditions[:, 1], (-1, 0))
+    assert codes[0] == 5  # an edge belongs to the bin above
+    X, y = rng.normal(size=(500, 3)), rng.normal(size=500)
+    by_code = HierarchicalExperts(random_state=0).fit(X, y, regimes=codes)
+    by_condition = HierarchicalExperts(regime_edges=((4500, 5250), (-1, 0)), random_state=0)
+    by_condition.fit(X, y, regimes=conditions)
+    assert_allclose(by_condition.coef_, by_code.coef_)
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_an_empty_cell_is_its_parent_and_is_named(planted, sharing):
+    train, _ = planted
+    bins = planted_experts(train).fit(train.X, train.y, regimes=train.regimes).quality_bins(train.X)
+    kept = (train.regimes != 1) & ~((train.regimes == 2) & (bins == 1))
+    experts = planted_experts(train, sharing=sharing)
+    with pytest.warns(EmptyCellWarning, match="regime 1, regime 2 in quality bin 1"):
+        experts.fit(train.X[kept], train.y[kept], regimes=train.regimes[kept])
+    assert_allclose(experts.coef_[2:4], np.tile(experts.root_coef_, (2, 1)))
+    assert np.isfinite(experts.predict_each(train.X)).all()
+
+
+@pytest.mark.parametrize("projection", ["whitened", PCA(6)])
+def test_a_projection_of_full_rank_keeps_the_prediction(planted, projection):
+    train, test = planted
+    plain, projected = (
+        planted_experts(train, quality_edges=None, alphas=[1e-6], projection=p)
+        .set_params(columns=slice(2, 8), error_columns=slice(10, 16))
+        .fit(train.X, train.y, regimes=train.regimes)
+        for p in (None, projection)
+    )
+    assert_allclose(projected.predict_each(test.X), plain.predict_each(test.X), rtol=1e-6, atol=1e-6)
+
+
+def test_root_is_the_ridge_over_all_rows_and_answers_without_regimes(planted):
+    train, test = planted
+    experts = planted_experts(train, alphas=[5.0]).fit(train.X, train.y, regimes=train.regimes)
+    ridge = Ridge(alpha=5.0).fit(train.X[:, :8], train.y)
+    assert_allclose(experts.predict(test.X), ridge.predict(test.X[:, :8]), rtol=1e-6)
+
+
+def test_no_warning_where_every_cell_has_rows(planted):
+    train, _ = planted
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        planted_experts(train).fit(train.X, train.y, regimes=train.regimes)

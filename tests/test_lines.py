@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from dualgate.features import LineWindows
+
+WAVE = np.linspace(7100, 8850, 4096)
+
+
+def gaussian(wave, at, depth, sigma):
+    return depth * np.exp(-0.5 * ((wave - at) / sigma) ** 2)
+
+
+def features_of(flux, wave=WAVE):
+    lines = LineWindows(wave).fit(flux[None])
+    return dict(zip(lines.names_, lines.transform(flux[None])[0], strict=True))
+
+
+@pytest.mark.parametrize(("name", "at"), [("ca_8498", 8498.02), ("ca_8542", 8542.09), ("ca_8662", 8662.14)])
+def test_width_of_a_planted_line_is_its_area(name, at):
+    found = features_of(1 - gaussian(WAVE, at, 0.4, 1.5))
+    assert_allclose(found[f"{name}_width"], 0.4 * 1.5 * np.sqrt(2 * np.pi), rtol=1e-3)
+    assert 0.25 < found[f"{name}_depth"] < 0.4
+    others = [found[n] for n in found if n.endswith(("depth", "width")) and name not in n and n != "ca_width"]
+    assert_allclose(others, 0, atol=1e-6)
+    assert_allclose(found["ca_width"], found[f"{name}_width"], rtol=1e-6)
+
+
+def test_sodium_doublet_adds_up_and_calcium_sums():
+    flux = 1 - gaussian(WAVE, 8183.26, 0.2, 1) - gaussian(WAVE, 8194.81, 0.3, 1)
+    found = features_of(flux)
+    assert_allclose(found["na_8190_width"], 0.5 * np.sqrt(2 * np.pi), rtol=2e-3)
+    assert_allclose(found["ca_width"], 0, atol=1e-9)
+
+
+def test_a_sloping_continuum_and_the_unit_of_flux_do_not_matter():
+    line = 1 - gaussian(WAVE, 8542.09, 0.5, 2)
+    sloped = 7.5e-17 * line * (1 + 2e-4 * (WAVE - 8000))
+    assert_allclose(list(features_of(sloped).values()), list(features_of(line).values()), atol=2e-4)
+
+
+def test_a_coarse_grid_measures_the_same_width():
+    coarse = np.linspace(8000, 8800, 700)
+    fine, rough = (features_of(1 - gaussian(w, 8662.14, 0.5, 3), w) for w in (WAVE, coarse))
+    assert_allclose(rough["ca_8662_width"], fine["ca_8662_width"], rtol=0.01)
+
+
+def test_pure_noise_stays_finite():
+    noise = np.random.default_rng(0).normal(size=(200, 4096))
+    assert np.isfinite(LineWindows(WAVE).fit_transform(np.vstack([noise, np.zeros((1, 4096))]))).all()
+
+
+@pytest.mark.parametrize(
+    ("wave", "message"),
+    [
+        (WAVE[:-1], r"wave has shape \(4095,\)"),
+        (WAVE[::-1], "must be finite and increase"),
+        (np.linspace(4000, 5000, 4096), "covers 4000.0 to 5000.0 angstrom"),
+    ],
+)
+def test_bad_wave_is_named(wave, message):
+    with pytest.raises(ValueError, match=rf"LineWindows\.wave.*|{message}") as caught:
+        LineWindows(wave).fit(np.ones((2, 4096)))
+    assert caught.match(message)
