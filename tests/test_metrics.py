@@ -148,9 +148,7 @@ def test_pairing_narrows_the_interval():
     """Two predictions with common errors differ by less than their separate scatter suggests."""
     y, worst, better, _ = planted()
     paired = delta_r2(y, better, worst, random_state=0)
-    rows = [
-        bootstrap_r2(y, [p], bootstrap_weights(len(y), random_state=s)) for s, p in enumerate((better, worst))
-    ]
+    rows = [bootstrap_r2(y, [p], bootstrap_weights(len(y), random_state=s)) for s, p in enumerate((better, worst))]
     apart = np.quantile(rows[0] - rows[1], [0.025, 0.975])
     assert paired.high - paired.low < 0.9 * np.diff(apart)[0]
 

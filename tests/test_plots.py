@@ -56,9 +56,7 @@ def test_methods_are_scored_and_drawn_from_top_to_bottom(ax, problem):
 
 
 def test_groups_become_one_set_of_dots_each(ax):
-    display = R2ByMethodDisplay(
-        list("abc"), [0.1, 0.2, 0.3], [0, 0, 0], [1, 1, 1], groups=["one", "two", "one"]
-    )
+    display = R2ByMethodDisplay(list("abc"), [0.1, 0.2, 0.3], [0, 0, 0], [1, 1, 1], groups=["one", "two", "one"])
     first, second = display.plot(ax).errorbars_
     assert first.lines[0].get_xdata().tolist() == [0.1, 0.3]
     assert second.lines[0].get_xdata().tolist() == [0.2]

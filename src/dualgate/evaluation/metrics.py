@@ -37,9 +37,7 @@ def recovery_ratio(y_true: ArrayLike, y_pred: ArrayLike, y_global: ArrayLike, y_
     >>> round(recovery_ratio([0, 1, 2], [0, 1, 2], [1, 1, 1], [0, 1, 2]), 3)
     1.0
     """
-    y_true, y_pred, y_global, y_oracle = same_rows(
-        y_true=y_true, y_pred=y_pred, y_global=y_global, y_oracle=y_oracle
-    )
+    y_true, y_pred, y_global, y_oracle = same_rows(y_true=y_true, y_pred=y_pred, y_global=y_global, y_oracle=y_oracle)
     gate, lower, upper = (r2_score(y_true, guess) for guess in (y_pred, y_global, y_oracle))
     if not upper > lower:
         raise ValueError(
@@ -167,9 +165,7 @@ def bin_members(bins: ArrayLike, n_samples: int, n_bins: int | None = None) -> n
     if bins.shape != (n_samples,):
         raise ValueError(f"bins has shape {bins.shape} and must be ({n_samples},): one code for every row.")
     if not np.issubdtype(bins.dtype, np.integer):
-        raise ValueError(
-            f"bins has dtype {bins.dtype} and must hold integer codes from 0. Try numpy.digitize."
-        )
+        raise ValueError(f"bins has dtype {bins.dtype} and must hold integer codes from 0. Try numpy.digitize.")
     n_bins = int(bins.max(initial=-1)) + 1 if n_bins is None else n_bins
     if bins.min(initial=0) < 0 or bins.max(initial=-1) >= n_bins:
         raise ValueError(

@@ -147,9 +147,7 @@ class R2ByMethodDisplay:
         self.groups = groups
 
     @classmethod
-    def from_predictions(
-        cls, y_true, predictions, *, n_resamples=1000, confidence=0.95, random_state=None, ax=None
-    ):
+    def from_predictions(cls, y_true, predictions, *, n_resamples=1000, confidence=0.95, random_state=None, ax=None):
         """Score predictions and draw them with bootstrap intervals over rows.
 
         Parameters
@@ -277,9 +275,7 @@ class R2BySNRDisplay:
         low = r2 if self.low is None else np.asarray(self.low, dtype=float)
         high = r2 if self.high is None else np.asarray(self.high, dtype=float)
         bins = np.arange(len(SNR_NAMES))
-        shifts = 0.08 * (
-            np.arange(len(r2)) - (len(r2) - 1) / 2
-        )  # intervals side by side, not on top of each other
+        shifts = 0.08 * (np.arange(len(r2)) - (len(r2) - 1) / 2)  # intervals side by side, not on top of each other
         self.errorbars_ = [
             self.ax_.errorbar(
                 bins + shifts[index], r2[index], yerr=[r2[index] - low[index], high[index] - r2[index]],

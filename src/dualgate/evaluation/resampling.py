@@ -73,8 +73,7 @@ def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=N
     """
     if n_samples < 2 or n_resamples < 1:
         raise ValueError(
-            f"bootstrap_weights.n_samples={n_samples} must be at least 2 and n_resamples={n_resamples} at "
-            "least 1."
+            f"bootstrap_weights.n_samples={n_samples} must be at least 2 and n_resamples={n_resamples} at least 1."
         )
     rng = np.random.default_rng(random_state)
     drawn = rng.integers(n_samples, size=(n_resamples, n_samples))
@@ -124,9 +123,7 @@ def bootstrap_r2(y_true: ArrayLike, y_preds: ArrayLike, weights: ArrayLike) -> n
     >>> bootstrap_r2([0.0, 1.0, 2.0], [[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], [[1, 1, 1], [2, 0, 1]]).tolist()
     [[1.0, 0.0], [1.0, -0.125]]
     """
-    y_true, *y_preds = same_rows(
-        y_true=y_true, **{f"y_preds[{index}]": guess for index, guess in enumerate(y_preds)}
-    )
+    y_true, *y_preds = same_rows(y_true=y_true, **{f"y_preds[{index}]": guess for index, guess in enumerate(y_preds)})
     weights = np.asarray(weights, dtype=float)
     if weights.ndim != 2 or weights.shape[1] != len(y_true):
         raise ValueError(f"weights has shape {weights.shape} and must be (n_weightings, {len(y_true)}).")

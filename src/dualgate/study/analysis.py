@@ -11,10 +11,10 @@ from dualgate.study.roster import BINNED, DUAL, GLOBAL, ORACLES, PLAIN, SINGLE, 
 from dualgate.study.runner import SeedRecord
 from dualgate.study.verdict import LOW_SNR_GAIN, decide, seed_interval
 
-QUESTIONS = {  # who may answer: duals with these kinds of experts
-    "overall": ("any dual model", (PLAIN, BINNED)),
-    "gate": ("quality at the gate (9 experts)", (PLAIN,)),
-    "experts": ("quality in the experts (9x4)", (BINNED,)),
+QUESTIONS = {  # title, experts of the duals that may answer, experts of the single towers they must beat
+    "overall": ("any dual model", (PLAIN, BINNED), (PLAIN, BINNED)),
+    "gate": ("quality at the gate (9 experts)", (PLAIN,), (PLAIN,)),
+    "experts": ("quality in the experts (9x4)", (BINNED,), (PLAIN, BINNED)),
 }
 MAX_POINTS = 1500  # rows of the entropy figure
 
@@ -64,9 +64,7 @@ class Scores:
         if not (upper > lower).all():
             return None
         gates, lowers, uppers = np.moveaxis(self.draws[:, 0, places], 1, 0)
-        shares = np.divide(
-            gates - lowers, uppers - lowers, where=uppers > lowers, out=np.full_like(gates, np.nan)
-        )
+        shares = np.divide(gates - lowers, uppers - lowers, where=uppers > lowers, out=np.full_like(gates, np.nan))
         return seed_interval((gate - lower) / (upper - lower), shares)
 
 
@@ -90,8 +88,8 @@ def analyse(records: Sequence[SeedRecord], *, n_resamples: int = 1000) -> dict:
     """
     methods = all_methods()
     scores = Scores(records, methods, n_resamples)
-    single = _choose(records, [method for method in methods if method.kind == SINGLE])
-    questions = {key: _answer(key, records, methods, scores, single) for key in QUESTIONS}
+    questions = {key: _answer(key, records, methods, scores) for key in QUESTIONS}
+    single = next(method for method in methods if method.name == questions["overall"]["single"])
     shown = [single.name, questions["gate"]["dual"], questions["experts"]["dual"]]
     return {
         "rows": {
@@ -130,9 +128,10 @@ def _validation_r2(records, name):
     return float(np.mean([record.validation_r2[name] for record in records]))
 
 
-def _answer(key, records, methods, scores, single):
-    """One question: which dual was chosen, what it gains, and what follows."""
-    title, kinds = QUESTIONS[key]
+def _answer(key, records, methods, scores):
+    """One question: which models were chosen, what the second tower gains, and what follows."""
+    title, kinds, rivals = QUESTIONS[key]
+    single = _choose(records, [m for m in methods if m.kind == SINGLE and m.experts in rivals])
     dual = _choose(records, [m for m in methods if m.kind == DUAL and m.experts in kinds])
     gain = scores.gain(dual.name, single.name)
     by_snr = {bin_: scores.gain(dual.name, single.name, part) for part, bin_ in enumerate(SNR_NAMES, start=1)}
@@ -151,9 +150,7 @@ def _answer(key, records, methods, scores, single):
 
 def _describe(method, records, scores, single):
     """One line of the table."""
-    ratio = (
-        scores.recovery(method.name, ORACLES[method.experts].name) if method.kind in (SINGLE, DUAL) else None
-    )
+    ratio = scores.recovery(method.name, ORACLES[method.experts].name) if method.kind in (SINGLE, DUAL) else None
     towers = [record.towers[method.name] for record in records if method.name in record.towers]
     entropies = [record.entropy[method.name].mean() for record in records if method.name in record.entropy]
     return {
@@ -164,9 +161,7 @@ def _describe(method, records, scores, single):
         "r2": asdict(scores.r2(method.name)),
         "delta": None if method == single else asdict(scores.gain(method.name, single.name)),
         "rho": None if ratio is None else asdict(ratio),
-        "r2_by_snr": {
-            bin_: asdict(scores.r2(method.name, part)) for part, bin_ in enumerate(SNR_NAMES, start=1)
-        },
+        "r2_by_snr": {bin_: asdict(scores.r2(method.name, part)) for part, bin_ in enumerate(SNR_NAMES, start=1)},
         "r2_by_seed": {
             str(record.seed): float(value)
             for record, value in zip(records, scores.values[:, 0, scores.index[method.name]], strict=True)

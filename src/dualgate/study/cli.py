@@ -45,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     study.add_argument("--rows", type=_rows, default=20_000, help=f"spectra per seed, at least {MIN_ROWS}")
-    study.add_argument(
-        "--seeds", type=_seeds, default="42,123,456", help="comma-separated seeds, each a full run"
-    )
+    study.add_argument("--seeds", type=_seeds, default="42,123,456", help="comma-separated seeds, each a full run")
     study.add_argument("--out", type=Path, default=Path("dualgate-study"), help="directory for the report")
     study.add_argument("--data", choices=["embedded"], default="embedded", help="where spectra come from")
     study.set_defaults(run=_study, parser=study)
@@ -61,8 +59,7 @@ def _rows(text):
         raise argparse.ArgumentTypeError(f"{text!r} must be an integer. Try 20000.") from None
     if rows < MIN_ROWS:
         raise argparse.ArgumentTypeError(
-            f"{rows} must be at least {MIN_ROWS}: a tenth of the rows is for the test, in four SNR bins. "
-            "Try 20000."
+            f"{rows} must be at least {MIN_ROWS}: a tenth of the rows is for the test, in four SNR bins. Try 20000."
         )
     return rows
 
@@ -71,9 +68,7 @@ def _seeds(text):
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be integers with commas between. Try 42,123,456."
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} must be integers with commas between. Try 42,123,456.") from None
     if min(seeds) < 0 or max(seeds) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} must lie from 0 to 2**32 - 1. Try 42,123,456.")
     if len(set(seeds)) < len(seeds):
@@ -93,9 +88,7 @@ def _study(args):
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
     except OSError as error:
-        args.parser.error(
-            f"argument --out: {args.out} must be a directory that can be written: {error.strerror}."
-        )
+        args.parser.error(f"argument --out: {args.out} must be a directory that can be written: {error.strerror}.")
     from dualgate.study.command import run
 
     run(args.rows, args.seeds, args.out, args.data)

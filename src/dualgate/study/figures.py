@@ -49,8 +49,7 @@ def _snr(results):
     methods = {m["name"]: m for m in results["methods"]}
     shown = [methods[name] for name in [*names, list(ORACLES.values())[-1].name]]
     r2, low, high = (
-        [_numbers([m["r2_by_snr"][bin_] for m in shown], end) for bin_ in SNR_NAMES]
-        for end in ("value", "low", "high")
+        [_numbers([m["r2_by_snr"][bin_] for m in shown], end) for bin_ in SNR_NAMES] for end in ("value", "low", "high")
     )
     figure = _figure(4.4)
     display = R2BySNRDisplay([m["label"] for m in shown], *(np.transpose(part) for part in (r2, low, high)))

@@ -143,8 +143,7 @@ _METHODS = (
     + ". Intervals of single lines are not corrected for there being many lines."
 )
 _SNR = (
-    "Gain over the best single tower within each bin. * marks a gain of at least {gain:+} with an interval "
-    "above zero."
+    "Gain over the best single tower within each bin. * marks a gain of at least {gain:+} with an interval above zero."
 )
 _REGIMES = "R² within each regime, averaged over seeds: {single} and {dual}."
 _GATES = (
@@ -190,9 +189,7 @@ def _regime_rows(results):
 def _gate_rows(results):
     head = ["method", "entropy [nats]", "likeness of towers"]
     gated = [method for method in results["methods"] if method["mean_entropy"] is not None]
-    return [head] + [
-        [m["label"], _number(m["mean_entropy"], 2), _number(m["tower_likeness"], 2)] for m in gated
-    ]
+    return [head] + [[m["label"], _number(m["mean_entropy"], 2), _number(m["tower_likeness"], 2)] for m in gated]
 
 
 def _run_rows(results):
@@ -204,7 +201,7 @@ def _run_rows(results):
         "seeds": ", ".join(map(str, settings["seeds"])),
         **{name: str(value) for name, value in results["environment"].items()},
         "total time": f"{results['total_seconds']:.0f} s",
-        "peak memory": f"{results['peak_memory_gib']:.2f} GiB",
+        "peak memory": f"{_number(results['peak_memory_gib'], 2)} GiB",
     }
     for seed, stages in results["seconds"].items():
         fits = sum(value for stage, value in stages.items() if stage.startswith("fit"))

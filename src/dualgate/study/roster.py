@@ -35,29 +35,34 @@ class Method:
 
 
 GLOBAL = Method("global", "global ridge", REFERENCE)
-ORACLES = {
-    kind: Method(f"oracle_{kind}", f"oracle, {kind} experts", REFERENCE, kind) for kind in (PLAIN, BINNED)
-}
+ORACLES = {kind: Method(f"oracle_{kind}", f"oracle, {kind} experts", REFERENCE, kind) for kind in (PLAIN, BINNED)}
 
 
 def gated_methods() -> list[Method]:
-    """Models with a trained gate: towers alone, then every fusion over nine and over 9x4 experts.
+    """Models with a trained gate: towers alone, then every fusion, over nine and over 9x4 experts.
+
+    A tower alone over 9x4 experts tells what the experts bring without a second tower.
 
     Examples
     --------
     >>> [method.name for method in gated_methods() if method.kind == SINGLE]
-    ['phys_9', 'quality_9']
+    ['phys_9', 'quality_9', 'phys_9x4', 'quality_9x4']
     """
-    plain = {"experts__quality_edges": None}
+    kinds = {PLAIN: {"experts__quality_edges": None}, BINNED: {}}
     singles = [
         Method(
-            f"{tower}_9", f"{tower} tower alone, 9 experts", SINGLE, PLAIN, {f"{other}_gate": "drop", **plain}
+            f"{tower}_{kind}",
+            f"{tower} tower alone, {kind} experts",
+            SINGLE,
+            kind,
+            {f"{other}_gate": "drop", **changes},
         )
+        for kind, changes in kinds.items()
         for tower, other in [("phys", "quality"), ("quality", "phys")]
     ]
     duals = [
         Method(f"{fusion}_{kind}", f"{fusion}, {kind} experts", DUAL, kind, {"fusion": fusion, **changes})
-        for kind, changes in [(PLAIN, plain), (BINNED, {})]
+        for kind, changes in kinds.items()
         for fusion in sorted(FUSIONS)
     ]
     return singles + duals
