@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.resources import files
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from dualgate.datasets import SpectraSimulator, iter_spectra, make_spectra, synthesize
-from dualgate.datasets.emulator import HIGH, LOW, load_emulator, scale_labels, unscale_labels
+from dualgate.datasets.emulator import HIGH, LOW, coordinates, load_emulator
 from dualgate.datasets.noise import detector, flux_error
 
 N = 3000
@@ -46,11 +47,11 @@ def test_emulator_repeats_direct_synthesis(star):
     assert np.abs(error).max() < 0.08
 
 
-def test_emulator_is_small_and_its_scaling_is_invertible():
+def test_emulator_is_small_and_covers_the_labels():
     assert files("dualgate.datasets").joinpath("emulator.npz").stat().st_size < 2e6
-    labels = LOW + np.random.default_rng(0).random((50, 5)) * (HIGH - LOW)
-    assert_allclose(unscale_labels(scale_labels(labels)), labels)
-    assert np.abs(scale_labels(np.stack([LOW, HIGH]))).max() <= 1 + 1e-12
+    corners = np.array(list(product(*zip(LOW, HIGH, strict=True))))
+    assert_allclose([coordinates(corners).min(axis=0), coordinates(corners).max(axis=0)], [[-1] * 5, [1] * 5])
+    assert np.isfinite(load_emulator()(corners)).all()
 
 
 @settings(max_examples=15, deadline=None)
@@ -58,7 +59,7 @@ def test_emulator_is_small_and_its_scaling_is_invertible():
 def test_no_bit_depends_on_the_blocks(cuts, start):
     simulator = SpectraSimulator(3)
     edges = [0, *cuts, 100]
-    parts = [simulator.rows(start + a, start + b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [simulator.rows(start + a, start + b) for a, b in pairwise(edges)]
     whole = simulator.rows(start, start + 100)
     assert_array_equal(np.concatenate([part.X for part in parts]), whole.X)
     assert_array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
@@ -125,8 +126,9 @@ def test_error_falls_with_brightness_and_peaks_at_sky_lines_and_telluric_bands(d
 def test_bright_stars_are_limited_by_their_own_photons():
     flat = np.ones((1, 4096), dtype=np.float32)
     errors = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (10.0, 12.5)]
-    assert_allclose(errors[1] / errors[0], np.sqrt(10), rtol=0.05)
-    assert_allclose(errors[0], 1 / np.sqrt(12 * detector().light * 1e4), rtol=0.06)
+    dark = detector().sky < np.median(detector().sky)
+    assert_allclose((errors[1] / errors[0])[dark], np.sqrt(10), rtol=0.02)
+    assert_allclose(errors[0][dark], 1 / np.sqrt(12 * detector().light[dark] * 1e4), rtol=0.01)
     faint = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (27.0, 29.5)]
     assert_allclose(faint[1] / faint[0], 10, rtol=0.01)
 
@@ -146,10 +148,8 @@ def test_labels_are_uniform_and_independent(data):
 
 def test_regimes_follow_from_the_conditions(data):
     assert_array_equal(data.conditions, data.labels[["T_eff", "M_H"]])
-    expected = [
-        3 * sum(T >= e for e in data.regime_edges[0]) + sum(M >= e for e in data.regime_edges[1])
-        for T, M in data.conditions
-    ]
+    hot, rich = data.regime_edges
+    expected = [3 * np.sum(np.array(hot) <= T) + np.sum(np.array(rich) <= M) for T, M in data.conditions]
     assert_array_equal(data.regimes, expected)
     assert set(data.regimes) == set(range(9))
     assert_array_equal(data.y, data.labels.log_g)
@@ -168,7 +168,7 @@ def test_flux_tells_gravity_and_quality_does_not(data, clean):
     half = N // 2
     score = [
         r2_score(data.y[half:], Ridge(alpha).fit(part[:half], data.y[:half]).predict(part[half:]))
-        for part, alpha in ((clean.flux, 1e-3), (data.error[:, ::16], 1.0))
+        for part, alpha in ((clean.flux[:, ::4].astype(float), 1e-3), (np.log(data.error[:, ::16]), 10.0))
     ]
     assert score[0] > 0.8
     assert score[1] < 0.05

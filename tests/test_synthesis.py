@@ -185,7 +185,7 @@ def test_no_metals_no_lines():
 
 
 def test_calcium_triplet_grows_towards_giants():
-    """Below log g = 3; above it pressure-broadened wings hold the strength (Erdelyi-Mendes & Barbuy 1991, A&A 241, 176)."""
+    """Below log g = 3; above it pressure-broadened wings hold the strength (Erdelyi-Mendes & Barbuy 1991)."""
     depths = [depth(CALCIUM, 4800, log_g, 0.0) for log_g in (4.5, 3.0, 2.0, 1.0)]
     assert (np.diff(depths[1:]) > 0.02).all()
     assert depths[-1] > 1.5 * max(depths[:2])

@@ -15,7 +15,7 @@ LINES = {"Na I": 8189.0, "Ca II": 8542.1, "": 8498.0, " ": 8662.1, "TiO": 7589.0
 
 
 def pick(data):
-    """For each regime the row, among the brighter ones, nearest to the middle of its regime; dwarfs and giants by turns."""
+    """Return for each regime the bright row nearest to the middle of its regime; dwarfs and giants by turns."""
     rows = []
     for regime in range(9):
         wanted = 4.5 if regime % 2 else 1.8

@@ -118,7 +118,7 @@ def saha(element, temperature):
 
 
 def abundances(M_H=0.0, a_M=0.0, C_M=0.0):
-    """Number of nuclei per hydrogen nucleus, by element.
+    """Return the number of nuclei per hydrogen nucleus, by element.
 
     ``M_H`` scales everything heavier than helium, ``a_M`` the alpha elements (O, Ne, Mg, Si, S, Ca, Ti) and ``C_M``
     carbon on top of it [dex].

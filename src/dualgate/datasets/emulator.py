@@ -1,7 +1,7 @@
 """The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
 
-log flux = mean + (polynomial(labels) + kernel(labels, centres) @ weights) @ basis. The basis holds the leading principal
-components of several thousand direct syntheses. Low-order Chebyshev polynomials in the five scaled labels carry the
+log flux = mean + (polynomial(labels) + kernel(labels, centres) @ weights) @ basis. The basis holds the leading
+principal components of several thousand direct syntheses. Low-order Chebyshev polynomials in the five coordinates carry the
 trend; what they leave is interpolated between the synthesised stars by a Matern kernel (kriging), both in closed form.
 Everything is in ``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
 """
@@ -15,24 +15,37 @@ import numpy as np
 LABELS = ("T_eff", "log_g", "M_H", "a_M", "C_M")
 LOW = np.array([3750.0, 1.0, -2.5, -0.25, -0.75])
 HIGH = np.array([6000.0, 5.0, 0.75, 0.5, 0.5])
+_LOG_O_C = 0.26  # log10 of oxygen over carbon in the Sun
+_SPREAD = 0.06  # [dex]
 
 
-def scale_labels(labels):
-    """Labels of shape (n_rows, 5) in -1 to 1; the temperature enters as 5040 K / T_eff."""
-    labels = np.asarray(labels, dtype=np.float64)
-    low, high = LOW.copy(), HIGH.copy()
-    low[0], high[0] = 5040 / HIGH[0], 5040 / LOW[0]
-    first = 5040 / labels[:, :1]
-    return 2 * (np.concatenate([first, labels[:, 1:]], axis=1) - low) / (high - low) - 1
+def carbon_coordinate(a_M, C_M):
+    """Where a star stands between oxygen-rich and carbon-rich.
+
+    Carbon monoxide takes what there is less of, so that bands of TiO and CN change within 0.1 dex about C / O = 1. The
+    inverse hyperbolic sine of log C / O spreads that place out.
+    """
+    return np.arcsinh((C_M - a_M - _LOG_O_C) / _SPREAD)
 
 
-def unscale_labels(scaled):
-    """Inverse of :func:`scale_labels`."""
-    low, high = LOW.copy(), HIGH.copy()
-    low[0], high[0] = 5040 / HIGH[0], 5040 / LOW[0]
-    labels = low + (np.asarray(scaled) + 1) / 2 * (high - low)
-    labels[:, 0] = 5040 / labels[:, 0]
-    return labels
+def coordinates(labels):
+    """Coordinates in which spectra change smoothly, each within -1 to 1.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_rows, 5)
+        T_eff [K], log g, [M/H], [alpha/M], [C/M].
+
+    Returns
+    -------
+    coordinates : ndarray of shape (n_rows, 5)
+        From 5040 K / T_eff, log g, [M/H], [alpha/M] and the C / O coordinate.
+    """
+    T_eff, log_g, M_H, a_M, C_M = np.asarray(labels, dtype=np.float64).T
+    raw = np.stack([5040 / T_eff, log_g, M_H, a_M, carbon_coordinate(a_M, C_M)], axis=1)
+    low = np.array([5040 / HIGH[0], *LOW[1:4], carbon_coordinate(HIGH[3], LOW[4])])
+    high = np.array([5040 / LOW[0], *HIGH[1:4], carbon_coordinate(LOW[3], HIGH[4])])
+    return 2 * (raw - low) / (high - low) - 1
 
 
 def chebyshev_terms(scaled, powers):
@@ -60,7 +73,7 @@ def chebyshev_terms(scaled, powers):
 
 
 def matern(scaled, centres, lengths):
-    """Matern 5/2 kernel between rows of scaled labels.
+    """Matern 5/2 kernel between rows of coordinates.
 
     Parameters
     ----------
@@ -69,7 +82,7 @@ def matern(scaled, centres, lengths):
     centres : ndarray of shape (n_centres, n_labels)
         The synthesised stars.
     lengths : ndarray of shape (n_labels,)
-        Correlation length of each scaled label.
+        Correlation length of each coordinate.
 
     Returns
     -------
@@ -93,7 +106,7 @@ class Emulator:
     coefficients : ndarray of shape (n_terms, n_components)
         From polynomial terms to components.
     centres : ndarray of shape (n_centres, 5)
-        Scaled labels of the synthesised stars.
+        Coordinates of the synthesised stars.
     lengths : ndarray of shape (5,)
         Correlation lengths of the kernel.
     weights : ndarray of shape (n_centres, n_components)
@@ -124,7 +137,7 @@ class Emulator:
         -------
         flux : ndarray of shape (n_rows, n_pixels), float32
         """
-        scaled = scale_labels(labels)
+        scaled = coordinates(labels)
         components = chebyshev_terms(scaled, self.powers) @ self.coefficients
         components += matern(scaled, self.centres, self.lengths) @ self.weights
         flux = components.astype(np.float32) @ self.basis

@@ -63,7 +63,7 @@ MOLECULES = {
 
 
 def internal_partition(name, temperature):
-    """Internal partition function of a molecule, rigid rotator and harmonic oscillator, energies from v = 0."""
+    """Return a molecule's internal partition function: rigid rotator, harmonic oscillator, energies from v = 0."""
     molecule, t = MOLECULES[name], np.asarray(temperature, dtype=float)
     electronic = sum(weight * np.exp(-HC_K * energy / t) for weight, energy in molecule.electronic)
     rotation = t / (HC_K * molecule.rotation * molecule.symmetry) + 1 / (3 * molecule.symmetry)

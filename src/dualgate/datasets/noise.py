@@ -95,7 +95,7 @@ def conditions_of_night(uniform):
 
 
 def flux_error(clean, mag, light, sky, out=None):
-    """Standard deviation of the calibrated flux, in the unit of the star's own mean flux.
+    """Return the standard deviation of the calibrated flux, in the unit of the star's own mean flux.
 
     Parameters
     ----------

@@ -31,10 +31,10 @@ wave        pixel centres, air wavelength [angstrom], 7100.2 to 8849.8; resoluti
 labels      T_eff 3750 to 6000 K, log_g 1 to 5, M_H -2.5 to 0.75, a_M -0.25 to 0.5, C_M -0.75 to 0.5 [dex] and
             mag 20.5 to 22.5, independent and uniform; snr = ||flux|| / ||error||.
 regimes     0 to 8, 3 * (T_eff bin, edges 4500 and 5250 K) + ([M/H] bin, edges -1 and 0).
-Noise       {noise!r} at level {noise_level:g}. "sky": lines of the night sky, photons and read-out of twelve exposures of
-            900 s with the medium-resolution arm of the Subaru PFS; "white": the same error everywhere.
-Physics     LTE line formation (Saha, Boltzmann), H- continuum, Voigt profiles with van der Waals damping, bands of CN and
-            TiO, hydrostatic plane-parallel atmospheres; evaluated by an emulator of the direct synthesis.
+Noise       {noise!r} at level {noise_level:g}. "sky": lines of the night sky, photons and read-out of twelve
+            exposures of 900 s with the medium-resolution arm of the Subaru PFS; "white": the same error everywhere.
+Physics     LTE line formation (Saha, Boltzmann), H- continuum, Voigt profiles with van der Waals damping, bands of CN
+            and TiO, hydrostatic plane-parallel atmospheres; evaluated by an emulator of the direct synthesis.
 Left out    departures from LTE, Paschen lines, FeH, water, radial velocity, rotation, binaries, extinction.
 """
 
@@ -206,8 +206,8 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     n_samples : int, default=1000
         Number of rows, at least 1. A row takes 32 kB.
     random_state : int, RandomState, Generator or None, default=None
-        An int names the table whose rows these are: the first rows of a long set are the rows of a short one. A generator
-        gives the seed by one draw; None is new every time. The global generator of numpy is not touched.
+        An int names the table whose rows these are: the first rows of a long set are the rows of a short one. A
+        generator gives the seed by one draw; None is new every time. The global generator of numpy is not touched.
     noise_level : float, default=1.0
         Factor on the noise in the flux, at least 0. Flux is clean + error * N(0, 1) * noise_level and is not clipped.
         ``noise_level=0`` gives the clean flux of the same stars; ``error`` is that of level 1 in every case.
@@ -256,8 +256,8 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
 
     References
     ----------
-    Hirata et al. 2012, arXiv:1204.5151 (noise). Hanuschik 2003, A&A 407, 1157 (sky lines). Barklem et al. 2000, A&AS 142,
-    467 (damping). Asplund et al. 2009, ARA&A 47, 481 (abundances). John 1988, A&A 193, 189 (H- opacity).
+    Hirata et al. 2012, arXiv:1204.5151 (noise). Hanuschik 2003, A&A 407, 1157 (sky lines). Barklem et al. 2000, A&AS
+    142, 467 (damping). Asplund et al. 2009, ARA&A 47, 481 (abundances). John 1988, A&A 193, 189 (H- opacity).
 
     Examples
     --------

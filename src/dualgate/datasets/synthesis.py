@@ -27,6 +27,7 @@ _MU_WEIGHT = np.array([0.18195862, 0.31804138])
 _LINE_SECTION = 0.0265400  # pi e^2 / (m c) [cm2 Hz]
 # [rad / s]: Ca II 4p lives 6.9 ns (Jin & Church 1993, Phys. Rev. Lett. 70, 3213); 1e8, typical, for everything else
 _NATURAL_WIDTH = {("Ca", 2): 1.45e8}
+_WING_END = 3e-4  # of the continuum
 _BAND_TEMPERATURES = np.array([2400.0, 3000.0, 3600.0, 4300.0, 5200.0, 6500.0, 9000.0])
 
 
@@ -42,7 +43,7 @@ def voigt(damping, offset):
 
 
 def _line_states(atmosphere, free):
-    """Number density over partition function, by (element, stage), each of shape (n_layers,)."""
+    """Return number density over partition function, by (element, stage), each of shape (n_layers,)."""
     t, states = atmosphere.temperature, {}
     for element, stage in {(line.element, line.stage) for line in read_lines()}:
         ionised = saha(element, t) / atmosphere.electron_pressure
@@ -75,9 +76,10 @@ def _add_lines(opacity, wave, atmosphere, continuum, free):
         strength = peak / continuum
         if strength.max() < 1e-3:
             continue
-        # in points of the grid: where the Lorentz wing falls to 2e-4 of the continuum, and at least 6 Doppler widths
+        # in points of the grid: where the Lorentz wing falls to _WING_END, and at least 6 Doppler widths
         doppler_points = doppler / centre / FINE_STEP
-        wing = np.sqrt((strength * damping / np.sqrt(np.pi) / 2e-4).max() * (doppler_points**2).max())
+        wings = peak * damping / np.sqrt(np.pi)
+        wing = np.sqrt((wings / continuum / _WING_END).max() * (doppler_points**2).max())
         reach = int(np.ceil(np.clip(wing, 6 * doppler_points.max(), 4000)))
         place = (np.log(line.wave) - log_low) / FINE_STEP
         first, last = max(int(place) - reach, 0), min(int(place) + reach + 2, len(wave))
@@ -93,11 +95,10 @@ def _add_lines(opacity, wave, atmosphere, continuum, free):
                 continue
             offset = (np.arange(start, stop) - place) / doppler_points[:, None]
             if exact:
-                profile = voigt(damping[:, None], offset)
+                opacity[:, start:stop] += peak[:, None] * voigt(damping[:, None], offset)
             else:
-                square = offset**2
-                profile = (damping / np.sqrt(np.pi))[:, None] * (1 + 1.5 / square) / square
-            opacity[:, start:stop] += peak[:, None] * profile
+                inverse = 1 / offset**2
+                opacity[:, start:stop] += wings[:, None] * (inverse + 1.5 * inverse**2)
 
 
 def _add_bands(opacity, wave, atmosphere, pressures):
