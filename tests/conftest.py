@@ -1,14 +1,18 @@
-"""One torch thread for every test, and the planted problem that several share."""
+"""One thread for every test, and the planted problem that several share."""
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_torch_thread():
+def one_thread():
+    """Keep torch and BLAS to one thread: small problems, and whatever else runs on the machine."""
     import torch
 
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 class Planted:

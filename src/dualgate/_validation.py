@@ -1,6 +1,7 @@
 """Checks, and the one shape every message has: argument, value, what must hold, what to do."""
 
 import numbers
+import reprlib
 
 import numpy as np
 from sklearn import get_config
@@ -72,6 +73,13 @@ def check_rows_and_target(estimator, X, y, *, min_samples=2):
         raise ValueError(
             f"{owner_name(estimator)} requires y to be passed, but the target y is None: give one number per row."
         )
+    target = np.asarray(y)
+    if target.dtype.kind == "f" and not np.isfinite(target).all():
+        bad = np.flatnonzero(~np.isfinite(target))
+        raise ValueError(
+            f"Input y of {owner_name(estimator)} contains NaN or infinity in {len(bad):,} rows (first: row {bad[0]}): "
+            "targets must be finite; drop the rows without one."
+        )
     X, y = validate_data(
         estimator,
         X,
@@ -82,12 +90,6 @@ def check_rows_and_target(estimator, X, y, *, min_samples=2):
         multi_output=False,
     )
     require_finite(estimator, "X", X)
-    if not np.isfinite(y).all():
-        bad = np.flatnonzero(~np.isfinite(y))
-        raise ValueError(
-            f"y contains NaN or infinity in {len(bad):,} rows (first: row {bad[0]}): "
-            "targets must be finite; drop the rows without one."
-        )
     if len(X) < min_samples:
         raise ValueError(
             f"X has {len(X)} sample{'s' if len(X) != 1 else ''}: {owner_name(estimator)} needs at least "
@@ -161,7 +163,7 @@ def resolve_columns(owner, name, spec, X, n_features):
         columns = _find_listed(label, np.atleast_1d(np.asarray(spec)), names, n_features)
     if len(columns) == 0:
         raise ValueError(
-            f"{label}={spec!r} selects none of the {n_features:,} columns of X: it must name at least one. "
+            f"{label}={reprlib.repr(spec)} selects none of the {n_features:,} columns of X: it must name at least one. "
             "Leave it None to use all columns."
         )
     return columns

@@ -1,28 +1,20 @@
 """The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
 
-import numbers
-
-import joblib
 import numpy as np
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import check_is_fitted, check_memory
+from sklearn.utils.validation import check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._validation import check_choice, check_number, check_rows, check_rows_and_target, make_generator
+from dualgate._fitting import Cache, check_parameters, find_regimes, fit_experts, fit_gate
+from dualgate._validation import check_rows, check_rows_and_target, make_generator
 from dualgate.experts import HierarchicalExperts
 from dualgate.experts.regimes import regime_codes
 from dualgate.features import LineWindows
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.trace import MixtureTrace
-
-MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
-LOSSES = ("mse", "cross_entropy")
-ROUTINGS = ("soft", "hard")
 
 
 class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
@@ -62,7 +54,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Passes over the rows while training the gates, at most.
     lr : float
         Learning rate of Adam after warm-up; it falls as half a cosine until `max_epochs`.
-    batch_size : int
+    batch_size : None or int
+        Rows per step. None is a thirtieth of the rows, at least 32 and at most 512.
     warmup_epochs : int
         Epochs over which the learning rate rises from zero; 0 is none.
     validation_fraction : float in [0, 0.5]
@@ -129,7 +122,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         n_regimes=9,
         max_epochs=30,
         lr=1e-2,
-        batch_size=512,
+        batch_size=None,
         warmup_epochs=2,
         validation_fraction=0.1,
         patience=8,
@@ -228,25 +221,26 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             If a regime or a cell holds no row.
         """
         array, y = check_rows_and_target(self, X, y)
-        self._check_parameters()
+        check_parameters(self)
+        self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
         generator = make_generator(self, self.random_state)
         rows = X if hasattr(X, "columns") else array
-        cache = _Cache(self.memory, array, y, regimes)
+        cache = Cache(self.memory, array, y, regimes)
         with config_context(assume_finite=True):  # checked above, once for all components
             features = {}
             for name in ("phys", "quality"):
                 gate, values = None, None
                 if getattr(self, f"{name}_gate") != "drop":
-                    gate, values = cache(_fit_gate, self._realise(f"{name}_gate"), rows, y)
+                    gate, values = cache(fit_gate, self._realise(f"{name}_gate"), rows, y)
                     features[name] = values
                 setattr(self, f"{name}_gate_", gate)
             seed = int(generator.integers(2**31))
             if regimes is None:
-                regimes = self._find_regimes(next(iter(features.values())), seed)
+                regimes = find_regimes(next(iter(features.values())), self.n_regimes, seed)
             experts = self._realise("experts")
             if experts.random_state is None:
                 experts.set_params(random_state=seed)
-            self.experts_, predictions = cache(_fit_experts, experts, rows, y, regimes, self.cross_fit)
+            self.experts_, predictions = cache(fit_experts, experts, rows, y, regimes, self.cross_fit)
             self._fit_gates(features, rows, y, regimes, predictions, generator)
         return self
 
@@ -271,7 +265,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             self.fusion_,
             (self.experts_.n_regimes_, self.experts_.n_quality_bins_),
             (self.loss, values, held_out),
-            {name: getattr(self, name) for name in ("max_epochs", "lr", "batch_size", "warmup_epochs", "patience")},
+            {
+                "batch_size": self.batch_size or int(np.clip(len(y) // 30, 32, 512)),
+                **{name: getattr(self, name) for name in ("max_epochs", "lr", "warmup_epochs", "patience")},
+            },
             seed=int(generator.integers(2**31)),
             device=self.device,
             verbose=self.verbose,
@@ -347,54 +344,3 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         }
         default, base, aliases = table[name]
         return realise(self, name, value, default=default, base=base, aliases=aliases)
-
-    def _check_parameters(self):
-        if self.phys_gate == "drop" and self.quality_gate == "drop":
-            raise ValueError(
-                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one."
-            )
-        self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
-        check_choice(self, "loss", self.loss, LOSSES)
-        if not isinstance(self.routing, numbers.Integral):
-            hint = "; an integer keeps the top so many experts" if isinstance(self.routing, str) else ""
-            if self.routing not in ROUTINGS:
-                raise ValueError(
-                    f"DualTowerMoERegressor.routing={self.routing!r} must be 'soft', 'hard' or an integer{hint}."
-                )
-        else:
-            check_number(self, "routing", self.routing, kind=numbers.Integral, low=1)
-        if self.fallback_confidence is not None:
-            check_number(self, "fallback_confidence", self.fallback_confidence, low=0, high=1)
-        for name, low in {"n_regimes": 1, "max_epochs": 1, "batch_size": 1, "warmup_epochs": 0, "patience": 1}.items():
-            check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
-        check_number(self, "lr", self.lr, low=0, strict=True)
-        check_number(self, "validation_fraction", self.validation_fraction, low=0, high=0.5)
-
-    def _find_regimes(self, features, seed):
-        """Cluster the gate's features; as many clusters as rows and distinct features allow."""
-        scaled = np.arcsinh(StandardScaler().fit_transform(features))
-        n_found = min(self.n_regimes, max(1, len(scaled) // MIN_ROWS_PER_REGIME), len(np.unique(scaled, axis=0)))
-        return KMeans(n_found, n_init=3, random_state=seed).fit_predict(scaled)
-
-
-class _Cache:
-    """Call functions through joblib's Memory; the rows are hashed once, not once per call."""
-
-    def __init__(self, memory, *rows):
-        self.memory = None if memory is None else check_memory(memory)
-        self.key = None if memory is None else joblib.hash(rows)
-
-    def __call__(self, function, component, rows, y, *extra):
-        if self.memory is None:
-            return function(component, rows, y, None, *extra)
-        return self.memory.cache(function, ignore=["rows", "y"])(component, rows, y, self.key, *extra)
-
-
-def _fit_gate(gate, rows, y, key):
-    return gate, gate.fit(rows, y).transform(rows)
-
-
-def _fit_experts(experts, rows, y, key, regimes, cross_fit):
-    if cross_fit:
-        return experts, experts.fit_predict_each(rows, y, regimes=regimes)
-    return experts, experts.fit(rows, y, regimes=regimes).predict_each(rows)

@@ -13,18 +13,15 @@ from dualgate._validation import (
     check_number,
     check_rows,
     check_rows_and_target,
-    make_generator,
     require_positive_errors,
     resolve_columns,
     take_columns,
 )
-from dualgate.experts.regimes import EmptyCellWarning, check_edges, regime_codes
-from dualgate.experts.sharing import SHARING, fit_ridges
+from dualgate.experts.regimes import check_edges, count_cells, draw_folds, regime_codes
+from dualgate.experts.sharing import SHARING, check_alphas, fit_ridges
 from dualgate.features import NoiseWhitenedPCA, signal_to_noise
 from dualgate.features.whitened import take_error_columns
 from dualgate.statistics import CellStatistics
-
-DEFAULT_ALPHAS = np.logspace(-2, 6, 17)  # times the mean variance of the projected columns
 
 
 class HierarchicalExperts(RegressorMixin, BaseEstimator):
@@ -193,7 +190,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         bins = self._bins(array, fitting=True)
         cells = codes * self.n_quality_bins_ + bins
         self.n_experts_ = self.n_regimes_ * self.n_quality_bins_
-        self._count_cells(cells)
+        self.cell_counts_ = count_cells(self, cells, self.n_regimes_, self.n_quality_bins_)
 
         self.projection_ = self._make_projection()
         if self.projection_ is not None:
@@ -201,7 +198,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected = self._project(array)
         self.center_ = projected.mean(axis=0, dtype=np.float64)
         projected = projected - self.center_.astype(projected.dtype)
-        folds = self._draw_folds(cells)
+        folds = draw_folds(self, cells)
+        self.n_folds_ = int(folds.max()) + 1
         # about the mean target, so that sums of squares keep their digits
         statistics = CellStatistics.from_rows(
             projected, y - y.mean(), folds * self.n_experts_ + cells, self.n_folds_ * self.n_experts_
@@ -213,7 +211,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=4,
             )
-        alphas = self._alphas(statistics)
+        alphas = check_alphas(self, statistics)
         root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
         models = SHARING[self.sharing](statistics, alphas, root)
         models.intercept[:] += y.mean()
@@ -237,7 +235,10 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             Only if `with_root`.
         """
         check_is_fitted(self, "coef_")
-        projected = self._project(check_rows(self, X, reset=False))
+        array = check_rows(self, X, reset=False)
+        if self._error_columns is not None:
+            require_positive_errors(self, take_columns(array, self._error_columns), self._error_columns)
+        projected = self._project(array)
         coef = np.vstack([self.coef_, self.root_coef_])
         intercept = np.r_[self.intercept_, self.root_intercept_] - coef @ self.center_
         each = (projected @ coef.T.astype(projected.dtype)).astype(np.float64) + intercept
@@ -279,7 +280,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         bins : ndarray of int of shape (n_samples,)
         """
         check_is_fitted(self, "coef_")
-        return self._bins(check_rows(self, X, reset=False))
+        array = check_rows(self, X, reset=False)
+        return self._bins(array)
 
     def _bins(self, array, fitting=False):
         if fitting:
@@ -293,34 +295,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             self.n_quality_bins_ = len(edges) + 1
         if self.n_quality_bins_ == 1:
             return np.zeros(len(array), dtype=np.intp)
-        error = take_columns(array, self._error_columns)
-        require_positive_errors(self, error, self._error_columns)
-        return np.digitize(signal_to_noise(take_columns(array, self.columns_), error), self._edges, right=True)
-
-    def _count_cells(self, cells):
-        counts = np.bincount(cells, minlength=self.n_experts_).reshape(self.n_regimes_, self.n_quality_bins_)
-        self.cell_counts_ = counts
-        empty = [f"regime {k}" for k in np.flatnonzero(counts.sum(1) == 0)]
-        if self.n_quality_bins_ > 1:
-            partly = (counts == 0) & (counts.sum(1, keepdims=True) > 0)
-            empty += [f"regime {k} in quality bin {s}" for k, s in np.argwhere(partly)]
-        if empty:
-            warnings.warn(
-                f"HierarchicalExperts: regimes leaves {len(empty)} of {self.n_experts_} cells without training rows: "
-                f"{', '.join(empty[:6])}{', ...' if len(empty) > 6 else ''}. Each takes its parent's expert; merge "
-                "regimes or widen quality_edges to avoid it.",
-                EmptyCellWarning,
-                stacklevel=4,
-            )
-
-    def _draw_folds(self, cells):
-        """Fold of every row: random, and spread evenly over each cell."""
-        check_number(self, "cv", self.cv, kind=numbers.Integral, low=2, hint="folds hold out rows in turn. Try 5.")
-        self.n_folds_ = min(self.cv, len(cells))
-        shuffled = make_generator(self, self.random_state).permutation(len(cells))
-        folds = np.empty(len(cells), dtype=np.intp)
-        folds[shuffled[np.argsort(cells[shuffled], kind="stable")]] = np.arange(len(cells)) % self.n_folds_
-        return folds
+        flux, error = take_columns(array, self.columns_), take_columns(array, self._error_columns)
+        return np.digitize(signal_to_noise(flux, error), self._edges, right=True)
 
     def _make_projection(self):
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
@@ -363,17 +339,3 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                 f"dtype {projected.dtype}: it must return floats of shape (n_samples, n_projected)."
             )
         return projected
-
-    def _alphas(self, statistics):
-        if self.alphas is None:
-            total = statistics.sum((0, 1, 2))
-            gram, _ = total.centred()
-            variance = np.trace(gram) / max(gram.shape[0] * float(total.count), 1.0)
-            return DEFAULT_ALPHAS * (variance if variance > 0 else 1.0)
-        alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
-        if alphas.ndim != 1 or len(alphas) == 0 or not (np.isfinite(alphas).all() and np.all(alphas > 0)):
-            raise ValueError(
-                f"HierarchicalExperts.alphas={self.alphas!r} must be one or more finite numbers above zero, such as "
-                "numpy.logspace(-2, 4, 13)."
-            )
-        return alphas

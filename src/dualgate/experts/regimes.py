@@ -1,10 +1,11 @@
 """Regimes: the physical bins of the training rows, as codes or as conditions with edges."""
 
 import numbers
+import warnings
 
 import numpy as np
 
-from dualgate._validation import owner_name
+from dualgate._validation import check_number, make_generator, owner_name
 
 
 class EmptyCellWarning(UserWarning):
@@ -82,6 +83,33 @@ def check_edges(owner, parameter, edges):
             f"{owner_name(owner)}.{parameter}={edges!r} must be finite numbers that increase, such as (2, 4, 7)."
         )
     return array
+
+
+def count_cells(owner, cells, n_regimes, n_bins):
+    """Count the rows of each cell (n_regimes, n_bins), and warn of empty ones."""
+    counts = np.bincount(cells, minlength=n_regimes * n_bins).reshape(n_regimes, n_bins)
+    empty = [f"regime {k}" for k in np.flatnonzero(counts.sum(1) == 0)]
+    if n_bins > 1:
+        partly = (counts == 0) & (counts.sum(1, keepdims=True) > 0)
+        empty += [f"regime {k} in quality bin {s}" for k, s in np.argwhere(partly)]
+    if empty:
+        warnings.warn(
+            f"{owner_name(owner)}: regimes leaves {len(empty)} of {counts.size} cells without training rows: "
+            f"{', '.join(empty[:6])}{', ...' if len(empty) > 6 else ''}. Each takes its parent's expert; merge "
+            "regimes or widen quality_edges to avoid it.",
+            EmptyCellWarning,
+            stacklevel=4,
+        )
+    return counts
+
+
+def draw_folds(owner, cells):
+    """Draw a fold for every row: random, and spread evenly over each cell."""
+    check_number(owner, "cv", owner.cv, kind=numbers.Integral, low=2, hint="folds hold out rows in turn. Try 5.")
+    shuffled = make_generator(owner, owner.random_state).permutation(len(cells))
+    folds = np.empty(len(cells), dtype=np.intp)
+    folds[shuffled[np.argsort(cells[shuffled], kind="stable")]] = np.arange(len(cells)) % owner.cv
+    return folds
 
 
 def _cut(name, conditions, edges):

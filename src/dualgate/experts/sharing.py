@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualgate._validation import owner_name
 from dualgate.statistics import CellStatistics, solve_ridge
+
+DEFAULT_ALPHAS = np.logspace(-2, 6, 17)  # times the mean variance of the projected columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,22 @@ class Ridges:
     def of_parents(self, parents):
         """Repeat the models so that entry c is the model of cell c's parent."""
         return Ridges(self.coef[:, parents], self.intercept[:, parents], self.alpha[parents])
+
+
+def check_alphas(owner, folds):
+    """Return the penalties to choose from: the owner's, or a grid in units of the columns' mean variance."""
+    if owner.alphas is None:
+        total = folds.sum((0, 1, 2))
+        gram, _ = total.centred()
+        variance = np.trace(gram) / (len(gram) * float(total.count))
+        return DEFAULT_ALPHAS * (variance if variance > 0 else 1.0)
+    alphas = np.atleast_1d(np.asarray(owner.alphas, dtype=np.float64))
+    if alphas.ndim != 1 or len(alphas) == 0 or not (np.isfinite(alphas).all() and np.all(alphas > 0)):
+        raise ValueError(
+            f"{owner_name(owner)}.alphas={owner.alphas!r} must be one or more finite numbers above zero, such as "
+            "numpy.logspace(-2, 4, 13)."
+        )
+    return alphas
 
 
 def training_sets(folds):

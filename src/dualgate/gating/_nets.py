@@ -185,7 +185,7 @@ def _own_generator(seed):
 
 
 def _tensors(features, rows=slice(None)):
-    return {name: torch.as_tensor(values[rows], dtype=torch.float32) for name, values in features.items()}
+    return {name: torch.tensor(values[rows], dtype=torch.float32) for name, values in features.items()}
 
 
 def fit_gates(features, hidden, fusion, shape, target, training, *, seed, device="cpu", verbose=0):

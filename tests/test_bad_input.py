@@ -1,0 +1,195 @@
+"""What is wrong with the input is named: the argument, the value, what must hold, what to do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.experts import EmptyCellWarning
+from dualgate.features import signal_to_noise
+
+RNG = np.random.default_rng(0)
+WAVE = np.linspace(8000, 8800, 64)
+FLUX, ERROR = RNG.normal(1, 0.2, (90, 64)), RNG.uniform(0.1, 0.3, (90, 64))
+MIDDLE = float(np.median(signal_to_noise(FLUX, ERROR)))
+X, Y, REGIMES = np.hstack([FLUX, ERROR]), RNG.normal(3, 1, 90), np.arange(90) % 3
+
+
+def model(**params):
+    return DualTowerMoERegressor.for_spectra(
+        WAVE, **{"max_epochs": 1, "experts__quality_edges": None, "random_state": 0, **params}
+    )
+
+
+def changed(row, column, value):
+    copy = X.copy()
+    copy[row, column] = value
+    return copy
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_flux_that_is_not_finite(value):
+    message = r"X of DualTowerMoERegressor contains NaN or infinity: 1 values in 1 rows, the first is X\[7, 5\]"
+    with pytest.raises(ValueError, match=message):
+        model().fit(changed(7, 5, value), Y, regimes=REGIMES)
+    fitted = model().fit(X, Y, regimes=REGIMES)
+    with pytest.raises(ValueError, match=message):
+        fitted.predict(changed(7, 5, value))
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1])
+def test_errors_that_are_not_positive(value):
+    with pytest.raises(ValueError, match=rf"error_columns selects an error of {value} at X\[7, 69\]"):
+        model().fit(changed(7, 64 + 5, value), Y, regimes=REGIMES)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1])
+def test_errors_that_are_not_positive_at_prediction(value):
+    fitted = model(experts__quality_edges=(MIDDLE,)).fit(X, Y, regimes=REGIMES)
+    with pytest.raises(ValueError, match=rf"error_columns selects an error of {value} at X\[7, 69\]"):
+        fitted.predict(changed(7, 64 + 5, value))
+
+
+def test_an_error_that_is_nan():
+    with pytest.raises(ValueError, match=r"X\[7, 69\]=nan"):
+        model().fit(changed(7, 64 + 5, np.nan), Y, regimes=REGIMES)
+
+
+def test_an_odd_number_of_columns():
+    with pytest.raises(ValueError, match=r"error_columns selects 63 columns, columns selects 64.*even number"):
+        model().fit(X[:, :-1], Y, regimes=REGIMES)
+
+
+@pytest.mark.parametrize("n_pixels", [32, 63, 65, 100])
+def test_wave_of_the_wrong_length(n_pixels):
+    wave = np.linspace(8000, 8800, n_pixels)
+    other = DualTowerMoERegressor.for_spectra(wave, max_epochs=1, random_state=0)
+    with pytest.raises(ValueError, match=r"wave|error_columns selects \d+ columns, columns selects"):
+        other.fit(X, Y, regimes=REGIMES)
+
+
+@pytest.mark.parametrize(
+    ("regimes", "message"),
+    [
+        (REGIMES[:-1], r"regimes has shape \(89,\), X has 90 rows"),
+        (REGIMES - 1, "regimes holds the negative code -1"),
+        (REGIMES + 0.5, "regimes holds .*0.5.*integer codes"),
+        (REGIMES * 1000, "regimes holds the code 2,000 for 90 rows"),
+        (np.array(["a", "b", "c"])[REGIMES], "regimes of dtype <U1 must be finite numbers"),
+        (np.where(REGIMES == 0, np.nan, 1.0), "must be finite numbers"),
+        (np.zeros((90, 3)), "regimes holds 3 conditions per row.*regime_edges"),
+    ],
+)
+def test_bad_regimes(regimes, message):
+    with pytest.raises(ValueError, match=message):
+        model().fit(X, Y, regimes=regimes)
+
+
+def test_an_empty_regime():
+    with pytest.warns(EmptyCellWarning, match="regimes leaves 1 of 3 cells without training rows: regime 1"):
+        model().fit(X, Y, regimes=np.where(REGIMES == 1, 2, REGIMES))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (slice(500, 600), r"PhysGate\.columns=slice\(500, 600, None\) selects none of the 128 columns"),
+        ([], r"PhysGate\.columns=\[\] selects none"),
+        ([3, 128], r"PhysGate\.columns names 1 columns that X lacks: 128"),
+        (["flux"], r"PhysGate\.columns names 1 columns that X lacks: 'flux'.*pass a DataFrame"),
+        (np.zeros(128, dtype=bool), r"PhysGate\.columns=.* selects none"),
+        (np.ones(5, dtype=bool), r"PhysGate\.columns is a mask of length 5, X has 128 columns"),
+        (lambda X: [], r"PhysGate\.columns=\[\] selects none"),
+        (1.5, r"PhysGate\.columns=\[1.5\] must be a slice"),
+    ],
+)
+def test_a_column_specification_that_names_nothing(columns, message):
+    with pytest.raises(ValueError, match=message):
+        DualTowerMoERegressor(PhysGate(columns)).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"fusion": "add"}, r"DualTowerMoERegressor\.fusion='add' must be None, one of 'concat', 'logit_add', 'poe'"),
+        ({"fusion": 3}, r"\.fusion=3 must be"),
+        ({"experts__sharing": "all"}, r"HierarchicalExperts\.sharing='all' must be one of 'independent', 'offset'"),
+        ({"experts__projection": "pca"}, r"HierarchicalExperts\.projection='pca' must be one of 'whitened'"),
+        ({"experts__projection": 7}, r"HierarchicalExperts\.projection=7 must be"),
+        ({"experts__alphas": [0.0]}, r"HierarchicalExperts\.alphas=\[0.0\] must be"),
+        ({"experts__quality_edges": (4, 2)}, r"HierarchicalExperts\.quality_edges=\(4, 2\) must be .* increase"),
+        ({"experts__error_columns": None, "experts__quality_edges": (2,)}, "needs error_columns, which is None"),
+        ({"experts__cv": 1}, r"HierarchicalExperts\.cv=1 must be an integer at least 2"),
+        ({"experts__n_components": 0}, r"HierarchicalExperts\.n_components=0 must be"),
+        ({"phys_gate": "off"}, r"\.phys_gate='off' must be None"),
+        ({"phys_gate": "drop", "quality_gate": "drop"}, "leave no tower"),
+        ({"phys_gate__hidden": 32}, r"PhysGate\.hidden=32 must be a sequence"),
+        ({"phys_gate__hidden": (0,)}, r"PhysGate\.hidden=0 must be an integer at least 1"),
+        ({"quality_gate__features": "raw"}, r"QualityGate\.features='raw' must be"),
+        ({"routing": "firm"}, r"\.routing='firm' must be"),
+        ({"routing": 0}, r"\.routing=0 must be an integer at least 1"),
+        ({"loss": "mae"}, r"\.loss='mae' must be one of 'cross_entropy', 'mse'"),
+        ({"lr": 0.0}, r"\.lr=0.0 must be a number above 0"),
+        ({"max_epochs": 2.5}, r"\.max_epochs=2.5 must be an integer"),
+        ({"fallback_confidence": 1.5}, r"\.fallback_confidence=1.5 must be .* at most 1"),
+        ({"validation_fraction": 0.9}, r"\.validation_fraction=0.9 must be"),
+        ({"batch_size": 0}, r"\.batch_size=0 must be"),
+        ({"random_state": -1}, r"\.random_state=-1 must be"),
+    ],
+)
+def test_bad_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
+        model(**params).fit(X, Y, regimes=REGIMES)
+
+
+def test_one_sample():
+    with pytest.raises(ValueError, match="X has 1 sample: DualTowerMoERegressor needs at least 2"):
+        model().fit(X[:1], Y[:1])
+
+
+def test_a_constant_target():
+    with pytest.warns(UserWarning, match=r"y is constant \(4\.5\) over 90 rows"):
+        fitted = model().fit(X, np.full(90, 4.5), regimes=REGIMES)
+    assert_allclose(fitted.predict(X), 4.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_target_that_is_not_finite(value):
+    y = Y.copy()
+    y[4] = value
+    with pytest.raises(ValueError, match=r"Input y of .* contains NaN or infinity in 1 rows \(first: row 4\)"):
+        model().fit(X, y, regimes=REGIMES)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ">f8", ">f4", np.longdouble])
+def test_other_floating_types_give_the_same_answer(dtype):
+    expected = model().fit(X, Y, regimes=REGIMES).predict(X)
+    assert_allclose(model().fit(X.astype(dtype), Y, regimes=REGIMES).predict(X.astype(dtype)), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, ">i4"])
+def test_integers_are_numbers(dtype):
+    counts = np.round(40 * X).clip(1).astype(dtype)
+    expected = model().fit(counts.astype(float), Y, regimes=REGIMES).predict(counts.astype(float))
+    assert_allclose(model().fit(counts, Y, regimes=REGIMES).predict(counts), expected)
+
+
+def test_a_frame_selects_by_name_and_other_names_are_refused():
+    names = [f"flux_{i}" for i in range(64)] + [f"error_{i}" for i in range(64)]
+    frame = pd.DataFrame(X, columns=names)
+    by_name = model(
+        phys_gate__columns=names[:64], experts__columns=slice("flux_0", "flux_63"), quality_gate__columns=names[64:]
+    )
+    by_name.fit(frame, Y, regimes=REGIMES)
+    assert_allclose(by_name.predict(frame), model().fit(X, Y, regimes=REGIMES).predict(X), rtol=1e-6)
+    with pytest.raises(ValueError, match="feature names should match"):
+        by_name.predict(frame.rename(columns={"flux_3": "flux_three"}))
+    with pytest.raises(ValueError, match=r"QualityGate\.columns names 1 columns that X lacks: 'noise'"):
+        DualTowerMoERegressor(quality_gate=QualityGate(["noise"])).fit(frame, Y)
+
+
+def test_oracle_of_an_unknown_regime():
+    experts = HierarchicalExperts(random_state=0).fit(FLUX, Y, regimes=REGIMES)
+    with pytest.raises(ValueError, match="regimes holds the code 5, the experts know regimes 0 to 2"):
+        experts.predict(FLUX, regimes=REGIMES + 3)

@@ -1,0 +1,84 @@
+"""The door is light, and imports run downward only."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dualgate
+
+ROOT = Path(dualgate.__file__).parent
+
+# who may import whom: a module sees only rooms of a smaller number, and its own
+FLOORS = {
+    "_validation": 0,
+    "statistics": 0,
+    "_components": 1,
+    "trace": 1,
+    "datasets": 2,
+    "evaluation": 2,
+    "features": 2,
+    "gating": 3,
+    "experts": 3,
+    "_fitting": 3,
+    "mixture": 4,
+    "study": 5,
+    "__main__": 6,
+}
+
+
+def modules():
+    return [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]
+
+
+def room(path):
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(path):
+    """Names of the modules that a file imports anywhere, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            yield node.module
+            if node.module == "dualgate":
+                yield from (f"dualgate.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downward(path):
+    here = room(path)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "torch" or parts[0] == "skorch":
+            assert path.name == "_nets.py", f"only _nets.py imports {name}"
+        if parts[0] == "dualgate" and len(parts) > 1 and parts[1] in FLOORS and parts[1] != here:
+            assert FLOORS[parts[1]] < FLOORS[here], f"{here} may not import {parts[1]}"
+
+
+def test_importing_loads_neither_torch_nor_matplotlib():
+    script = (
+        "import json, sys, dualgate, dualgate.datasets, dualgate.evaluation; dualgate.DualTowerMoERegressor();"
+        "print(json.dumps([name for name in ('torch', 'skorch', 'matplotlib', 'h5py') if name in sys.modules]))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == []
+
+
+def test_every_public_name_is_there_and_listed():
+    for name in dualgate.__all__:
+        assert getattr(dualgate, name) is not None
+        assert name in dir(dualgate)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = dualgate.nonsense
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 350
