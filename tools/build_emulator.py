@@ -3,8 +3,8 @@
     python tools/build_emulator.py [--stars 3072] [--jobs 2]
 
 Synthesises stars at quasi-random labels (Sobol points, denser where spectra change fastest), keeps the leading
-principal components of their log flux, fits them by Chebyshev polynomials, interpolates what those leave by kriging, and reports
-the error on stars it has not seen. About ten minutes on two idle cores.
+principal components of their log flux, fits them by Chebyshev polynomials, interpolates what those leave by
+kriging, and reports the error on stars it has not seen. About ten minutes on two idle cores.
 """
 
 import os

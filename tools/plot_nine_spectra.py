@@ -11,7 +11,7 @@ import numpy as np
 from dualgate.datasets import make_spectra
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "figures" / "nine_spectra.png"
-LINES = {"Na I": 8189.0, "Ca II": 8542.1, "": 8498.0, " ": 8662.1, "TiO": 7589.0, "CN": 7873.0, "K I": 7699.0}
+LINES = {"Na I": 8189.0, "Ca II": 8542.1, "TiO": 7589.0, "CN": 7873.0, "K I": 7699.0}
 
 
 def pick(data):
@@ -43,7 +43,7 @@ def main():
         for ax in axes:
             ax.axvline(wave, color="k", lw=0.4, alpha=0.4)
         axes[0].text(wave, 1.75, name, fontsize=7, ha="center", va="top", backgroundcolor="w")
-    axes[0].legend(loc="upper right", fontsize=7, ncol=3)
+    axes[-1].legend(loc="lower left", fontsize=7, ncol=3)
     axes[-1].set_xlabel("air wavelength [Å]")
     figure.supylabel("flux / mean noise-free flux")
     TARGET.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from dualgate.datasets.synthesis import WAVE
 
 N_EXPOSURES = 12
 READOUT, SKY_PHOTONS, SKY_RESIDUAL = 71.0, 1.176, 5.1e-4
-SEEING_RANGE = (0.9, 1.2)  # [arcsec]
+SEEING_RANGE = (0.9, 1.1)  # [arcsec]
 # seeing [arcsec]; light in the fibre and brightness of the sky, relative to 1.0 arcsec
 _SEEING = (0.5, 0.7, 0.8, 1.0, 1.2, 1.5)
 _LIGHT = (2.391, 1.644, 1.212, 1.000, 0.657, 0.391)
@@ -82,7 +82,7 @@ def conditions_of_night(uniform):
     Parameters
     ----------
     uniform : ndarray of shape (n_rows, 2)
-        Uniform random numbers: for the seeing (even within 0.9 to 1.2 arcsec) and for the transparency, 1 - 0.9 u^6,
+        Uniform random numbers: for the seeing (even within 0.9 to 1.1 arcsec) and for the transparency, 1 - 0.9 u^6,
         a mostly clear sky with some cloud.
 
     Returns

@@ -237,7 +237,7 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
         regime_edges : tuple
             Edges of the bins, of T_eff and of [M/H].
         snr : ndarray of shape (n_samples,)
-            ||flux|| / ||error||; about 29, 38, 30 and 3 % of rows are in the bins up to 2, 2 to 4, 4 to 7, and above.
+            ||flux|| / ||error||; about 28, 42, 26 and 4 % of rows are in the bins up to 2, 2 to 4, 4 to 7, and above.
         labels : DataFrame
             T_eff, log_g, M_H, a_M, C_M, mag, snr. Uniform and independent, in the ranges of ``description``.
         feature_names : list of str
