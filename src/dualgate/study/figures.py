@@ -7,6 +7,7 @@ import numpy as np
 from dualgate.evaluation import SNR_NAMES, EntropyDisplay, R2ByMethodDisplay, R2BySNRDisplay
 from dualgate.study.roster import DUAL, GLOBAL, ORACLES
 
+MARGIN = 0.15  # of R^2, above and below the dots of the SNR figure
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
 
 
@@ -54,6 +55,8 @@ def _snr(results):
     figure = _figure(4.4)
     display = R2BySNRDisplay([m["label"] for m in shown], *(np.transpose(part) for part in (r2, low, high)))
     display.plot(figure.add_subplot())
+    # a bin of few rows has an interval many times as long as all differences between methods
+    display.ax_.set_ylim(np.nanmin(r2) - MARGIN, np.nanmax(r2) + MARGIN)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return _png(figure)
 

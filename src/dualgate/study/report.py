@@ -12,7 +12,8 @@ from dualgate.study.verdict import LOW_SNR_GAIN
 
 CAPTIONS = {
     "r2_by_method": "R² on the test rows by method, with 95 % intervals. Dotted: the best single tower.",
-    "r2_by_snr": "R² within the four SNR bins, each against the bin's own mean, with 95 % intervals.",
+    "r2_by_snr": "R² within the four SNR bins, each against the bin's own mean, with 95 % intervals; those of "
+    "bins with few rows leave the frame.",
     "entropy_by_snr": "Gate entropy against SNR. Points are test rows, the line joins medians "
     "of ten equal groups, the dotted line is the entropy of equal weights.",
 }
