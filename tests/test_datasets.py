@@ -180,6 +180,7 @@ def test_flux_tells_gravity_and_quality_does_not(data, clean):
         ({"n_samples": 0}, r"make_spectra.n_samples=0"),
         ({"n_samples": 2.5}, r"make_spectra.n_samples=2.5 must be an integer"),
         ({"n_samples": 2, "noise_level": -1}, r"noise_level=-1 .* Try 1.0"),
+        ({"n_samples": 2, "noise_level": np.inf}, r"noise_level=inf .* at most"),
         ({"n_samples": 2, "noise": "pink"}, r"noise='pink' must be one of 'sky', 'white'"),
         ({"n_samples": 2, "random_state": -3}, r"random_state=-3"),
         ({"n_samples": 2, "random_state": "a"}, r"random_state='a'"),

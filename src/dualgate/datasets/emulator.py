@@ -1,9 +1,9 @@
 """The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
 
 log flux = mean + (polynomial(labels) + kernel(labels, centres) @ weights) @ basis. The basis holds the leading
-principal components of several thousand direct syntheses. Low-order Chebyshev polynomials in the five coordinates
-carry the trend; what they leave is interpolated between the synthesised stars by a Matern kernel (kriging), both in closed form.
-Everything is in ``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
+principal components of several thousand direct syntheses. Low-order Chebyshev polynomials in five coordinates carry
+the trend; what they leave is interpolated between the synthesised stars by a Matern kernel (kriging), both in closed
+form. Everything is in ``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
 """
 
 from dataclasses import dataclass

@@ -77,7 +77,8 @@ class SpectraSimulator:
     """
 
     def __init__(self, random_state=None, *, noise_level=1.0, noise="sky"):
-        check_number("SpectraSimulator", "noise_level", noise_level, low=0, hint="0 gives noise-free flux. Try 1.0.")
+        hint = "0 gives noise-free flux. Try 1.0."
+        check_number("SpectraSimulator", "noise_level", noise_level, low=0, high=1e6, hint=hint)
         check_choice("SpectraSimulator", "noise", noise, NOISES)
         if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
             check_number("SpectraSimulator", "random_state", random_state, low=0, high=2**63 - 1)
