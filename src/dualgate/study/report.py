@@ -18,12 +18,14 @@ CAPTIONS = {
     "of ten equal groups, the dotted line is the entropy of equal weights.",
 }
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:0 auto;padding:1rem;color:#1a1a1a;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:0 auto;padding:1rem;color:#1a1a1a;background:#fff}
+p{max-width:46rem}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}
 .summary{background:#f0f4f8;border-left:4px solid #36648b;padding:.75rem 1rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;white-space:nowrap}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child{text-align:left}
+@media(max-width:600px){th:first-child,td:first-child{white-space:normal;min-width:6.5rem;padding-left:0}}
 figure{margin:1rem 0}img{width:100%;max-width:34rem;height:auto}figcaption{font-size:.875rem;color:#555}
 """
 
@@ -143,9 +145,7 @@ _METHODS = (
     + ", ".join(f"{name} {limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))
     + ". Intervals of single lines are not corrected for there being many lines."
 )
-_SNR = (
-    "Gain over the best single tower within each bin. * marks a gain of at least {gain:+} with an interval above zero."
-)
+_SNR = "Gain of the dual models above over their single towers, within each bin. * marks a gain of at least {gain:+} with an interval above zero."
 _REGIMES = "R² within each regime, averaged over seeds: {single} and {dual}."
 _GATES = (
     "Entropy is the mean over test rows. Likeness of the towers is the RV coefficient of their outputs: 0 "
@@ -154,26 +154,22 @@ _GATES = (
 
 
 def _verdict_rows(results, labels):
-    head = ["question", "dual model", "against", "ΔR²", "verdict", "because"]
+    head = ["question", "verdict", "ΔR²", "dual model", "single tower", "because"]
     return [head] + [
-        [
-            q["title"],
-            labels[q["dual"]],
-            labels[q["single"]],
-            _between(q["gain"], sign="+"),
-            q["verdict"],
-            q["reason"],
-        ]
+        [q["title"], q["verdict"], _between(q["gain"], sign="+"), labels[q["dual"]], labels[q["single"]], q["reason"]]
         for q in results["questions"].values()
     ]
 
 
 def _snr_rows(results, labels):
-    head = ["dual model", *(f"{name} ({limits})" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))]
-    chosen = {q["dual"]: q["gain_by_snr"] for q in results["questions"].values()}
+    head = ["gain of", *(f"{name} ({limits})" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))]
+    chosen = {(q["dual"], q["single"]): q["gain_by_snr"] for q in results["questions"].values()}
     body = [
-        [labels[dual], *(_between(gain[n], sign="+") + " *" * gain[n]["helps"] for n in SNR_NAMES)]
-        for dual, gain in chosen.items()
+        [
+            f"{labels[dual]} over {labels[single]}",
+            *(_between(gain[n], sign="+") + " *" * gain[n]["helps"] for n in SNR_NAMES),
+        ]
+        for (dual, single), gain in chosen.items()
     ]
     counts = results["rows"]["test_by_snr"]
     return [head, *body, ["test rows, all seeds", *(f"{counts[name]:,}" for name in SNR_NAMES)]]
