@@ -145,7 +145,10 @@ _METHODS = (
     + ", ".join(f"{name} {limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))
     + ". Intervals of single lines are not corrected for there being many lines."
 )
-_SNR = "Gain of the dual models above over their single towers, within each bin. * marks a gain of at least {gain:+} with an interval above zero."
+_SNR = (
+    "Gain of the dual models above over their single towers, within each bin. * marks a gain of at least "
+    "{gain:+} with an interval above zero."
+)
 _REGIMES = "R² within each regime, averaged over seeds: {single} and {dual}."
 _GATES = (
     "Entropy is the mean over test rows. Likeness of the towers is the RV coefficient of their outputs: 0 "
