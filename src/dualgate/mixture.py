@@ -3,8 +3,7 @@
 import numpy as np
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.decomposition import PCA
-from sklearn.pipeline import FeatureUnion
+from sklearn.compose import ColumnTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._components import NestedParams, realise
@@ -12,7 +11,7 @@ from dualgate._fitting import Cache, check_parameters, find_regimes, fit_experts
 from dualgate._validation import check_rows, check_rows_and_target, make_generator
 from dualgate.experts import HierarchicalExperts
 from dualgate.experts.regimes import regime_codes
-from dualgate.features import LineWindows
+from dualgate.features import LineWindows, NoiseWhitenedPCA
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.trace import MixtureTrace
 
@@ -155,8 +154,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     def for_spectra(cls, wave, **params):
         """Make a mixture for stellar spectra, X = [flux | error].
 
-        The physics gate reads nine line features and four principal components of the flux, the quality gate ten
-        statistics of the errors; 9 x 4 experts work on 200 noise-whitened components. `regimes` may be given to `fit`
+        The physics gate reads nine line features and four noise-whitened components, the quality gate ten statistics
+        of the errors; 9 x 4 experts work on 50 noise-whitened components. `regimes` may be given to `fit`
         as codes, or as conditions (T_eff [K], [M/H] [dex]), cut at 4500 and 5250, and at -1 and 0.
 
         Parameters
@@ -181,9 +180,14 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         wave = np.asarray(wave, dtype=np.float64)
         n_pixels = wave.size
         flux, error = slice(0, n_pixels), slice(n_pixels, None)
-        features = FeatureUnion([("lines", LineWindows(wave)), ("components", PCA(4, random_state=0))])
+        features = ColumnTransformer(
+            [
+                ("lines", LineWindows(wave), flux),
+                ("components", NoiseWhitenedPCA(4, columns=flux, error_columns=error), slice(None)),
+            ]
+        )
         model = cls(
-            phys_gate=PhysGate(flux, features),
+            phys_gate=PhysGate(features=features),
             quality_gate=QualityGate(error),
             experts=HierarchicalExperts(
                 flux,
@@ -191,6 +195,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
                 quality_edges=(2, 4, 7),
                 regime_edges=((4500, 5250), (-1, 0)),
                 projection="whitened",
+                n_components=50,
             ),
         )
         return model.set_params(**params)

@@ -115,7 +115,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         sharing="shrink",
         alphas=None,
         projection=None,
-        n_components=200,
+        n_components=50,
         cv=5,
         random_state=None,
     ):

@@ -18,6 +18,7 @@ from dualgate._validation import (
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
 _BLOCK_ROWS = 2048
+_WEIGHT_STEPS = 4  # weights and mean noise follow from each other; a few rounds settle both
 
 
 class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
@@ -25,8 +26,12 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
 
     With :math:`C` the covariance of the measured flux and :math:`N` the diagonal of mean squared errors, the whitened
     covariance of the noise-free signal is :math:`S = N^{-1/2} C N^{-1/2} - I`. Its leading eigenvectors :math:`V`
-    give the scores :math:`z = V^T N^{-1/2} (x - \bar x)`, in which noise has unit variance on average. Without error
-    columns :math:`N = I` and this is principal component analysis.
+    give the scores :math:`z = V^T N^{-1/2} (x - \bar x)`. Without error columns :math:`N = I` and this is principal
+    component analysis.
+
+    Mean, C and N are weighted by the quality of the rows, :math:`\omega_i = 1 / r_i` with
+    :math:`r_i = \langle e_{ip}^2 / N_p \rangle_p` the noise power of row i. Where rows differ much in quality the few
+    worst would otherwise fill the covariance with their noise, and the components would chase it.
 
     Parameters
     ----------
@@ -42,9 +47,9 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     mean_ : ndarray of shape (n_pixels,)
-        Mean flux.
+        Mean flux, weighted.
     noise_ : ndarray of shape (n_pixels,)
-        Root mean square error of each pixel; ones without error columns.
+        Root mean square error of each pixel, weighted; ones without error columns.
     components_ : ndarray of shape (n_components, n_pixels)
         Orthonormal rows, in whitened pixels.
     signal_variance_ : ndarray of shape (n_components,)
@@ -89,12 +94,11 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
         self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
         flux = take_columns(array, self.columns_)
-        self.noise_ = np.ones(flux.shape[1])
+        weights, self.noise_ = np.full(len(flux), 1 / len(flux)), np.ones(flux.shape[1])
         if self.error_columns is not None:
-            error = take_error_columns(self, X, array, self.columns_)
-            self.noise_ = np.sqrt(np.einsum("ij,ij->j", error, error, dtype=np.float64) / len(error))
-        self.mean_ = flux.mean(axis=0, dtype=np.float64)
-        covariance = _whitened_covariance(flux, self.mean_, self.noise_)
+            weights, self.noise_ = _quality_weights(take_error_columns(self, X, array, self.columns_))
+        self.mean_ = weights @ flux
+        covariance = _whitened_covariance(flux, weights, self.mean_, self.noise_)
         kept = min(self.n_components, flux.shape[1], max(1, len(flux) - 1))
         variance, vectors = _leading(covariance, kept, self.random_state)
         signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(kept)])
@@ -149,11 +153,30 @@ def take_error_columns(owner, X, array, flux_columns):
     return error
 
 
-def _whitened_covariance(flux, mean, noise):
-    """N^-1/2 cov(flux) N^-1/2, summed over blocks of rows in double precision."""
+def _quality_weights(error):
+    """Weights of the rows, which sum to one, and the root mean square error of each pixel under them."""
+    blocks = [error[start : start + _BLOCK_ROWS] for start in range(0, len(error), _BLOCK_ROWS)]
+    weights, noise = np.full(len(error), 1 / len(error)), None
+    for _ in range(_WEIGHT_STEPS):
+        if noise is not None:
+            inverse = (1 / noise**2).astype(error.dtype)
+            power = np.concatenate([np.einsum("ij,ij,j->i", part, part, inverse) for part in blocks])
+            weights = 1 / power.astype(np.float64)
+            weights /= weights.sum()
+        starts = np.cumsum([0, *map(len, blocks)])
+        parts = (np.square(b).T @ weights[s : s + len(b)].astype(b.dtype) for b, s in zip(blocks, starts, strict=False))
+        noise = np.sqrt(np.sum([part.astype(np.float64) for part in parts], axis=0))
+    return weights, noise
+
+
+def _whitened_covariance(flux, weights, mean, noise):
+    """N^-1/2 cov(flux) N^-1/2 of weighted rows, summed over blocks in double precision."""
     total = np.zeros((flux.shape[1], flux.shape[1]))
+    scale = np.sqrt(weights * len(weights))
     for start in range(0, len(flux), _BLOCK_ROWS):
-        block = ((flux[start : start + _BLOCK_ROWS] - mean) / noise).astype(flux.dtype)
+        rows = slice(start, start + _BLOCK_ROWS)
+        block = (flux[rows] - mean.astype(flux.dtype)) / noise.astype(flux.dtype)
+        block *= scale[rows, None].astype(flux.dtype)
         total += block.T @ block
     return total / len(flux)
 
