@@ -16,7 +16,7 @@ LABELS = ("T_eff", "log_g", "M_H", "a_M", "C_M")
 LOW = np.array([3750.0, 1.0, -2.5, -0.25, -0.75])
 HIGH = np.array([6000.0, 5.0, 0.75, 0.5, 0.5])
 _LOG_O_C = 0.26  # log10 of oxygen over carbon in the Sun
-_SPREAD = 0.06  # [dex]
+_SPREAD = 0.02  # [dex]
 
 
 def carbon_coordinate(a_M, C_M):
