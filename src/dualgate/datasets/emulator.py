@@ -1,9 +1,9 @@
 """The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
 
-log flux = mean + (polynomial(labels) + kernel(labels, centres) @ weights) @ basis. The basis holds the leading
-principal components of several thousand direct syntheses. Low-order Chebyshev polynomials in five coordinates carry
-the trend; what they leave is interpolated between the synthesised stars by a Matern kernel (kriging), both in closed
-form. Everything is in ``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
+log flux = mean + (intercept + coordinates @ slope + kernel(coordinates, centres) @ weights) @ basis. The basis holds the
+leading principal components of several thousand direct syntheses. A linear trend in five coordinates of the labels and a
+Matern kernel between the synthesised stars (kriging) give the components, both in closed form. Everything is in
+``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ LABELS = ("T_eff", "log_g", "M_H", "a_M", "C_M")
 LOW = np.array([3750.0, 1.0, -2.5, -0.25, -0.75])
 HIGH = np.array([6000.0, 5.0, 0.75, 0.5, 0.5])
 _LOG_O_C = 0.26  # log10 of oxygen over carbon in the Sun
+_FLOATS = ("intercept", "slope", "centres", "lengths", "weights", "mean")
 _SPREAD = 0.02  # [dex]
 
 
@@ -48,30 +49,6 @@ def coordinates(labels):
     return 2 * (raw - low) / (high - low) - 1
 
 
-def chebyshev_terms(scaled, powers):
-    """Products of Chebyshev polynomials.
-
-    Parameters
-    ----------
-    scaled : ndarray of shape (n_rows, n_labels)
-        In -1 to 1.
-    powers : ndarray of shape (n_terms, n_labels), int
-        Degree of each factor.
-
-    Returns
-    -------
-    terms : ndarray of shape (n_rows, n_terms)
-    """
-    values = [np.ones_like(scaled), scaled]
-    while len(values) <= powers.max():
-        values.append(2 * scaled * values[-1] - values[-2])
-    values = np.stack(values)  # (degree + 1, n_rows, n_labels)
-    terms = values[powers[:, 0], :, 0]
-    for label in range(1, powers.shape[1]):
-        terms = terms * values[powers[:, label], :, label]
-    return terms.T
-
-
 def matern(scaled, centres, lengths):
     """Matern 5/2 kernel between rows of coordinates.
 
@@ -101,10 +78,10 @@ class Emulator:
 
     Attributes
     ----------
-    powers : ndarray of shape (n_terms, 5), int
-        Degrees of the Chebyshev factors.
-    coefficients : ndarray of shape (n_terms, n_components)
-        From polynomial terms to components.
+    intercept : ndarray of shape (n_components,)
+        Components where every coordinate is zero.
+    slope : ndarray of shape (5, n_components)
+        From coordinates to components.
     centres : ndarray of shape (n_centres, 5)
         Coordinates of the synthesised stars.
     lengths : ndarray of shape (5,)
@@ -117,8 +94,8 @@ class Emulator:
         Mean log flux.
     """
 
-    powers: np.ndarray
-    coefficients: np.ndarray
+    intercept: np.ndarray
+    slope: np.ndarray
     centres: np.ndarray
     lengths: np.ndarray
     weights: np.ndarray
@@ -138,8 +115,7 @@ class Emulator:
         flux : ndarray of shape (n_rows, n_pixels), float32
         """
         scaled = coordinates(labels)
-        components = chebyshev_terms(scaled, self.powers) @ self.coefficients
-        components += matern(scaled, self.centres, self.lengths) @ self.weights
+        components = self.intercept + scaled @ self.slope + matern(scaled, self.centres, self.lengths) @ self.weights
         flux = components.astype(np.float32) @ self.basis
         flux += self.mean
         np.exp(flux, out=flux)
@@ -156,8 +132,6 @@ def save_emulator(path, emulator):
     np.savez_compressed(
         path,
         **arrays,
-        powers=emulator.powers.astype(np.int8),
-        centres=emulator.centres.astype(np.float32),
         basis=np.round(emulator.basis / scale[:, None]).astype(np.int16),
         scale=scale.astype(np.float32),
     )
@@ -169,6 +143,6 @@ def load_emulator():
     with as_file(files("dualgate.datasets").joinpath("emulator.npz")) as path, np.load(path) as file:
         stored = {name: file[name] for name in file.files}
     stored["basis"] = stored["basis"].astype(np.float32) * stored.pop("scale")[:, None]
-    for name in ("coefficients", "centres", "lengths", "weights"):
+    for name in _FLOATS[:-1]:
         stored[name] = stored[name].astype(np.float64)
-    return Emulator(powers=stored.pop("powers").astype(np.intp), **stored)
+    return Emulator(**stored)
