@@ -1,8 +1,8 @@
 """The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
 
-log flux = mean + (intercept + coordinates @ slope + kernel(coordinates, centres) @ weights) @ basis. The basis holds the
-leading principal components of several thousand direct syntheses. A linear trend in five coordinates of the labels and a
-Matern kernel between the synthesised stars (kriging) give the components, both in closed form. Everything is in
+log flux = mean + (intercept + coordinates @ slope + kernel(coordinates, centres) @ weights) @ basis. The basis holds
+the leading principal components of several thousand direct syntheses. A linear trend in five coordinates of the labels
+and a Matern kernel between the synthesised stars (kriging) give the components, both in closed form. Everything is in
 ``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
 """
 
@@ -126,9 +126,7 @@ class Emulator:
 def save_emulator(path, emulator):
     """Write an emulator, its basis as 16-bit integers with one scale per component."""
     scale = np.abs(emulator.basis).max(axis=1) / 32767
-    arrays = {
-        name: getattr(emulator, name).astype(np.float32) for name in ("coefficients", "lengths", "weights", "mean")
-    }
+    arrays = {name: getattr(emulator, name).astype(np.float32) for name in _FLOATS}
     np.savez_compressed(
         path,
         **arrays,
