@@ -34,6 +34,7 @@ from dualgate.datasets.synthesis import synthesize
 TARGET = Path(__file__).resolve().parents[1] / "src" / "dualgate" / "datasets" / "emulator.npz"
 LENGTHS = np.array([1.2, 2.0, 1.2, 4.0, 1.2])  # correlation lengths of the kernel, in coordinates
 NUGGET = 1e-5
+SAMPLING_SPREAD = 0.06  # of log C / O about one, where stars are dense [dex]
 
 
 def training_labels(n_stars, seed=20251228):
@@ -49,11 +50,11 @@ def training_labels(n_stars, seed=20251228):
         even = 2 * u[:, label] ** power - 1
         bent = 0.5 * even + 0.5 * np.sin(np.pi / 2 * even)
         labels[:, label] = LOW[label] + (bent + 1) / 2 * (HIGH[label] - LOW[label])
-    ends = [carbon_coordinate(labels[:, 3], C_M) for C_M in (LOW[4], HIGH[4])]
+    ends = [carbon_coordinate(labels[:, 3], C_M, SAMPLING_SPREAD) for C_M in (LOW[4], HIGH[4])]
     grid = np.linspace(LOW[4], HIGH[4], 2000)
     for star in np.flatnonzero(u[:, 5] < 0.6):
         wanted = ends[0][star] + u[star, 4] * (ends[1][star] - ends[0][star])
-        labels[star, 4] = np.interp(wanted, carbon_coordinate(labels[star, 3], grid), grid)
+        labels[star, 4] = np.interp(wanted, carbon_coordinate(labels[star, 3], grid, SAMPLING_SPREAD), grid)
     return labels
 
 

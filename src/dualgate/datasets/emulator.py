@@ -20,13 +20,13 @@ _FLOATS = ("intercept", "slope", "centres", "lengths", "weights", "mean")
 _SPREAD = 0.02  # [dex]
 
 
-def carbon_coordinate(a_M, C_M):
+def carbon_coordinate(a_M, C_M, spread=_SPREAD):
     """Where a star stands between oxygen-rich and carbon-rich.
 
     Carbon monoxide takes what there is less of, so that bands of TiO and CN change within 0.1 dex about C / O = 1. The
-    inverse hyperbolic sine of log C / O spreads that place out.
+    inverse hyperbolic sine of log C / O spreads that place out, ``spread`` [dex] to either side.
     """
-    return np.arcsinh((C_M - a_M - _LOG_O_C) / _SPREAD)
+    return np.arcsinh((C_M - a_M - _LOG_O_C) / spread)
 
 
 def coordinates(labels):
