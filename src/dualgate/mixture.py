@@ -183,7 +183,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         features = ColumnTransformer(
             [
                 ("lines", LineWindows(wave), flux),
-                ("components", NoiseWhitenedPCA(4, columns=flux, error_columns=error), slice(None)),
+                ("components", NoiseWhitenedPCA(4, columns=flux, error_columns=error), slice(0, None)),
             ]
         )
         model = cls(

@@ -134,25 +134,27 @@ class CellStatistics:
         return np.maximum(error + intercept * (self.count * intercept - 2 * self.y_sum), 0.0)
 
 
-def solve_ridge(gram, moment, alpha, towards=None):
-    """Coefficients of ``min |y - Xw|^2 + alpha |w - towards|^2`` from centred statistics.
+def solve_ridge(gram, moment, alphas, towards=None):
+    """Coefficients of ``min |y - Xw|^2 + alpha |w - towards|^2`` from centred statistics, for a path of penalties.
+
+    One eigendecomposition serves the whole path.
 
     Parameters
     ----------
     gram : ndarray of shape (..., n_features, n_features)
     moment : ndarray of shape (..., n_features)
-    alpha : float
+    alphas : sequence of float
         Above zero; infinity gives `towards`.
     towards : None or ndarray of shape (..., n_features)
         What the penalty pulls to; None is zero.
 
     Returns
     -------
-    coef : ndarray of shape (..., n_features)
+    coef : ndarray of shape (n_alphas, ..., n_features)
     """
-    if np.isinf(alpha):
-        return np.zeros_like(moment) if towards is None else towards.copy()
     right = moment if towards is None else moment - np.matmul(gram, towards[..., None])[..., 0]
-    system = gram + alpha * np.eye(gram.shape[-1])
-    step = np.linalg.solve(system, right[..., None])[..., 0]
-    return step if towards is None else towards + step
+    values, vectors = np.linalg.eigh(gram)
+    rotated = np.matmul(vectors.swapaxes(-1, -2), right[..., None])[..., 0]
+    # rounding may push the eigenvalue of an absent direction just below zero
+    path = [np.matmul(vectors, (rotated / (values.clip(min=0) + alpha))[..., None])[..., 0] for alpha in alphas]
+    return np.stack(path) + (0.0 if towards is None else towards)

@@ -86,25 +86,23 @@ def fit_ridges(folds, alphas, *, parents=None, shrink=False):
     for cell in range(n_cells):
         here = training_sets(folds[:, cell : cell + 1])[:, 0]
         parent = None if parents is None else (parents.coef[:, cell], parents.intercept[:, cell])
-        paths = [_ridge_path(here, alpha, parent, shrink) for alpha in candidates]
-        errors = [folds[:, cell].squared_error(coef[:-1], intercept[:-1]).sum() for coef, intercept in paths]
+        coefs, intercepts = _ridge_path(here, candidates, parent, shrink)
+        errors = folds[:, cell].squared_error(coefs[:, :-1], intercepts[:, :-1]).sum(axis=1)
         best = int(np.argmin(errors))
-        models.coef[:, cell], models.intercept[:, cell] = paths[best]
+        models.coef[:, cell], models.intercept[:, cell] = coefs[best], intercepts[best]
         models.alpha[cell] = candidates[best]
     return models
 
 
-def _ridge_path(sets, alpha, parent, shrink):
-    """Coefficients and intercepts for one penalty on every training set of one cell."""
-    if np.isinf(alpha) and parent is not None:
-        return parent
-    gram, moment = sets.centred()
-    coef = solve_ridge(gram, moment, alpha, parent[0] if shrink else None)
+def _ridge_path(sets, alphas, parent, shrink):
+    """Coefficients (n_alphas, n_sets, n_features) and intercepts of one cell on every training set."""
+    coef = solve_ridge(*sets.centred(), alphas, parent[0] if shrink else None)
     x_mean, y_mean = sets.means()
     intercept = y_mean - (x_mean * coef).sum(-1)
     if parent is not None:
-        empty = sets.count == 0
-        coef[empty], intercept[empty] = parent[0][empty], parent[1][empty]
+        to_parent = np.isinf(alphas)[:, None] | (sets.count == 0)
+        coef = np.where(to_parent[..., None], parent[0], coef)
+        intercept = np.where(to_parent, parent[1], intercept)
     return coef, intercept
 
 

@@ -3,7 +3,7 @@
 import numbers
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, get_blas_funcs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted
@@ -17,8 +17,8 @@ from dualgate._validation import (
 )
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
-_BLOCK_ROWS = 2048
-_WEIGHT_STEPS = 4  # weights and mean noise follow from each other; a few rounds settle both
+_BLOCK_ROWS = 4096
+_WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
 
 
 class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
@@ -97,7 +97,7 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         weights, self.noise_ = np.full(len(flux), 1 / len(flux)), np.ones(flux.shape[1])
         if self.error_columns is not None:
             weights, self.noise_ = _quality_weights(take_error_columns(self, X, array, self.columns_))
-        self.mean_ = weights @ flux
+        self.mean_ = _weighted_sum(weights, flux)
         covariance = _whitened_covariance(flux, weights, self.mean_, self.noise_)
         kept = min(self.n_components, flux.shape[1], max(1, len(flux) - 1))
         variance, vectors = _leading(covariance, kept, self.random_state)
@@ -153,32 +153,39 @@ def take_error_columns(owner, X, array, flux_columns):
     return error
 
 
+def _weighted_sum(weights, rows, function=np.asarray):
+    """Sum of ``weights @ function(rows)`` over blocks, each in the precision of the rows, the sum in double."""
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = function(rows[start : start + _BLOCK_ROWS])
+        total += weights[start : start + _BLOCK_ROWS].astype(rows.dtype) @ block
+    return total
+
+
 def _quality_weights(error):
     """Weights of the rows, which sum to one, and the root mean square error of each pixel under them."""
-    blocks = [error[start : start + _BLOCK_ROWS] for start in range(0, len(error), _BLOCK_ROWS)]
-    weights, noise = np.full(len(error), 1 / len(error)), None
+    weights = np.full(len(error), 1 / len(error))
+    noise = np.sqrt(_weighted_sum(weights, error, np.square))
     for _ in range(_WEIGHT_STEPS):
-        if noise is not None:
-            inverse = (1 / noise**2).astype(error.dtype)
-            power = np.concatenate([np.einsum("ij,ij,j->i", part, part, inverse) for part in blocks])
-            weights = 1 / power.astype(np.float64)
-            weights /= weights.sum()
-        starts = np.cumsum([0, *map(len, blocks)])
-        parts = (np.square(b).T @ weights[s : s + len(b)].astype(b.dtype) for b, s in zip(blocks, starts, strict=False))
-        noise = np.sqrt(np.sum([part.astype(np.float64) for part in parts], axis=0))
+        inverse = (1 / noise**2).astype(error.dtype)
+        weights = 1 / np.einsum("ij,ij,j->i", error, error, inverse).astype(np.float64)
+        weights /= weights.sum()
+        noise = np.sqrt(_weighted_sum(weights, error, np.square))
     return weights, noise
 
 
 def _whitened_covariance(flux, weights, mean, noise):
     """N^-1/2 cov(flux) N^-1/2 of weighted rows, summed over blocks in double precision."""
-    total = np.zeros((flux.shape[1], flux.shape[1]))
+    upper = np.zeros((flux.shape[1], flux.shape[1]))
+    syrk = get_blas_funcs("syrk", dtype=flux.dtype)  # half the work of a general product
     scale = np.sqrt(weights * len(weights))
     for start in range(0, len(flux), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         block = (flux[rows] - mean.astype(flux.dtype)) / noise.astype(flux.dtype)
         block *= scale[rows, None].astype(flux.dtype)
-        total += block.T @ block
-    return total / len(flux)
+        upper += syrk(1.0, block.T)
+    upper /= len(flux)
+    return np.triu(upper) + np.triu(upper, 1).T
 
 
 def _leading(covariance, n_kept, seed):
@@ -188,6 +195,6 @@ def _leading(covariance, n_kept, seed):
         values, vectors = eigh(covariance, subset_by_index=(size - n_kept, size - 1))
         return values[::-1], vectors[:, ::-1]
     vectors, values, _ = randomized_svd(
-        covariance.astype(np.float32), n_kept, n_oversamples=50, n_iter=6, random_state=seed
+        covariance.astype(np.float32), n_kept, n_oversamples=30, n_iter=4, random_state=seed
     )
     return values.astype(np.float64), vectors.astype(np.float64)

@@ -177,11 +177,19 @@ class Batches:
 
 
 @contextmanager
-def _own_generator(seed):
-    """Seed torch inside, and leave its global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+def _own_room(seed):
+    """Seed torch and keep it to one thread inside; leave its generator and its threads as they were.
+
+    The towers are so small that a second thread costs more than it brings, and far more on a busy machine.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _tensors(features, rows=slice(None)):
@@ -218,7 +226,7 @@ def fit_gates(features, hidden, fusion, shape, target, training, *, seed, device
     values = torch.as_tensor(values, dtype=kind)
     train = Rows(_tensors(features, ~held_out), values[torch.as_tensor(~held_out)])
     valid = Rows(_tensors(features, held_out), values[torch.as_tensor(held_out)])
-    with _own_generator(seed):
+    with _own_room(seed):
         net = _build(features, hidden, fusion, shape)
         has_valid = len(valid) > 0
         trainer = NeuralNet(
