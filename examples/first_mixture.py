@@ -1,0 +1,126 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A first mixture on spectra
+#
+# A spectrum comes with an error for every pixel. Two questions decide how to read the surface gravity log g from it:
+# *what kind of star is it*, and *how well was it measured*. This notebook fits a dual-tower mixture that asks both, and
+# follows one star through every stage.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from dualgate import DualTowerMoERegressor
+from dualgate.datasets import make_spectra
+from dualgate.evaluation import SNR_NAMES, SNR_RANGES, EntropyDisplay, r2_by_bin, snr_bins
+
+data = make_spectra(6_000, random_state=42)
+print(data.X.shape, "= [flux | error], regimes", np.bincount(data.regimes))
+
+# %% [markdown]
+# Two stars of the same table, a bright one and a faint one. The calcium triplet at 8498, 8542 and 8662 Å carries most of
+# what can be known of log g; at low signal-to-noise ratio it drowns.
+
+# %%
+bright, faint = np.argmax(data.snr), np.argmin(np.abs(data.snr - 2.0))
+figure, axes = plt.subplots(2, 1, figsize=(9, 4.5), sharex=True, layout="constrained")
+for ax, star in zip(axes, (bright, faint), strict=True):
+    label = data.labels.iloc[star]
+    ax.plot(data.wave, data.flux[star], lw=0.4, color="0.5", label="flux")
+    ax.plot(data.wave, data.error[star], lw=0.8, color="C1", label="error")
+    ax.set(ylim=(-0.5, 2.5), ylabel="flux [mean]")
+    ax.set_title(
+        f"T_eff {label.T_eff:.0f} K, log g {label.log_g:.1f}, [M/H] {label.M_H:+.1f}, SNR {label.snr:.1f}",
+        loc="left",
+        fontsize=10,
+    )
+axes[0].legend(loc="upper right", ncols=2)
+axes[1].set_xlabel("wavelength [Å]")
+plt.show()
+
+# %% [markdown]
+# ## Fit
+#
+# `for_spectra` wires the parts: line features and components for the physics gate, error statistics for the quality gate,
+# ridge experts for nine regimes times four quality bins. Regimes are needed to fit, never to predict.
+
+# %%
+train, test = slice(0, 5_000), slice(5_000, None)
+model = DualTowerMoERegressor.for_spectra(data.wave, fusion="poe", random_state=42)
+model.fit(data.X[train], data.y[train], regimes=data.regimes[train])
+
+single = DualTowerMoERegressor.for_spectra(data.wave, quality_gate="drop", experts__quality_edges=None, random_state=42)
+single.fit(data.X[train], data.y[train], regimes=data.regimes[train])
+
+print(f"R2 physics tower alone, 9 experts  {single.score(data.X[test], data.y[test]):.3f}")
+print(f"R2 both towers, 9x4 experts        {model.score(data.X[test], data.y[test]):.3f}")
+
+# %% [markdown]
+# ## One star through every stage
+#
+# `trace` gives every stage of a prediction by name. Reading it is reading the method.
+
+# %%
+star = test.start + int(np.argmin(np.abs(data.snr[test] - 5.0)))
+trace = model.trace(data.X[[star]])
+
+print(data.labels.iloc[star].round(2).to_dict())
+for name, value in zip(model.phys_gate_.get_feature_names_out(), trace.phys_features[0], strict=True):
+    print(f"  {name:28s} {value:8.3f}")
+for name, value in zip(model.quality_gate_.get_feature_names_out(), trace.quality_features[0], strict=True):
+    print(f"  {name:28s} {value:8.3f}")
+print(f"prediction {trace.prediction[0]:.2f}, truth {data.y[star]:.2f}")
+
+# %%
+weights = trace.weights.reshape(9, 4)
+predictions = trace.expert_predictions.reshape(9, 4)
+temperatures, metallicities = ("< 4500 K", "4500 to 5250 K", "> 5250 K"), ("[M/H] < -1", "-1 to 0", "> 0")
+names = [f"{t}, {m}" for t in temperatures for m in metallicities]
+figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+for ax, values, title, cmap in (
+    (axes[0], weights, "weights", "Blues"),
+    (axes[1], predictions, "expert_predictions [dex]", "viridis"),
+):
+    figure.colorbar(ax.imshow(values, cmap=cmap, aspect="auto"), ax=ax)
+    ax.set(title=title, xticks=range(4), xticklabels=SNR_RANGES, xlabel="quality bin (SNR)")
+axes[0].set(yticks=range(9), yticklabels=names)
+axes[0].plot(snr_bins(data.snr[[star]])[0], data.regimes[star], "r*", ms=12, label="true cell")
+axes[0].legend(loc="upper right")
+plt.show()
+
+# %% [markdown]
+# The weights gather around the true cell and spread where the star could be something else; the prediction is the sum of
+# the right picture weighted by the left one.
+#
+# ## Where it works, and how sure the gate is
+
+# %%
+prediction, snr = model.predict(data.X[test]), data.snr[test]
+figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+points = axes[0].scatter(data.y[test], prediction, c=snr, s=6, cmap="viridis", vmax=7)
+axes[0].plot([1, 5], [1, 5], color="0.3", lw=1)
+axes[0].set(xlabel="log g [dex]", ylabel="prediction [dex]", aspect="equal", title="predicted against true")
+figure.colorbar(points, ax=axes[0], label="SNR")
+EntropyDisplay.from_trace(model.trace(data.X[test]), snr, ax=axes[1])
+axes[1].set_title("gate entropy against SNR")
+plt.show()
+
+for name, single_r2, dual_r2 in zip(
+    SNR_NAMES,
+    r2_by_bin(data.y[test], single.predict(data.X[test]), snr_bins(snr), 4),
+    r2_by_bin(data.y[test], prediction, snr_bins(snr), 4),
+    strict=True,
+):
+    print(f"bin {name}: single tower {single_r2:6.3f}   dual 9x4 {dual_r2:6.3f}")
