@@ -179,7 +179,9 @@ def test_a_frame_selects_by_name_and_other_names_are_refused():
     names = [f"flux_{i}" for i in range(64)] + [f"error_{i}" for i in range(64)]
     frame = pd.DataFrame(X, columns=names)
     by_name = model(
-        phys_gate__columns=names[:64], experts__columns=slice("flux_0", "flux_63"), quality_gate__columns=names[64:]
+        experts__columns=slice("flux_0", "flux_63"),
+        experts__error_columns=lambda X: [name for name in X.columns if name.startswith("error")],
+        quality_gate__columns=names[64:],
     )
     by_name.fit(frame, Y, regimes=REGIMES)
     assert_allclose(by_name.predict(frame), model().fit(X, Y, regimes=REGIMES).predict(X), rtol=1e-6)

@@ -171,3 +171,16 @@ def test_no_warning_where_every_cell_has_rows(planted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         planted_experts(train).fit(train.X, train.y, regimes=train.regimes)
+
+
+def test_clipped_experts_stay_within_the_training_targets(planted):
+    train, test = planted
+    free = planted_experts(train).fit(train.X, train.y, regimes=train.regimes)
+    held = planted_experts(train, clip=True)
+    crossed = held.fit_predict_each(train.X, train.y, regimes=train.regimes)
+    low, high = train.y.min(), train.y.max()
+    wild = test.X * 5.0
+    assert free.predict_each(wild).max() > high
+    assert_allclose(held.predict_each(wild), free.predict_each(wild).clip(low, high))
+    assert crossed.min() >= low
+    assert crossed.max() <= high

@@ -155,8 +155,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         """Make a mixture for stellar spectra, X = [flux | error].
 
         The physics gate reads nine line features and four noise-whitened components, the quality gate ten statistics
-        of the errors; 9 x 4 experts work on 50 noise-whitened components. `regimes` may be given to `fit`
-        as codes, or as conditions (T_eff [K], [M/H] [dex]), cut at 4500 and 5250, and at -1 and 0.
+        of the errors; 9 x 4 experts work on 50 noise-whitened components, held within the range of the targets.
+        `regimes` may be given to `fit` as codes or as conditions (T_eff [K], [M/H] [dex]), cut at 4500, 5250; -1, 0.
 
         Parameters
         ----------
@@ -178,8 +178,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         (2, 4, 7)
         """
         wave = np.asarray(wave, dtype=np.float64)
-        n_pixels = wave.size
-        flux, error = slice(0, n_pixels), slice(n_pixels, None)
+        flux, error = slice(0, wave.size), slice(wave.size, None)
         features = ColumnTransformer(
             [
                 ("lines", LineWindows(wave), flux),
@@ -196,6 +195,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
                 regime_edges=((4500, 5250), (-1, 0)),
                 projection="whitened",
                 n_components=50,
+                clip=True,
             ),
         )
         return model.set_params(**params)
@@ -340,7 +340,6 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         )
 
     def _realise(self, name):
-        value = getattr(self, name)
         table = {
             "phys_gate": (PhysGate, PhysGate, {}),
             "quality_gate": (QualityGate, QualityGate, {}),
@@ -348,4 +347,4 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             "experts": (HierarchicalExperts, HierarchicalExperts, {}),
         }
         default, base, aliases = table[name]
-        return realise(self, name, value, default=default, base=base, aliases=aliases)
+        return realise(self, name, getattr(self, name), default=default, base=base, aliases=aliases)

@@ -56,6 +56,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         `n_components`; a transformer of your own receives the selected columns.
     n_components : int
         Components of the ``"whitened"`` projection, at most.
+    clip : bool
+        Hold every prediction within the range of the training targets. A linear expert overshoots where the noise is
+        strong; no use where targets beyond the training range are expected.
     cv : int
         Folds for choosing penalties and for the cross-fitted predictions of `fit_predict_each`.
     random_state : int, RandomState or None
@@ -73,6 +76,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         The one ridge for all rows.
     center_ : ndarray of shape (n_projected,)
         Mean of the projected columns.
+    y_range_ : tuple of float
+        Smallest and largest training target.
     cell_counts_ : ndarray of int of shape (n_regimes, n_quality_bins)
         Training rows of each cell.
     projection_ : transformer or None
@@ -116,6 +121,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         alphas=None,
         projection=None,
         n_components=50,
+        clip=False,
         cv=5,
         random_state=None,
     ):
@@ -127,6 +133,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self.alphas = alphas
         self.projection = projection
         self.n_components = n_components
+        self.clip = clip
         self.cv = cv
         self.random_state = random_state
 
@@ -176,7 +183,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         for fold in range(self.n_folds_):
             rows = folds == fold
             predictions[rows] = projected[rows] @ models.coef[fold].T + models.intercept[fold]
-        return predictions
+        return self._bounded(predictions)
 
     def _fit(self, X, y, regimes):
         array, y = check_rows_and_target(self, X, y)
@@ -211,6 +218,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=4,
             )
+        self.y_range_ = (float(y.min()), float(y.max()))
         alphas = check_alphas(self, statistics)
         root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
         models = SHARING[self.sharing](statistics, alphas, root)
@@ -241,8 +249,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected = self._project(array)
         coef = np.vstack([self.coef_, self.root_coef_])
         intercept = np.r_[self.intercept_, self.root_intercept_] - coef @ self.center_
-        each = (projected @ coef.T.astype(projected.dtype)).astype(np.float64) + intercept
+        each = self._bounded((projected @ coef.T.astype(projected.dtype)).astype(np.float64) + intercept)
         return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
+
+    def _bounded(self, predictions):
+        return np.clip(predictions, *self.y_range_) if self.clip else predictions
 
     def predict(self, X, *, regimes=None):
         """Prediction by each row's own expert where its regime is known, by the root ridge where not.
@@ -280,12 +291,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         bins : ndarray of int of shape (n_samples,)
         """
         check_is_fitted(self, "coef_")
-        array = check_rows(self, X, reset=False)
-        return self._bins(array)
+        return self._bins(check_rows(self, X, reset=False))
 
     def _bins(self, array, fitting=False):
         if fitting:
-            edges = [] if self.quality_edges is None else check_edges(self, "quality_edges", self.quality_edges)
+            edges = () if self.quality_edges is None else check_edges(self, "quality_edges", self.quality_edges)
             if len(edges) and self.error_columns is None:
                 raise ValueError(
                     f"HierarchicalExperts.quality_edges={self.quality_edges!r} needs error_columns, which is None: "
@@ -302,24 +312,13 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
         if self.projection is None:
             return None
+        if self.projection == "whitened":
+            width, paired = len(self.columns_), self._error_columns is not None
+            error_columns = slice(width, 2 * width) if paired else None
+            return NoiseWhitenedPCA(self.n_components, columns=slice(0, width), error_columns=error_columns)
         if isinstance(self.projection, str):
             check_choice(self, "projection", self.projection, ["whitened"])
-        width = len(self.columns_)
-        paired = self._error_columns is not None
-        return realise(
-            self,
-            "projection",
-            self.projection,
-            default=None,
-            base=TransformerMixin,
-            aliases={
-                "whitened": lambda: NoiseWhitenedPCA(
-                    self.n_components,
-                    columns=slice(0, width),
-                    error_columns=slice(width, 2 * width) if paired else None,
-                )
-            },
-        )
+        return realise(self, "projection", self.projection, default=None, base=TransformerMixin)
 
     def _projection_input(self, array):
         """Select the columns; for the whitened projection, their errors beside them."""
