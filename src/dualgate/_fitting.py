@@ -46,7 +46,7 @@ class Cache:
 
     def __init__(self, memory, *rows):
         self.memory = None if memory is None else check_memory(memory)
-        self.key = None if memory is None else joblib.hash(rows)
+        self.key = None if memory is None else joblib.hash(rows, hash_name="sha1")  # faster than md5 here
 
     def __call__(self, function, component, rows, y, *extra):
         """Return ``function(component, rows, y, key, *extra)``, from the cache where it is known."""

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 from scipy.linalg import eigh, get_blas_funcs
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.extmath import randomized_svd
+from sklearn.utils.extmath import randomized_range_finder
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import (
@@ -18,6 +18,7 @@ from dualgate._validation import (
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
 _BLOCK_ROWS = 4096
+_OVERSAMPLES = 30  # directions beyond those kept, for the accuracy of the last ones
 _WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
 
 
@@ -194,7 +195,8 @@ def _leading(covariance, n_kept, seed):
     if size <= _DENSE_LIMIT or n_kept > size // 4:
         values, vectors = eigh(covariance, subset_by_index=(size - n_kept, size - 1))
         return values[::-1], vectors[:, ::-1]
-    vectors, values, _ = randomized_svd(
-        covariance.astype(np.float32), n_kept, n_oversamples=30, n_iter=4, random_state=seed
-    )
-    return values.astype(np.float64), vectors.astype(np.float64)
+    low = covariance.astype(np.float32)
+    basis = randomized_range_finder(low, size=n_kept + _OVERSAMPLES, n_iter=4, random_state=seed)
+    values, small = eigh((basis.T @ (low @ basis)).astype(np.float64))
+    leading = np.argsort(values)[::-1][:n_kept]
+    return values[leading], basis.astype(np.float64) @ small[:, leading]
