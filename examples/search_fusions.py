@@ -40,7 +40,9 @@ space = {"fusion": ["concat", "logit_add", "poe", "temperature"]}
 search = GridSearchCV(model, space, cv=3, scoring="r2")
 search.fit(data.X[train], data.y[train], regimes=data.regimes[train])
 
-results = pd.DataFrame(search.cv_results_).set_index("param_fusion")[["mean_test_score", "std_test_score", "mean_fit_time"]]
+results = pd.DataFrame(search.cv_results_).set_index("param_fusion")[
+    ["mean_test_score", "std_test_score", "mean_fit_time"]
+]
 results.round(3)
 
 # %% [markdown]
@@ -53,8 +55,10 @@ ax.errorbar(results["mean_test_score"], results.index, xerr=results["std_test_sc
 ax.set(xlabel="R² (mean and standard deviation of three folds)", ylabel="fusion")
 ax.margins(y=0.2)
 plt.show()
-print(f"chosen: {search.best_params_['fusion']}, R2 on rows not used so far "
-      f"{search.score(data.X[test], data.y[test]):.3f}")
+print(
+    f"chosen: {search.best_params_['fusion']}, R2 on rows not used so far "
+    f"{search.score(data.X[test], data.y[test]):.3f}"
+)
 
 # %% [markdown]
 # Nested parameters are searched the same way, on the plain default object too: `quality_gate__hidden`,

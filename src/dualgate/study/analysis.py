@@ -12,9 +12,9 @@ from dualgate.study.runner import SeedRecord
 from dualgate.study.verdict import LOW_SNR_GAIN, decide, seed_interval
 
 QUESTIONS = {  # title, experts of the duals that may answer, experts of the single towers they must beat
-    "overall": ("any dual model", (PLAIN, BINNED), (PLAIN, BINNED)),
-    "gate": ("quality at the gate (9 experts)", (PLAIN,), (PLAIN,)),
-    "experts": ("quality in the experts (9x4)", (BINNED,), (PLAIN, BINNED)),
+    "overall": ("any dual model against any single tower", (PLAIN, BINNED), (PLAIN, BINNED)),
+    "gate": ("quality at the gate: 9 experts against 9", (PLAIN,), (PLAIN,)),
+    "experts": ("quality in the experts too: 9x4 against 9", (BINNED,), (PLAIN,)),
 }
 MAX_POINTS = 1500  # rows of the entropy figure
 

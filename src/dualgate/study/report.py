@@ -24,7 +24,7 @@ h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}
 .summary{background:#f0f4f8;border-left:4px solid #36648b;padding:.75rem 1rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;white-space:nowrap}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}
+th:first-child,td:first-child,.words{text-align:left}td{vertical-align:top}.words+.words{white-space:normal}
 @media(max-width:600px){th:first-child,td:first-child{white-space:normal;min-width:6.5rem;padding-left:0}}
 figure{margin:1rem 0}img{width:100%;max-width:34rem;height:auto}figcaption{font-size:.875rem;color:#555}
 """
@@ -74,8 +74,9 @@ def summary(results: dict) -> str:
     )
     gate, experts = (results["questions"][key] for key in ("gate", "experts"))
     second = (
-        f"With quality at the gate alone the gain is {_between(gate['gain'], sign='+')} ({gate['verdict']}), "
-        f"with quality in the experts {_between(experts['gain'], sign='+')} ({experts['verdict']})."
+        f"Against a physics or quality tower over nine experts, quality at the gate alone gains "
+        f"{_between(gate['gain'], sign='+')} ({gate['verdict']}), quality in the experts too "
+        f"{_between(experts['gain'], sign='+')} ({experts['verdict']})."
     )
     return f"{first} {second} Brackets hold 95 % intervals."
 
@@ -236,8 +237,13 @@ def _markdown_table(rows):
 
 def _html_table(rows):
     head, *body = ([escape(cell) for cell in row] for row in rows)
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"] if any(head) else []
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
+    kinds = [' class="words"' if cell[:1].isalpha() else "" for cell in body[0]]  # columns of text read from the left
+
+    def line(tag, row):
+        return "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
+
+    lines = [line("th", head)] if any(head) else []
+    lines += [line("td", row) for row in body]
     return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 

@@ -4,11 +4,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib import import_module
 
 import numpy as np
 from sklearn.metrics import r2_score
-from threadpoolctl import threadpool_limits
 
 from dualgate.evaluation import gate_entropy, tower_correlation
 from dualgate.study.roster import GLOBAL, ORACLES, gated_methods
@@ -110,11 +108,7 @@ def _run_seed(make_data, seed, make_model, on_stage):
         *(np.asarray(values)[n_seen:] for values in (data.y, data.snr, data.regimes)),
     )
     record.seconds["rows"] = time.perf_counter() - start
-    import_module("dualgate.gating._nets")  # threads can be limited once torch is there
-    with (
-        tempfile.TemporaryDirectory(prefix="dualgate-study-") as memory,
-        threadpool_limits(1, user_api="openmp"),  # towers are small: torch's threads would wait for each other
-    ):
+    with tempfile.TemporaryDirectory(prefix="dualgate-study-") as memory:
         for method in gated_methods():
             on_stage(f"seed {seed}: {method.label}")
             start = time.perf_counter()
