@@ -42,3 +42,24 @@ def test_components_are_orthonormal_and_float32_rows_stay_float32():
     model = NoiseWhitenedPCA(20).fit(X)
     assert_allclose(model.components_ @ model.components_.T, np.eye(20), atol=1e-5)
     assert model.transform(X).dtype == np.float32
+
+
+@pytest.mark.parametrize("unit", [1e-21, 1e-17, 1e15])
+def test_the_unit_of_flux_does_not_matter_in_single_precision(unit):
+    rng = np.random.default_rng(5)
+    error = rng.uniform(0.5, 2, (200, 1)) * rng.uniform(0.5, 2, 20)
+    X = np.hstack([rng.normal(size=(200, 1)) * 3 + error * rng.normal(size=(200, 20)), error]).astype(np.float32)
+    model = NoiseWhitenedPCA(2, columns=slice(0, 20), error_columns=slice(20, 40))
+    expected = model.fit_transform(X)
+    assert_allclose(model.fit_transform((X * np.float32(unit)).astype(np.float32)), expected, atol=2e-3)
+
+
+def test_a_few_bad_rows_do_not_fill_the_components():
+    rng = np.random.default_rng(6)
+    n_pixels = 40
+    direction = np.ones(n_pixels) / np.sqrt(n_pixels)
+    error = np.where(np.arange(1000) < 20, 100.0, 1.0)[:, None] * np.ones(n_pixels)
+    X = np.hstack([3.0 * rng.normal(size=(1000, 1)) * direction + error * rng.normal(size=error.shape), error])
+    model = NoiseWhitenedPCA(1, columns=slice(0, n_pixels), error_columns=slice(n_pixels, None)).fit(X)
+    assert abs(model.components_[0] @ direction) > 0.98
+    assert abs(PCA(1, random_state=0).fit(X[:, :n_pixels]).components_[0] @ direction) < 0.7

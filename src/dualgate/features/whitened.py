@@ -165,14 +165,20 @@ def _weighted_sum(weights, rows, function=np.asarray):
 
 def _quality_weights(error):
     """Weights of the rows, which sum to one, and the root mean square error of each pixel under them."""
+    unit = error.dtype.type(error.mean(dtype=np.float64))  # squares of errors like 1e-21 would underflow in float32
+
+    def power(block):
+        return np.square(block / unit)
+
     weights = np.full(len(error), 1 / len(error))
-    noise = np.sqrt(_weighted_sum(weights, error, np.square))
+    noise_power = _weighted_sum(weights, error, power)
     for _ in range(_WEIGHT_STEPS):
-        inverse = (1 / noise**2).astype(error.dtype)
-        weights = 1 / np.einsum("ij,ij,j->i", error, error, inverse).astype(np.float64)
+        inverse = (1 / noise_power).astype(error.dtype)
+        starts = range(0, len(error), _BLOCK_ROWS)
+        weights = 1 / np.concatenate([power(error[i : i + _BLOCK_ROWS]) @ inverse for i in starts]).astype(np.float64)
         weights /= weights.sum()
-        noise = np.sqrt(_weighted_sum(weights, error, np.square))
-    return weights, noise
+        noise_power = _weighted_sum(weights, error, power)
+    return weights, np.sqrt(noise_power) * float(unit)
 
 
 def _whitened_covariance(flux, weights, mean, noise):
