@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
@@ -184,3 +185,69 @@ def test_clipped_experts_stay_within_the_training_targets(planted):
     assert_allclose(held.predict_each(wild), free.predict_each(wild).clip(low, high))
     assert crossed.min() >= low
     assert crossed.max() <= high
+
+
+def test_an_empty_quality_bin_is_the_regime_and_a_row_on_an_edge_is_below_it(planted):
+    train, _ = planted
+    bins = planted_experts(train).fit(train.X, train.y, regimes=train.regimes).quality_bins(train.X)
+    kept = ~((train.regimes == 2) & (bins == 1))
+    experts = planted_experts(train, sharing="independent", alphas=[2.0])
+    with pytest.warns(EmptyCellWarning):
+        experts.fit(train.X[kept], train.y[kept], regimes=train.regimes[kept])
+    own = kept & (train.regimes == 2)
+    ridge = Ridge(alpha=2.0).fit(train.X[own, :8], train.y[own])
+    assert_allclose(experts.predict_each(train.X[:5])[:, 5], ridge.predict(train.X[:5, :8]), rtol=1e-6)
+    assert np.isinf(experts.alpha_[5])
+    edge = HierarchicalExperts([0, 1], [2, 3], quality_edges=(4, 5), random_state=0)
+    X = np.array([[3.0, 4.0, 0.6, 0.8], [3.0, 4.0, 0.9, 0.9], [3.0, 4.0, 0.1, 0.1]] * 3)
+    assert_allclose(edge.fit(X, np.arange(9.0)).quality_bins(X[:3]), [1, 0, 2])  # 5 / 1 is an edge
+
+
+def test_columns_of_very_different_units_are_all_used():
+    rng = np.random.default_rng(5)
+    X, regimes = rng.normal(size=(400, 4)), rng.integers(0, 2, 400)
+    y = np.where(regimes, X[:, 1], -X[:, 1])
+    experts = HierarchicalExperts(random_state=0).fit(X * [1, 1, 5000, 1e-3], y, regimes=regimes)
+    assert r2_score(y, experts.predict(X * [1, 1, 5000, 1e-3], regimes=regimes)) > 0.99
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_regimes_far_apart_keep_their_digits(dtype):
+    rng = np.random.default_rng(6)
+    X, regimes = rng.normal(size=(400, 4)), rng.integers(0, 2, 400)
+    y = np.where(regimes, X[:, 1], -X[:, 1])
+    X[:, :2] += 1e4 * regimes[:, None]
+    X = X.astype(dtype)
+    experts = HierarchicalExperts(random_state=0, sharing="independent", alphas=[0.01]).fit(X, y, regimes=regimes)
+    own = X[regimes == 1].astype(np.float64)
+    assert_allclose(experts.coef_[1], Ridge(alpha=0.01).fit(own, y[regimes == 1]).coef_, atol=1e-3)
+
+
+def test_a_projection_never_sees_the_target():
+    from sklearn.feature_selection import SelectKBest, f_regression
+
+    X, y = np.random.default_rng(7).normal(size=(50, 30)), np.arange(50.0)
+    with pytest.raises((TypeError, ValueError)):
+        HierarchicalExperts(projection=SelectKBest(f_regression)).fit(X, y)
+
+
+@pytest.mark.parametrize(("x_unit", "y_unit"), [(1e-17, 1e22), (1e10, 1e-35), (1.0, 1e160)])
+def test_units_do_not_matter(x_unit, y_unit):
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(300, 4)).astype(np.float32)
+    y = X[:, 1] + 0.1 * rng.normal(size=300)
+    plain = HierarchicalExperts(random_state=0).fit(X, y).predict(X)
+    other = HierarchicalExperts(random_state=0).fit(X * np.float32(x_unit), y * y_unit).predict(X * np.float32(x_unit))
+    assert_allclose(other / y_unit, plain, atol=1e-4)
+
+
+def test_what_was_fitted_stays_when_parameters_are_set_later(planted):
+    train, test = planted
+    experts = planted_experts(train, projection="whitened", clip=True).fit(train.X, train.y, regimes=train.regimes)
+    before = experts.predict(test.X, regimes=test.regimes)
+    experts.set_params(projection=None, clip=False, regime_edges=((0.5,),), quality_edges=(1, 2, 3))
+    assert_allclose(experts.predict(test.X, regimes=test.regimes), before)
+    with pytest.raises(ValueError, match="negative code"):
+        experts.fit(train.X, train.y, regimes=train.regimes - 1)
+    with pytest.raises(NotFittedError):
+        experts.predict(test.X)

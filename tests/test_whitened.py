@@ -63,3 +63,11 @@ def test_a_few_bad_rows_do_not_fill_the_components():
     model = NoiseWhitenedPCA(1, columns=slice(0, n_pixels), error_columns=slice(n_pixels, None)).fit(X)
     assert abs(model.components_[0] @ direction) > 0.98
     assert abs(PCA(1, random_state=0).fit(X[:, :n_pixels]).components_[0] @ direction) < 0.7
+
+
+def test_pure_noise_has_no_signal_variance():
+    rng = np.random.default_rng(7)
+    noise = rng.uniform(0.5, 2, 5)
+    X = np.hstack([noise * rng.normal(size=(20_000, 5)), np.broadcast_to(noise, (20_000, 5))])
+    model = NoiseWhitenedPCA(5, columns=slice(0, 5), error_columns=slice(5, 10)).fit(X)
+    assert_allclose(model.signal_variance_, 0, atol=0.05)

@@ -5,7 +5,7 @@ from sklearn.base import clone
 from dualgate._validation import owner_name
 
 
-def realise(owner, name, value, *, default, base, aliases=None):
+def realise(owner, name, value, *, default, base, aliases=None, others=()):
     """Return a fresh component for the parameter `name` of `owner`.
 
     Parameters
@@ -18,6 +18,8 @@ def realise(owner, name, value, *, default, base, aliases=None):
         What an instance must be.
     aliases : dict of str to callable, optional
         What a string may be.
+    others : sequence of str
+        What else the parameter may be, where no component is asked for; named in the message.
     """
     aliases = aliases or {}
     if value is None:
@@ -26,7 +28,7 @@ def realise(owner, name, value, *, default, base, aliases=None):
         return aliases[value]()
     if isinstance(value, base):
         return clone(value)
-    known = ", ".join(map(repr, sorted(aliases)))
+    known = ", ".join(map(repr, sorted([*aliases, *others])))
     raise ValueError(
         f"{owner_name(owner)}.{name}={value!r} must be None{', one of ' + known if known else ''} or an instance "
         f"of {base.__name__}."

@@ -124,8 +124,8 @@ def require_positive_errors(owner, error, columns=None):
     column = pixel if columns is None else columns[pixel]
     raise ValueError(
         f"{owner_name(owner)}.error_columns selects an error of {error[row, pixel]} at X[{row}, {column}] "
-        f"({np.sum(~(error > 0)):,} such values): errors must be finite and above zero. Give a bad pixel a large "
-        "error, or drop the row."
+        f"({np.sum(~(error > 0)):,} such values): errors must be finite and above zero. Interpolate bad pixels "
+        "with an error like their neighbours', or drop the row."
     )
 
 

@@ -7,7 +7,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._fitting import Cache, check_parameters, find_regimes, fit_experts, fit_gate
+from dualgate._fitting import Cache, check_parameters, check_routing, find_regimes, fit_experts, fit_gate
 from dualgate._validation import check_rows, check_rows_and_target, make_generator
 from dualgate.experts import HierarchicalExperts
 from dualgate.experts.regimes import regime_codes
@@ -62,7 +62,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     patience : int
         Epochs without improvement before training stops and goes back to the best.
     memory : None, str or joblib.Memory
-        Caches gate features and expert fits, so that a search over fusions fits the experts once per fold.
+        Caches gate features and expert fits, so that a search over fusions fits the experts once per fold. It takes an
+        integer `random_state`: without one every fit draws folds of its own.
     device : str
         Where torch trains the gates.
     random_state : int, RandomState, Generator or None
@@ -218,20 +219,17 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter, `X`, `y` or `regimes` is not as described; the message names it.
-
-        Warns
-        -----
-        dualgate.experts.EmptyCellWarning
-            If a regime or a cell holds no row.
+            If a parameter, `X`, `y` or `regimes` is not as described; the message names it. An
+            :class:`~dualgate.experts.EmptyCellWarning` names cells without rows.
         """
         array, y = check_rows_and_target(self, X, y)
         check_parameters(self)
         self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
         generator = make_generator(self, self.random_state)
         rows = X if hasattr(X, "columns") else array
-        cache = Cache(self.memory, array, y, regimes)
-        with config_context(assume_finite=True):  # checked above, once for all components
+        vars(self).pop("net_", None)  # a fit that fails leaves no half of an older one
+        cache = Cache(self.memory, rows, y, regimes)
+        with config_context(assume_finite=True, transform_output="default"):  # checked above, once for all components
             features = {}
             for name in ("phys", "quality"):
                 gate, values = None, None
@@ -318,11 +316,12 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         trace : MixtureTrace
         """
         check_is_fitted(self, "net_")
+        check_routing(self)
         from dualgate.gating._nets import run_gates
 
         array = check_rows(self, X, reset=False)
         rows = X if hasattr(X, "columns") else array
-        with config_context(assume_finite=True):
+        with config_context(assume_finite=True, transform_output="default"):
             gates = {"phys": self.phys_gate_, "quality": self.quality_gate_}
             features = {name: gate.transform(rows) for name, gate in gates.items() if gate is not None}
             phys_logits, quality_logits, log_weights = run_gates(self.net_, features)
@@ -347,4 +346,5 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             "experts": (HierarchicalExperts, HierarchicalExperts, {}),
         }
         default, base, aliases = table[name]
-        return realise(self, name, getattr(self, name), default=default, base=base, aliases=aliases)
+        others = ("drop",) if name.endswith("gate") else ()
+        return realise(self, name, getattr(self, name), default=default, base=base, aliases=aliases, others=others)

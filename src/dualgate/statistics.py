@@ -44,7 +44,6 @@ class CellStatistics:
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_features)
-            Best roughly centred, so that no digits are lost when means are taken off later.
         y : ndarray of shape (n_samples,)
         cells : ndarray of int of shape (n_samples,)
             Cell of each row, 0 to `n_cells` - 1.
@@ -63,10 +62,15 @@ class CellStatistics:
         for cell, (start, stop) in enumerate(zip(np.r_[0, stops[:-1]], stops, strict=True)):
             for first in range(start, stop, _BLOCK_ROWS):
                 rows = order[first : min(first + _BLOCK_ROWS, stop)]
-                block = X[rows]
-                gram[cell] += block.T @ block
-                moment[cell] += block.T.astype(np.float64) @ y[rows]
-                x_sum[cell] += block.sum(axis=0, dtype=np.float64)
+                # about the block's own mean, which single precision would lose against a far-off origin
+                near = X[rows].mean(axis=0, dtype=np.float64)
+                block = X[rows] - near.astype(X.dtype)
+                near = near.astype(X.dtype).astype(np.float64)
+                rest = block.sum(axis=0, dtype=np.float64)
+                cross = np.outer(near, rest + 0.5 * len(rows) * near)
+                gram[cell] += (block.T @ block) + cross + cross.T
+                moment[cell] += block.T.astype(np.float64) @ y[rows] + near * y[rows].sum()
+                x_sum[cell] += rest + len(rows) * near
         return cls(
             count=np.bincount(cells, minlength=n_cells).astype(np.float64),
             x_sum=x_sum,

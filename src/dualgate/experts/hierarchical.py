@@ -49,11 +49,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         - ``"offset"``: w_k + Delta_s, with Delta_s common to all regimes, solved jointly.
         - ``"shrink"``: ridge towards the regime's ridge, which is a ridge towards the root.
     alphas : None or sequence of float above zero
-        Penalties to choose from by held-out error, as in RidgeCV. None is a log grid over eight decades, in units of
-        the mean variance of the projected columns.
+        Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
+        to a million times the mean variance of the projected columns.
     projection : None, "whitened" or transformer
         Linear map of the columns before the ridge. ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA` with
-        `n_components`; a transformer of your own receives the selected columns.
+        `n_components`; a transformer of your own receives the selected columns, and never y.
     n_components : int
         Components of the ``"whitened"`` projection, at most.
     clip : bool
@@ -71,13 +71,13 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Coefficients in projected columns, taken from `center_`.
     intercept_ : ndarray of shape (n_experts,), [unit of y]
     alpha_ : ndarray of shape (n_experts,)
-        Penalty of each expert; infinity is the parent itself.
+        Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes.
     root_coef_, root_intercept_ : ndarray of shape (n_projected,), float
         The one ridge for all rows.
     center_ : ndarray of shape (n_projected,)
         Mean of the projected columns.
     y_range_ : tuple of float
-        Smallest and largest training target.
+        Smallest and largest training target, what predictions are held within; infinite without `clip`.
     cell_counts_ : ndarray of int of shape (n_regimes, n_quality_bins)
         Training rows of each cell.
     projection_ : transformer or None
@@ -188,7 +188,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     def _fit(self, X, y, regimes):
         array, y = check_rows_and_target(self, X, y)
         check_choice(self, "sharing", self.sharing, SHARING)
+        vars(self).pop("coef_", None)  # a fit that fails leaves no half of an older one
         codes, self.n_regimes_ = regime_codes(self, regimes, self.regime_edges, len(array))
+        self._regime_edges = self.regime_edges
         self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
         self._error_columns = None
         if self.error_columns is not None:
@@ -201,15 +203,15 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
 
         self.projection_ = self._make_projection()
         if self.projection_ is not None:
-            self.projection_.fit(self._projection_input(array), y)
+            self.projection_.fit(self._projection_input(array))  # without y, which cross-fitting must not see
         projected = self._project(array)
         self.center_ = projected.mean(axis=0, dtype=np.float64)
         projected = projected - self.center_.astype(projected.dtype)
         folds = draw_folds(self, cells)
         self.n_folds_ = int(folds.max()) + 1
-        # about the mean target, so that sums of squares keep their digits
+        y_mean, y_scale = y.mean(), np.ptp(y) or 1.0  # so that sums of squares keep their digits in any unit
         statistics = CellStatistics.from_rows(
-            projected, y - y.mean(), folds * self.n_experts_ + cells, self.n_folds_ * self.n_experts_
+            projected, (y - y_mean) / y_scale, folds * self.n_experts_ + cells, self.n_folds_ * self.n_experts_
         ).reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
         if y.min() == y.max():
             warnings.warn(
@@ -218,13 +220,15 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=4,
             )
-        self.y_range_ = (float(y.min()), float(y.max()))
+        self.y_range_ = (float(y.min()), float(y.max())) if self.clip else (-np.inf, np.inf)
         alphas = check_alphas(self, statistics)
         root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
         models = SHARING[self.sharing](statistics, alphas, root)
-        models.intercept[:] += y.mean()
+        for model in (root, models):
+            model.coef[:] *= y_scale
+            model.intercept[:] = model.intercept * y_scale + y_mean
         self.coef_, self.intercept_, self.alpha_ = models.coef[-1], models.intercept[-1], models.alpha
-        self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0] + y.mean()
+        self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
         return projected, folds, models
 
     def predict_each(self, X, *, with_root=False):
@@ -249,11 +253,13 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected = self._project(array)
         coef = np.vstack([self.coef_, self.root_coef_])
         intercept = np.r_[self.intercept_, self.root_intercept_] - coef @ self.center_
-        each = self._bounded((projected @ coef.T.astype(projected.dtype)).astype(np.float64) + intercept)
+        unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
+        product = projected @ (coef / unit).T.astype(projected.dtype)
+        each = self._bounded(product.astype(np.float64) * unit + intercept)
         return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
 
     def _bounded(self, predictions):
-        return np.clip(predictions, *self.y_range_) if self.clip else predictions
+        return np.clip(predictions, *self.y_range_)
 
     def predict(self, X, *, regimes=None):
         """Prediction by each row's own expert where its regime is known, by the root ridge where not.
@@ -271,7 +277,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         each, root = self.predict_each(X, with_root=True)
         if regimes is None:
             return root
-        codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(each))
+        codes, n_regimes = regime_codes(self, regimes, self._regime_edges, len(each))
         if n_regimes > self.n_regimes_:
             raise ValueError(
                 f"HierarchicalExperts.predict: regimes holds the code {codes.max()}, the experts know regimes 0 to "
@@ -291,7 +297,10 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         bins : ndarray of int of shape (n_samples,)
         """
         check_is_fitted(self, "coef_")
-        return self._bins(check_rows(self, X, reset=False))
+        array = check_rows(self, X, reset=False)
+        if self._error_columns is not None:
+            require_positive_errors(self, take_columns(array, self._error_columns), self._error_columns)
+        return self._bins(array)
 
     def _bins(self, array, fitting=False):
         if fitting:
@@ -323,7 +332,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     def _projection_input(self, array):
         """Select the columns; for the whitened projection, their errors beside them."""
         flux = take_columns(array, self.columns_)
-        if self.projection != "whitened" or self._error_columns is None:
+        if not isinstance(self.projection_, NoiseWhitenedPCA) or self.projection_.error_columns is None:
             return flux
         both = np.r_[self.columns_, self._error_columns]
         return take_columns(array, both)

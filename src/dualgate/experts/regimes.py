@@ -7,12 +7,15 @@ import numpy as np
 
 from dualgate._validation import check_number, make_generator, owner_name
 
+SPARSE_FROM = 100  # codes as large as this, half of them missing, are conditions or labels and not codes
+
 
 class EmptyCellWarning(UserWarning):
     """A regime, or a cell of regime and quality bin, holds no training row.
 
     It comes when `HierarchicalExperts` is fitted and names the cell. The cell then takes the expert of its parent: the
-    regime's, or the root ridge. Merge regimes or widen `quality_edges` to be rid of it, or silence it with
+    regime's (with ``sharing="offset"``, that plus the offset of its bin), or
+    the root ridge. Merge regimes or widen `quality_edges` to be rid of it, or silence it with
     ``warnings.simplefilter("ignore", EmptyCellWarning)``.
     """
 
@@ -64,6 +67,12 @@ def regime_codes(owner, regimes, edges, n_samples):
             f"{name}: regimes holds the negative code {codes.min()}: codes count from 0. Drop the rows whose regime "
             "is not known."
         )
+    n_found = len(np.unique(codes))
+    if codes.max() >= SPARSE_FROM and 2 * n_found < codes.max() + 1:
+        raise ValueError(
+            f"{name}: regimes holds {n_found:,} different codes up to {codes.max():,}: codes must be 0, 1, ..., one "
+            "for each regime. Give a physical condition as (n_samples, 1) with regime_edges."
+        )
     if codes.max() >= n_samples:
         raise ValueError(
             f"{name}: regimes holds the code {codes.max():,} for {n_samples:,} rows: codes must be 0, 1, ..., one for "
@@ -95,7 +104,7 @@ def count_cells(owner, cells, n_regimes, n_bins):
     if empty:
         warnings.warn(
             f"{owner_name(owner)}: regimes leaves {len(empty)} of {counts.size} cells without training rows: "
-            f"{', '.join(empty[:6])}{', ...' if len(empty) > 6 else ''}. Each takes its parent's expert; merge "
+            f"{', '.join(empty[:6])}{', ...' if len(empty) > 6 else ''}. Each leans on its parent; merge "
             "regimes or widen quality_edges to avoid it.",
             EmptyCellWarning,
             stacklevel=4,
@@ -121,6 +130,8 @@ def _cut(name, conditions, edges):
     codes, n_regimes = np.zeros(len(conditions), dtype=np.intp), 1
     for values, these in zip(conditions.T, edges, strict=True):
         these = check_edges("HierarchicalExperts", "regime_edges", these)
+        if values.dtype.kind == "f":
+            these = these.astype(values.dtype)  # an edge is a value of the conditions' own precision
         codes = codes * (len(these) + 1) + np.digitize(values, these)
         n_regimes *= len(these) + 1
     return codes, n_regimes

@@ -12,8 +12,6 @@ import numpy as np
 from dualgate._validation import owner_name
 from dualgate.statistics import CellStatistics, solve_ridge
 
-DEFAULT_ALPHAS = np.logspace(-2, 6, 17)  # times the mean variance of the projected columns
-
 
 @dataclass(frozen=True, eq=False)
 class Ridges:
@@ -38,13 +36,17 @@ class Ridges:
 
 
 def check_alphas(owner, folds):
-    """Return the penalties to choose from: the owner's, or a grid in units of the columns' mean variance."""
+    """Return the penalties to choose from: the owner's, or a grid that suits the variances of the columns."""
     if owner.alphas is None:
         total = folds.sum((0, 1, 2))
-        gram, _ = total.centred()
-        variance = np.trace(gram) / (len(gram) * float(total.count))
-        return DEFAULT_ALPHAS * (variance if variance > 0 else 1.0)
-    alphas = np.atleast_1d(np.asarray(owner.alphas, dtype=np.float64))
+        variances = np.diagonal(total.centred()[0]) / float(total.count)
+        variances = variances[variances > 1e-12 * variances.max()] if variances.max() > 0 else np.ones(1)
+        low, high = np.log10(1e-2 * variances.min()), np.log10(1e6 * variances.mean())
+        return np.logspace(low, high, int(np.ceil(2 * (high - low))) + 1)
+    try:
+        alphas = np.atleast_1d(np.asarray(owner.alphas, dtype=np.float64))
+    except (TypeError, ValueError):
+        alphas = np.empty(0)
     if alphas.ndim != 1 or len(alphas) == 0 or not (np.isfinite(alphas).all() and np.all(alphas > 0)):
         raise ValueError(
             f"{owner_name(owner)}.alphas={owner.alphas!r} must be one or more finite numbers above zero, such as "
@@ -90,7 +92,7 @@ def fit_ridges(folds, alphas, *, parents=None, shrink=False):
         errors = folds[:, cell].squared_error(coefs[:, :-1], intercepts[:, :-1]).sum(axis=1)
         best = int(np.argmin(errors))
         models.coef[:, cell], models.intercept[:, cell] = coefs[best], intercepts[best]
-        models.alpha[cell] = candidates[best]
+        models.alpha[cell] = candidates[best] if here.count[-1] > 0 else np.inf
     return models
 
 

@@ -165,7 +165,7 @@ def _weighted_sum(weights, rows, function=np.asarray):
 
 def _quality_weights(error):
     """Weights of the rows, which sum to one, and the root mean square error of each pixel under them."""
-    unit = error.dtype.type(error.mean(dtype=np.float64))  # squares of errors like 1e-21 would underflow in float32
+    unit = np.median(error[:: max(1, len(error) // 100)])  # squares of errors like 1e-21 would underflow in float32
 
     def power(block):
         return np.square(block / unit)

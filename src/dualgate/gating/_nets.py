@@ -25,9 +25,11 @@ class Tower(nn.Module):
 
     def __init__(self, features, hidden, n_outputs):
         super().__init__()
-        scale = features.std(axis=0)
-        self.register_buffer("mean", torch.as_tensor(features.mean(axis=0), dtype=torch.float32))
-        self.register_buffer("scale", torch.as_tensor(np.where(scale > 0, scale, 1.0), dtype=torch.float32))
+        mean, scale = features.mean(axis=0), features.std(axis=0)
+        # what is constant but for rounding has no say, however it may move later
+        constant = scale <= 10 * np.finfo(np.float64).eps * np.sqrt(len(features)) * np.abs(mean)
+        self.register_buffer("mean", torch.as_tensor(mean))
+        self.register_buffer("scale", torch.as_tensor(np.where(constant, np.inf, scale)))
         widths = [features.shape[1], *hidden]
         self.linear = nn.Linear(widths[0], n_outputs)
         layers = []
@@ -36,7 +38,8 @@ class Tower(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_outputs)) if hidden else None
 
     def forward(self, features):
-        features = _tame((features - self.mean) / self.scale)
+        # in double up to here: a large offset or an odd unit would cost the digits that matter
+        features = _tame(((features - self.mean) / self.scale).clamp(-1e6, 1e6).float())
         return self.linear(features) if self.layers is None else self.linear(features) + self.layers(features)
 
 
@@ -186,14 +189,14 @@ def _own_room(seed):
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would move those of accelerators too
             yield
     finally:
         torch.set_num_threads(n_threads)
 
 
 def _tensors(features, rows=slice(None)):
-    return {name: torch.tensor(values[rows], dtype=torch.float32) for name, values in features.items()}
+    return {name: torch.tensor(values[rows], dtype=torch.float64) for name, values in features.items()}
 
 
 def fit_gates(features, hidden, fusion, shape, target, training, *, seed, device="cpu", verbose=0):
@@ -227,7 +230,7 @@ def fit_gates(features, hidden, fusion, shape, target, training, *, seed, device
     train = Rows(_tensors(features, ~held_out), values[torch.as_tensor(~held_out)])
     valid = Rows(_tensors(features, held_out), values[torch.as_tensor(held_out)])
     with _own_room(seed):
-        net = _build(features, hidden, fusion, shape)
+        net = _build({name: values[~held_out] for name, values in features.items()}, hidden, fusion, shape)
         has_valid = len(valid) > 0
         trainer = NeuralNet(
             net,
@@ -247,6 +250,11 @@ def fit_gates(features, hidden, fusion, shape, target, training, *, seed, device
         if not verbose:
             trainer.set_params(callbacks__print_log=None)
         trainer.fit(train, y=None)
+    if not math.isfinite(trainer.history[-1]["train_loss"]):
+        raise ValueError(
+            f"DualTowerMoERegressor.lr={training['lr']!r} let the gates' training diverge: its loss is "
+            f"{trainer.history[-1]['train_loss']}. Try a smaller learning rate."
+        )
     history = [
         {name: epoch[name] for name in ("epoch", "train_loss", "valid_loss") if name in epoch}
         for epoch in trainer.history

@@ -2,6 +2,7 @@
 
 import numbers
 from abc import ABC, abstractmethod
+from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -35,8 +36,8 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        y : None or array-like of shape (n_samples,)
-            Passed on to the features.
+        y : None
+            Ignored.
 
         Returns
         -------
@@ -58,8 +59,8 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
             self.features,
             default=lambda: self._default_features(*selected.shape),
             base=TransformerMixin,
-            aliases={"passthrough": FunctionTransformer},
-        ).fit(selected, y)
+            aliases={"passthrough": partial(FunctionTransformer, feature_names_out="one-to-one")},
+        ).fit(selected)  # without y, which the rows held out for early stopping must not give away
         return self
 
     def transform(self, X):
@@ -81,7 +82,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self, "features_")
         selected = take_columns(check_rows(self, X, reset=False), self.columns_)
-        features = np.asarray(self.features_.transform(selected), dtype=np.float64)
+        features = np.array(self.features_.transform(selected), dtype=np.float64)  # never a view of the caller's X
         if features.ndim != 2 or len(features) != len(selected) or not np.isfinite(features).all():
             raise ValueError(
                 f"{type(self).__name__}.features={self.features!r} gave an array of shape {features.shape} for "
@@ -102,7 +103,8 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         names : ndarray of str
         """
         check_is_fitted(self, "features_")
-        return self.features_.get_feature_names_out([f"x{column}" for column in self.columns_])
+        names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(self.n_features_in_)])
+        return self.features_.get_feature_names_out([names[column] for column in self.columns_])
 
 
 class PhysGate(_Gate):
