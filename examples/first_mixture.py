@@ -97,12 +97,13 @@ for ax, values, title, cmap in (
     ax.set(title=title, xticks=range(4), xticklabels=SNR_RANGES, xlabel="quality bin (SNR)")
 axes[0].set(yticks=range(9), yticklabels=names)
 axes[0].plot(snr_bins(data.snr[[star]])[0], data.regimes[star], "r*", ms=12, label="true cell")
-axes[0].legend(loc="upper right")
+axes[0].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# The weights gather around the true cell and spread where the star could be something else; the prediction is the sum of
-# the right picture weighted by the left one.
+# The prediction is the sum of the right picture weighted by the left one. How well the star was measured is no question:
+# the weight lies in one quality bin. What kind of star it is, is: at 4629 K it is close to the edge at 4500 K, and most
+# of the weight goes to the cooler neighbour of its true regime.
 #
 # ## Where it works, and how sure the gate is
 
@@ -117,6 +118,11 @@ EntropyDisplay.from_trace(model.trace(data.X[test]), snr, ax=axes[1])
 axes[1].set_title("gate entropy against SNR")
 plt.show()
 
+# %% [markdown]
+# Predictions lean towards the middle, as they must where noise hides the answer. The gate is least sure at intermediate
+# ratios, where two quality bins meet; of the noisiest rows it is too sure, and that is where outliers come from.
+
+# %%
 for name, single_r2, dual_r2 in zip(
     SNR_NAMES,
     r2_by_bin(data.y[test], single.predict(data.X[test]), snr_bins(snr), 4),
