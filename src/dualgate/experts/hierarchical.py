@@ -28,7 +28,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     r"""One ridge regression for each cell of physical regime and quality bin.
 
     Expert ``k * n_quality_bins_ + s`` serves regime k at quality bin s. All of them, the root ridge over all rows and
-    the models without each fold follow from one pass over the rows.
+    the models without each fold follow from one pass over the rows. Without regimes `predict` and `score` speak of the
+    root alone: search over parameters of the experts inside a :class:`~dualgate.DualTowerMoERegressor`.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}
 .summary{background:#f0f4f8;border-left:4px solid #36648b;padding:.75rem 1rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;white-space:nowrap}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child,.words{text-align:left}td{vertical-align:top}.words+.words{white-space:normal}
+th:first-child,td:first-child,.words{text-align:left}td{vertical-align:top}.words+.words{white-space:normal;min-width:6rem}.words+.words:last-child{min-width:13rem}
 @media(max-width:600px){th:first-child,td:first-child{white-space:normal;min-width:6.5rem;padding-left:0}}
 figure{margin:1rem 0}img{width:100%;max-width:34rem;height:auto}figcaption{font-size:.875rem;color:#555}
 """
