@@ -78,7 +78,7 @@ def test_concat_with_a_linear_head_is_a_sum_of_logits(shape):
         return (mixed - mixed.mean(1, keepdim=True)).abs().max().item()
 
     assert interaction(module) > 1e-2
-    module.layers[1] = nn.Identity()
+    module.head.layers[1] = nn.Identity()
     assert interaction(module) < 1e-4
 
 
@@ -104,3 +104,11 @@ def test_a_confident_tower_speaks_louder_in_a_product():
     alpha, beta = module.exponents(sharp.log_softmax(1), flat.log_softmax(1))
     assert alpha.item() > beta.item()
     assert np.isclose(beta.item(), 1.0)
+
+
+@pytest.mark.parametrize("alias", sorted(FUSIONS))
+def test_a_tower_alone_gives_a_distribution_and_starts_as_a_softmax(alias):
+    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    module = FUSIONS[alias]().build_alone(9)
+    assert_close(module(logits), logits.log_softmax(1))
+    assert_close(stir(module)(logits).exp().sum(1), torch.ones(5))

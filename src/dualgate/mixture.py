@@ -74,8 +74,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     Attributes
     ----------
     phys_gate_, quality_gate_ : PhysGate, QualityGate or None
-    fusion_ : Fusion or None
-        None with a single tower.
+    fusion_ : Fusion
     experts_ : HierarchicalExperts
     net_ : torch.nn.Module
         Towers and fusion.
@@ -260,8 +259,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         n_held_out = int(self.validation_fraction * len(y))
         if n_held_out >= 10:
             held_out[generator.permutation(len(y))[:n_held_out]] = True
-        single = len(features) == 1
-        self.fusion_ = None if single else self._realise("fusion")
+        self.fusion_ = self._realise("fusion")
         self.net_, self.history_ = fit_gates(
             features,
             {name: tuple(getattr(self, f"{name}_gate_").hidden) for name in features},

@@ -109,19 +109,41 @@ class Temperature(nn.Module):
         return _joint(over_regimes, log_softmax(quality_logits[:, 1:], dim=1), self.n_bins)
 
 
-class Concat(nn.Module):
-    """softmax(a + b + h(a, b)), h a hidden layer on both towers side by side that starts at zero."""
+class Head(nn.Module):
+    """A hidden layer that starts at zero: what it adds, it has to learn."""
 
-    def __init__(self, n_inputs, hidden, n_experts, n_bins):
+    def __init__(self, n_inputs, hidden, n_experts):
         super().__init__()
-        self.n_bins = n_bins
         self.layers = nn.Sequential(nn.Linear(n_inputs, hidden), nn.SiLU(), nn.Linear(hidden, n_experts))
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)
 
+    def forward(self, logits):
+        return self.layers(logits)
+
+
+class Concat(nn.Module):
+    """softmax(a + b + h(a, b)), h a hidden layer on both towers side by side."""
+
+    def __init__(self, n_inputs, hidden, n_experts, n_bins):
+        super().__init__()
+        self.n_bins = n_bins
+        self.head = Head(n_inputs, hidden, n_experts)
+
     def forward(self, phys_logits, quality_logits):
-        interaction = self.layers(torch.cat([phys_logits, quality_logits], dim=1))
+        interaction = self.head(torch.cat([phys_logits, quality_logits], dim=1))
         return log_softmax(_joint(phys_logits, quality_logits, self.n_bins) + interaction, dim=1)
+
+
+class Alone(nn.Module):
+    """softmax(a), or softmax(a + h(a)) with a head: one tower that speaks over all experts."""
+
+    def __init__(self, head=None):
+        super().__init__()
+        self.head = head
+
+    def forward(self, logits):
+        return log_softmax(logits if self.head is None else logits + self.head(logits), dim=1)
 
 
 class GateNet(nn.Module):
@@ -136,8 +158,7 @@ class GateNet(nn.Module):
         phys_logits = None if self.phys_tower is None else self.phys_tower(phys)
         quality_logits = None if self.quality_tower is None else self.quality_tower(quality)
         if phys_logits is None or quality_logits is None:
-            alone = quality_logits if phys_logits is None else phys_logits
-            return phys_logits, quality_logits, log_softmax(alone, dim=1)
+            return phys_logits, quality_logits, self.fusion(quality_logits if phys_logits is None else phys_logits)
         return phys_logits, quality_logits, self.fusion(phys_logits, quality_logits)
 
     def forward(self, phys=None, quality=None):
@@ -270,7 +291,7 @@ def _build(features, hidden, fusion, shape):
         Tower(features[name], hidden[name], width) if name in features else None
         for name, width in zip(("phys", "quality"), widths, strict=True)
     ]
-    return GateNet(*towers, None if alone else fusion.build(n_regimes, n_bins))
+    return GateNet(*towers, fusion.build_alone(n_regimes * n_bins) if alone else fusion.build(n_regimes, n_bins))
 
 
 def _callbacks(training, n_rows, has_valid):

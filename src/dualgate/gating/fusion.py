@@ -43,6 +43,21 @@ class Fusion(BaseEstimator, ABC):
             Its output has shape (n_samples, n_regimes * n_bins) and is normalised: the exponentials of a row sum to 1.
         """
 
+    def build_alone(self, n_experts):
+        """Make the torch module from the logits of a single tower to log-weights, the other being dropped.
+
+        Parameters
+        ----------
+        n_experts : int
+
+        Returns
+        -------
+        module : torch.nn.Module
+        """
+        from dualgate.gating._nets import Alone
+
+        return Alone()
+
 
 class LogitAddFusion(Fusion):
     r"""Add the towers' logits: the quality tower is a bias on the experts.
@@ -123,7 +138,8 @@ class ConcatFusion(Fusion):
     .. math:: w_{ks} \propto \exp(a_k + b_s + h_{ks}([a; b])), \qquad h = V \sigma(U [a; b] + c) + d
 
     A linear head alone would be a sum of logits; the hidden layer is what lets quality change the meaning of a
-    physical feature. It starts at zero, where this is logit addition.
+    physical feature. It starts at zero, where this is logit addition. A single tower keeps the layer, so that one tower
+    against two compares towers and not layers.
 
     Parameters
     ----------
@@ -147,6 +163,12 @@ class ConcatFusion(Fusion):
 
         check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
         return Concat(sum(self.n_outputs(n_regimes, n_bins)), self.hidden, n_regimes * n_bins, n_bins)
+
+    def build_alone(self, n_experts):  # noqa: D102
+        from dualgate.gating._nets import Alone, Head
+
+        check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
+        return Alone(Head(n_experts, self.hidden, n_experts))
 
 
 FUSIONS = {
