@@ -196,3 +196,15 @@ def test_oracle_of_an_unknown_regime():
     experts = HierarchicalExperts(random_state=0).fit(FLUX, Y, regimes=REGIMES)
     with pytest.raises(ValueError, match="regimes holds the code 5, the experts know regimes 0 to 2"):
         experts.predict(FLUX, regimes=REGIMES + 3)
+
+
+def test_more_columns_than_memory_holds_say_what_to_set():
+    wide = np.ones((20, 30_000), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"projection=None leaves 30,000 columns.*Set projection to 'whitened'"):
+        HierarchicalExperts().fit(wide, np.arange(20.0))
+
+
+@pytest.mark.parametrize("wave", [None, [8000.0], np.linspace(800, 880, 64), WAVE[::-1]])
+def test_wave_is_checked_before_any_fit(wave):
+    with pytest.raises(ValueError, match=r"for_spectra\.wave"):
+        DualTowerMoERegressor.for_spectra(wave)

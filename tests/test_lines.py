@@ -54,7 +54,7 @@ def test_pure_noise_stays_finite():
     ("wave", "message"),
     [
         (WAVE[:-1], r"wave has shape \(4095,\)"),
-        (WAVE[::-1], "must be finite and increase"),
+        (WAVE[::-1], "must be one-dimensional, finite and increase"),
         (np.linspace(4000, 5000, 4096), "covers 4000.0 to 5000.0 angstrom"),
     ],
 )

@@ -12,6 +12,7 @@ from dualgate._validation import check_rows, check_rows_and_target, make_generat
 from dualgate.experts import HierarchicalExperts
 from dualgate.experts.regimes import regime_codes
 from dualgate.features import LineWindows, NoiseWhitenedPCA
+from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.trace import MixtureTrace
 
@@ -177,7 +178,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> model.experts.quality_edges
         (2, 4, 7)
         """
-        wave = np.asarray(wave, dtype=np.float64)
+        wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
         flux, error = slice(0, wave.size), slice(wave.size, None)
         features = ColumnTransformer(
             [

@@ -18,7 +18,7 @@ from dualgate._validation import (
     take_columns,
 )
 from dualgate.experts.regimes import check_edges, count_cells, draw_folds, regime_codes
-from dualgate.experts.sharing import SHARING, check_alphas, fit_ridges
+from dualgate.experts.sharing import SHARING, check_alphas, check_memory_for, fit_ridges
 from dualgate.features import NoiseWhitenedPCA, signal_to_noise
 from dualgate.features.whitened import take_error_columns
 from dualgate.statistics import CellStatistics
@@ -208,9 +208,10 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected = self._project(array)
         self.center_ = projected.mean(axis=0, dtype=np.float64)
         projected = projected - self.center_.astype(projected.dtype)
+        check_memory_for(self, self.cv * self.n_experts_, projected.shape[1])
         folds = draw_folds(self, cells)
         self.n_folds_ = int(folds.max()) + 1
-        y_mean, y_scale = y.mean(), np.ptp(y) or 1.0  # so that sums of squares keep their digits in any unit
+        y_mean, y_scale = y.mean(), np.ptp(y) or 1.0  # sums of squares keep their digits in any unit
         statistics = CellStatistics.from_rows(
             projected, (y - y_mean) / y_scale, folds * self.n_experts_ + cells, self.n_folds_ * self.n_experts_
         ).reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
@@ -311,8 +312,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                     f"HierarchicalExperts.quality_edges={self.quality_edges!r} needs error_columns, which is None: "
                     "name the columns of X that hold the errors, or set quality_edges=None."
                 )
-            self._edges = np.asarray(edges)
-            self.n_quality_bins_ = len(edges) + 1
+            self._edges, self.n_quality_bins_ = np.asarray(edges), len(edges) + 1
         if self.n_quality_bins_ == 1:
             return np.zeros(len(array), dtype=np.intp)
         flux, error = take_columns(array, self.columns_), take_columns(array, self._error_columns)

@@ -12,6 +12,8 @@ import numpy as np
 from dualgate._validation import owner_name
 from dualgate.statistics import CellStatistics, solve_ridge
 
+MAX_BYTES = 8 * 2**30  # of sufficient statistics
+
 
 @dataclass(frozen=True, eq=False)
 class Ridges:
@@ -33,6 +35,17 @@ class Ridges:
     def of_parents(self, parents):
         """Repeat the models so that entry c is the model of cell c's parent."""
         return Ridges(self.coef[:, parents], self.intercept[:, parents], self.alpha[parents])
+
+
+def check_memory_for(owner, n_cells, width):
+    """Raise a ValueError where the statistics of `n_cells` cells and folds would not fit in `MAX_BYTES`."""
+    needed = 8 * n_cells * width**2
+    if needed > MAX_BYTES:
+        raise ValueError(
+            f"{owner_name(owner)}.projection={owner.projection!r} leaves {width:,} columns: the statistics of "
+            f"{n_cells:,} cells x folds would take {needed / 2**30:.0f} GiB, at most {MAX_BYTES / 2**30:.0f} are used. "
+            "Set projection to 'whitened' or a transformer such as sklearn.decomposition.PCA(50), or use fewer regimes."
+        )
 
 
 def check_alphas(owner, folds):

@@ -184,12 +184,21 @@ def _check_wave(wave, n_pixels):
             f"LineWindows.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must hold one "
             "wavelength per pixel. For X = [flux | error] give the flux columns only."
         )
-    if not (np.isfinite(wave).all() and np.all(np.diff(wave) > 0)):
-        raise ValueError("LineWindows.wave must be finite and increase from pixel to pixel; sort wave and flux alike.")
+    return check_wave("LineWindows", wave)
+
+
+def check_wave(owner, wave):
+    """Return `wave` as floats, if it increases and covers every window; `owner` is named in messages."""
+    wave = np.asarray(wave, dtype=np.float64)
+    if wave.ndim != 1 or len(wave) < 2 or not (np.isfinite(wave).all() and np.all(np.diff(wave) > 0)):
+        raise ValueError(
+            f"{owner}.wave of shape {wave.shape} must be one-dimensional, finite and increase from pixel to pixel; "
+            "sort wave and flux alike."
+        )
     edges = [edge for _, *ranges in WINDOWS.values() for pair in ranges for edge in pair]
     if wave[0] > min(edges) or wave[-1] < max(edges):
         raise ValueError(
-            f"LineWindows.wave covers {wave[0]:.1f} to {wave[-1]:.1f} angstrom, the windows need {min(edges):.0f} to "
+            f"{owner}.wave covers {wave[0]:.1f} to {wave[-1]:.1f} angstrom, the windows need {min(edges):.0f} to "
             f"{max(edges):.0f}: give wavelengths in angstrom, or other features for this range."
         )
     return wave

@@ -4,6 +4,7 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from dualgate import __version__
 
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     study = commands.add_parser(
         "study",
+        allow_abbrev=False,
         help="compare one tower with two on simulated spectra, and say which to use",
         description="Train single towers and all fusions on simulated spectra, print their scores, and write "
         "results.json, report.md, report.html and figures with a verdict: continue, marginal, or fall back "
@@ -87,9 +89,15 @@ def _study(args):
         return 1
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
+        with TemporaryFile(dir=args.out):
+            pass
     except OSError as error:
         args.parser.error(f"argument --out: {args.out} must be a directory that can be written: {error.strerror}.")
     from dualgate.study.command import run
 
-    run(args.rows, args.seeds, args.out, args.data)
+    try:
+        run(args.rows, args.seeds, args.out, args.data)
+    except KeyboardInterrupt:
+        print("dualgate study was interrupted; nothing has been written.", file=sys.stderr)
+        return 130
     return 0

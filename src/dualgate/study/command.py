@@ -101,6 +101,7 @@ def _print(results, paths):
     for row in body:
         table.add_row(*row)
     console.print(table)
+    console.print("ρ: share of the gain from global ridge to oracle. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7.")
     console.print(summary(results), highlight=False, markup=False)
     for path in paths:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
