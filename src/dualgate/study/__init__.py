@@ -1,4 +1,4 @@
-"""The study of the founding document: whether two towers together beat the better one alone."""
+"""The study: whether two towers together beat the better one alone."""
 
 from importlib import import_module
 

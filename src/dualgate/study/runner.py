@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from dualgate.evaluation import gate_entropy, tower_correlation
 from dualgate.study.roster import GLOBAL, ORACLES, gated_methods
 
-TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part (S3.1)
+TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
 
 
 @dataclass

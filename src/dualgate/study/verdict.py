@@ -1,4 +1,4 @@
-"""What the numbers decide: intervals over seeds and rows, and the three verdicts of the founding document."""
+"""What the numbers decide: intervals over seeds and rows, and the three verdicts."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from scipy.stats import sem, t
 from dualgate.evaluation import Interval
 
 CONTINUE, MARGINAL, FALL_BACK = "continue", "marginal", "fall back to one tower"
-WORTHWHILE = 0.01  # Delta R^2 that asks for further development (S1.2)
-NOTICEABLE = 0.005  # Delta R^2 below which the simpler model wins (S5.2)
-LOW_SNR_GAIN = 0.02  # Delta R^2 in an SNR bin that says quality helps there (S1.2)
+WORTHWHILE = 0.01  # Delta R^2 that asks for further development
+NOTICEABLE = 0.005  # Delta R^2 below which the simpler model wins
+LOW_SNR_GAIN = 0.02  # Delta R^2 in an SNR bin that says quality helps there
 
 
 @dataclass(frozen=True)
