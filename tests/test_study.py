@@ -285,7 +285,7 @@ def one_thread():
 @pytest.mark.parametrize(("constant", "verdict"), [(True, FALL_BACK), (False, CONTINUE)])
 def test_the_verdict_follows_the_data(constant, verdict):
     """Where quality tells nothing the study falls back; where it tells something it continues."""
-    records = run_study(lambda seed: planted_rows(seed, constant=constant), [1, 2, 3], make_model=planted_model)
+    records = run_study(lambda seed: planted_rows(seed, constant=constant), range(1, 6), make_model=planted_model)
     questions = analyse(records, n_resamples=200)["questions"]
     assert questions["overall"]["verdict"] == verdict
     assert questions["experts"]["verdict"] == verdict
