@@ -1,17 +1,27 @@
-"""What the mixture's fit is made of: parameter checks, a cache for its costly parts, regimes of its own."""
+"""What the mixture's fit is made of: parameter checks, a cache, regimes of its own, and what the gates learn from."""
 
 import numbers
+from dataclasses import dataclass
 
 import joblib
 import numpy as np
 import sklearn
 from sklearn.cluster import KMeans
-from sklearn.preprocessing import StandardScaler
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.validation import check_memory
 
 import dualgate
 from dualgate._validation import check_choice, check_number, resolve_columns
+from dualgate.checkpoint import Checkpoint
+from dualgate.experts.passes import begin_sums
+from dualgate.experts.regimes import regime_codes
+from dualgate.passes import Collect, run_passes
+from dualgate.reduced import RowReader
+from dualgate.rows import spread_rows
 
+GATE_ROWS = 200_000  # rows of a source that the towers learn from, at most; the experts learn from all
 MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
 LOSSES = ("mse", "cross_entropy")
 
@@ -41,11 +51,139 @@ def check_routing(model):
         check_number(model, "fallback_confidence", model.fallback_confidence, low=0, high=1)
 
 
-def find_regimes(features, n_regimes, seed):
-    """Cluster a gate's features into at most `n_regimes` regimes, as many as rows and distinct features allow."""
-    scaled = np.arcsinh(StandardScaler().fit_transform(features))
-    n_found = min(n_regimes, max(1, len(scaled) // MIN_ROWS_PER_REGIME), len(np.unique(scaled, axis=0)))
-    return KMeans(n_found, n_init=3, random_state=seed).fit_predict(scaled)
+@dataclass
+class Lesson:
+    """Fitted gates and experts, and the rows that their towers are to learn from.
+
+    Parameters
+    ----------
+    gates : dict of str to PhysGate or QualityGate
+        Under "phys" and "quality"; a dropped tower is absent.
+    experts : HierarchicalExperts
+    features : dict of str to ndarray of shape (n_rows, n_gate_features)
+    predictions : ndarray of shape (n_rows, n_experts)
+        Cross-fitted, unless asked otherwise.
+    cells : ndarray of int of shape (n_rows,)
+        True cell of each row.
+    y : ndarray of shape (n_rows,)
+    """
+
+    gates: dict
+    experts: object
+    features: dict
+    predictions: np.ndarray
+    cells: np.ndarray
+    y: np.ndarray
+
+
+def learn_from_array(model, rows, y, regimes, generator):
+    """Fit gates and experts to rows in memory, an array or a DataFrame, through the cache."""
+    cache = Cache(model.memory, rows, y, regimes)
+    gates, features = {}, {}
+    for name, gate in _make_gates(model).items():
+        gates[name], features[name] = cache(fit_gate, gate, rows, y)
+    experts = _make_experts(model, generator)
+    if regimes is None:
+        finder = make_finder(next(iter(features.values())), model.n_regimes, experts.random_state)
+        regimes = finder.fit_predict(next(iter(features.values())))
+    experts, predictions = cache(fit_experts, experts, rows, y, regimes, model.cross_fit)
+    codes, _ = regime_codes(model, regimes, experts._regime_edges, len(y))
+    cells = codes * experts.n_quality_bins_
+    if model.loss == "cross_entropy" and experts.n_quality_bins_ > 1:
+        cells += experts.quality_bins(rows)
+    return Lesson(gates, experts, features, predictions, cells, y)
+
+
+def learn_from_source(model, source, y, regimes, generator, checkpoint):
+    """Fit gates and experts in two passes over a source; the towers learn from at most `GATE_ROWS` of its rows."""
+    checkpoint = Checkpoint.of(model, checkpoint, source, y, regimes)
+    reader = RowReader(_make_gates(model), _make_experts(model, generator), model.n_jobs)
+
+    def survey():
+        sample = spread_rows(source, n_jobs=model.n_jobs)
+        along = [] if regimes is not None else [_begin_finding(model, reader, sample)]
+        return reader, *reader.fit(source, source, sample, checkpoint, along)
+
+    reader, ratios, origin, along = checkpoint.stage("survey", survey)
+    experts = reader.experts
+    codes, n_regimes = regime_codes(
+        experts, along[0].pieces.joined() if along else regimes, experts.regime_edges if not along else None, len(y)
+    )
+    cells, folds = experts._sort(codes, n_regimes, ratios)
+    kept = np.zeros(len(y), dtype=bool)
+    kept[generator.permutation(len(y))[:GATE_ROWS]] = True
+
+    def sums():
+        passes = [begin_sums(experts, origin, y, (cells, folds, kept), model.n_jobs)]
+        passes += [Collect(gate.transform, kept, n_jobs=model.n_jobs) for gate in reader.gates.values()]
+        return run_passes(model, passes, source, n_jobs=model.n_jobs, checkpoint=checkpoint)
+
+    sums, *seen = checkpoint.stage("sums", sums)
+    models, projected = experts._solve(sums), sums.projected.joined()
+    features = {name: each.pieces.joined() for name, each in zip(reader.gates, seen, strict=True)}
+    predictions = _predict_each(model, experts, projected, folds[kept], models)
+    return Lesson(reader.gates, experts, features, predictions, cells[kept], y[kept])
+
+
+def learn_from_reduced(model, reduced, y, regimes, generator):
+    """Fit the experts to rows that were read before; gates and projection are those of the reader."""
+    gates = {name: reduced.reader.gates.get(name) for name in _make_gates(model)}
+    missing = [name for name, gate in gates.items() if gate is None]
+    if missing:
+        raise ValueError(
+            f"DualTowerMoERegressor.{missing[0]}_gate is used, but the rows were read without it: drop it here too, or "
+            "read the rows with it."
+        )
+    features = {name: reduced.features[name] for name in gates}
+    experts = _make_experts(model, generator)
+    experts._read_like(reduced.reader.experts)
+    edges = experts.regime_edges
+    if regimes is None:
+        first = next(iter(features.values()))
+        regimes, edges = make_finder(first, model.n_regimes, experts.random_state).fit_predict(first), None
+    codes, n_regimes = regime_codes(experts, regimes, edges, len(y))
+    cells, folds = experts._sort(codes, n_regimes, reduced.snr)
+    sums = begin_sums(experts, reduced.projected.mean(axis=0, dtype=np.float64), y, (cells, folds, None))
+    sums.add(0, reduced.projected)
+    predictions = _predict_each(model, experts, reduced.projected, folds, experts._solve(sums))
+    return Lesson(gates, experts, features, predictions, cells, y)
+
+
+def _make_gates(model):
+    names = [name for name in ("phys", "quality") if getattr(model, f"{name}_gate") != "drop"]
+    return {name: model._realise(f"{name}_gate") for name in names}
+
+
+def _make_experts(model, generator):
+    experts, seed = model._realise("experts"), int(generator.integers(2**31))
+    if experts.random_state is None:
+        experts.set_params(random_state=seed)
+    if experts.n_jobs is None:
+        experts.set_params(n_jobs=model.n_jobs)
+    return experts
+
+
+def _predict_each(model, experts, projected, folds, models):
+    """Prediction of every expert for training rows, by models that did not see them if the model says so."""
+    if model.cross_fit:
+        return experts._cross_fitted(projected, folds, models)
+    return experts._predict_projected(projected)[:, :-1]
+
+
+def make_finder(features, n_regimes, seed):
+    """Make the clustering that finds at most `n_regimes` regimes, as many as rows and distinct features allow."""
+    n_found = min(n_regimes, max(1, len(features) // MIN_ROWS_PER_REGIME), len(np.unique(features, axis=0)))
+    return make_pipeline(
+        StandardScaler(), FunctionTransformer(np.arcsinh), KMeans(n_found, n_init=3, random_state=seed)
+    )
+
+
+def _begin_finding(model, reader, sample):
+    """Make the pass that gives every row of a source its regime, by clusters found in a sample."""
+    gate = next(iter(reader.gates.values())).fit(sample)
+    features = gate.transform(sample)
+    finder = make_finder(features, model.n_regimes, reader.experts.random_state).fit(features)
+    return Collect(make_pipeline(FrozenEstimator(gate), finder).predict, n_jobs=model.n_jobs)
 
 
 class Cache:

@@ -5,7 +5,7 @@ import reprlib
 
 import numpy as np
 from sklearn import get_config
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 MAX_NAMED = 3  # how many offenders a message names before it stops
 
@@ -67,8 +67,35 @@ def check_rows(estimator, X, *, reset, finite=True, **options):
     return X
 
 
-def check_rows_and_target(estimator, X, y, *, min_samples=2):
+def check_rows_and_target(estimator, X, y, *, reset=True, min_samples=2):
     """Validate training rows and a one-dimensional numeric target."""
+    require_target(estimator, y)
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        y_numeric=True,
+        multi_output=False,
+        reset=reset,
+    )
+    require_finite(estimator, "X", X)
+    require_samples(estimator, X, min_samples)
+    return X, y.astype(np.float64, copy=False)
+
+
+def require_samples(estimator, X, min_samples):
+    """Raise a ValueError where `X` has fewer rows than `min_samples`."""
+    if len(X) < min_samples:
+        raise ValueError(
+            f"X has {len(X)} sample{'s' if len(X) != 1 else ''}: {owner_name(estimator)} needs at least "
+            f"{min_samples} samples to fit anything; pass more rows."
+        )
+
+
+def require_target(estimator, y):
+    """Return `y` as an array if there is one, without NaN or infinity."""
     if y is None:
         raise ValueError(
             f"{owner_name(estimator)} requires y to be passed, but the target y is None: give one number per row."
@@ -80,25 +107,23 @@ def check_rows_and_target(estimator, X, y, *, min_samples=2):
             f"Input y of {owner_name(estimator)} contains NaN or infinity in {len(bad):,} rows (first: row {bad[0]}): "
             "targets must be finite; drop the rows without one."
         )
-    X, y = validate_data(
-        estimator,
-        X,
-        y,
-        dtype=[np.float64, np.float32],
-        ensure_all_finite=False,
-        y_numeric=True,
-        multi_output=False,
-    )
-    require_finite(estimator, "X", X)
-    if len(X) < min_samples:
+    return target
+
+
+def check_target(estimator, y):
+    """Return `y` as one finite number per row."""
+    target = require_target(estimator, y)
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = column_or_1d(y, warn=True)
+    if target.ndim != 1 or target.dtype.kind not in "fiub":
         raise ValueError(
-            f"X has {len(X)} sample{'s' if len(X) != 1 else ''}: {owner_name(estimator)} needs at least "
-            f"{min_samples} samples to fit anything; pass more rows."
+            f"y of {owner_name(estimator)} has shape {target.shape} and dtype {target.dtype}: it must hold one number "
+            "per row, (n_samples,)."
         )
-    return X, y.astype(np.float64, copy=False)
+    return target.astype(np.float64, copy=False)
 
 
-def require_finite(owner, name, X):
+def require_finite(owner, name, X, *, first_row=0):
     """Raise a ValueError that locates the first NaN or infinity of `X` (n_samples, n_features)."""
     if get_config()["assume_finite"]:
         return
@@ -111,19 +136,19 @@ def require_finite(owner, name, X):
     row, column = np.argwhere(bad)[0]
     raise ValueError(
         f"Input {name} of {owner_name(owner)} contains NaN or infinity: {bad.sum():,} values in "
-        f"{bad.any(axis=1).sum():,} rows, the first is {name}[{row}, {column}]={X[row, column]}. "
+        f"{bad.any(axis=1).sum():,} rows, the first is {name}[{first_row + row}, {column}]={X[row, column]}. "
         "Values must be finite; interpolate bad pixels or drop these rows."
     )
 
 
-def require_positive_errors(owner, error, columns=None):
+def require_positive_errors(owner, error, columns=None, *, first_row=0):
     """Raise a ValueError that locates the first error of `error` (n_samples, n_pixels) that is not above zero."""
     if error.size and np.min(error) > 0:  # false for NaN too
         return
     row, pixel = np.argwhere(~(error > 0))[0]
     column = pixel if columns is None else columns[pixel]
     raise ValueError(
-        f"{owner_name(owner)}.error_columns selects an error of {error[row, pixel]} at X[{row}, {column}] "
+        f"{owner_name(owner)}.error_columns selects an error of {error[row, pixel]} at X[{first_row + row}, {column}] "
         f"({np.sum(~(error > 0)):,} such values): errors must be finite and above zero. Interpolate bad pixels "
         "with an error like their neighbours', or drop the row."
     )

@@ -3,17 +3,17 @@
 import numpy as np
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._fitting import Cache, check_parameters, check_routing, find_regimes, fit_experts, fit_gate
-from dualgate._validation import check_rows, check_rows_and_target, make_generator
+from dualgate._fitting import check_parameters, check_routing, learn_from_array, learn_from_reduced, learn_from_source
+from dualgate._validation import check_target, make_generator
 from dualgate.experts import HierarchicalExperts
-from dualgate.experts.regimes import regime_codes
-from dualgate.features import LineWindows, NoiseWhitenedPCA
 from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
+from dualgate.reduced import ReducedRows
+from dualgate.rows import RowSource, check_fit_rows, check_rows_or_source, map_blocks
+from dualgate.spectral import spectral_components
 from dualgate.trace import MixtureTrace
 
 
@@ -65,6 +65,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     memory : None, str or joblib.Memory
         Caches gate features and expert fits, so that a search over fusions fits the experts once per fold. It takes an
         integer `random_state`: without one every fit draws folds of its own.
+    n_jobs : None or int
+        Threads that read rows and compute features; -1 is one per core.
     device : str
         Where torch trains the gates.
     random_state : int, RandomState, Generator or None
@@ -127,6 +129,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         validation_fraction=0.1,
         patience=8,
         memory=None,
+        n_jobs=None,
         device="cpu",
         random_state=None,
         verbose=0,
@@ -147,6 +150,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.memory = memory
+        self.n_jobs = n_jobs
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -178,39 +182,24 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> model.experts.quality_edges
         (2, 4, 7)
         """
-        wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
-        flux, error = slice(0, wave.size), slice(wave.size, None)
-        features = ColumnTransformer(
-            [
-                ("lines", LineWindows(wave), flux),
-                ("components", NoiseWhitenedPCA(4, columns=flux, error_columns=error), slice(0, None)),
-            ]
-        )
-        model = cls(
-            phys_gate=PhysGate(features=features),
-            quality_gate=QualityGate(error),
-            experts=HierarchicalExperts(
-                flux,
-                error,
-                quality_edges=(2, 4, 7),
-                regime_edges=((4500, 5250), (-1, 0)),
-                projection="whitened",
-                n_components=50,
-                clip=True,
-            ),
-        )
+        model = cls(**spectral_components(check_wave("DualTowerMoERegressor.for_spectra", wave)))
         return model.set_params(**params)
 
-    def fit(self, X, y, *, regimes=None):
+    def fit(self, X, y, *, regimes=None, checkpoint=None):
         """Fit the experts in closed form, then train the gates.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
+            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice, block by block, and never held;
+            the gates' features then learn from a sample of its rows, the towers from 200,000.
         y : array-like of shape (n_samples,)
             Targets.
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
+        checkpoint : None or path
+            File that keeps what was found so far while a source is read, so that a fit that was killed goes on where it
+            was. It needs an integer `random_state`, and stays until it is deleted.
 
         Returns
         -------
@@ -222,48 +211,45 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             If a parameter, `X`, `y` or `regimes` is not as described; the message names it. An
             :class:`~dualgate.experts.EmptyCellWarning` names cells without rows.
         """
-        array, y = check_rows_and_target(self, X, y)
+        if isinstance(X, ReducedRows):
+            rows, y = X, check_target(self, y)
+            check_consistent_length(X, y)
+            self.n_features_in_ = X.reader.n_features_in_
+        else:
+            rows, y = check_fit_rows(self, X, y)
         check_parameters(self)
         self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
         generator = make_generator(self, self.random_state)
-        rows = X if hasattr(X, "columns") else array
         vars(self).pop("net_", None)  # a fit that fails leaves no half of an older one
-        cache = Cache(self.memory, rows, y, regimes)
-        with config_context(assume_finite=True, transform_output="default"):  # checked above, once for all components
-            features = {}
-            for name in ("phys", "quality"):
-                gate, values = None, None
-                if getattr(self, f"{name}_gate") != "drop":
-                    gate, values = cache(fit_gate, self._realise(f"{name}_gate"), rows, y)
-                    features[name] = values
-                setattr(self, f"{name}_gate_", gate)
-            seed = int(generator.integers(2**31))
-            if regimes is None:
-                regimes = find_regimes(next(iter(features.values())), self.n_regimes, seed)
-            experts = self._realise("experts")
-            if experts.random_state is None:
-                experts.set_params(random_state=seed)
-            self.experts_, predictions = cache(fit_experts, experts, rows, y, regimes, self.cross_fit)
-            self._fit_gates(features, rows, y, regimes, predictions, generator)
+        with config_context(assume_finite=True, transform_output="default"):  # checked once for all components
+            if isinstance(rows, ReducedRows):
+                lesson = learn_from_reduced(self, rows, y, regimes, generator)
+            elif isinstance(rows, RowSource):
+                lesson = learn_from_source(self, rows, y, regimes, generator, checkpoint)
+            else:
+                lesson = learn_from_array(self, X if hasattr(X, "columns") else rows, y, regimes, generator)
+            self.phys_gate_, self.quality_gate_ = (lesson.gates.get(name) for name in ("phys", "quality"))
+            self.experts_ = lesson.experts
+            self._train(lesson, generator)
         return self
 
-    def _fit_gates(self, features, rows, y, regimes, predictions, generator):
+    def _train(self, lesson, generator):
         from dualgate.gating._nets import fit_gates
 
+        y = lesson.y
         if self.loss == "cross_entropy":
-            codes, _ = regime_codes(self, regimes, self.experts_.regime_edges, len(y))
-            values = codes * self.experts_.n_quality_bins_ + self.experts_.quality_bins(rows)
+            values = lesson.cells
         else:  # in standard deviations of y, so that the learning rate means the same for every target
             scale = y.std() or 1.0
-            values = (np.column_stack([predictions, y]) - y.mean()) / scale
+            values = (np.column_stack([lesson.predictions, y]) - y.mean()) / scale
         held_out = np.zeros(len(y), dtype=bool)
         n_held_out = int(self.validation_fraction * len(y))
         if n_held_out >= 10:
             held_out[generator.permutation(len(y))[:n_held_out]] = True
         self.fusion_ = self._realise("fusion")
         self.net_, self.history_ = fit_gates(
-            features,
-            {name: tuple(getattr(self, f"{name}_gate_").hidden) for name in features},
+            lesson.features,
+            {name: tuple(self._realise(f"{name}_gate").hidden) for name in lesson.features},
             self.fusion_,
             (self.experts_.n_regimes_, self.experts_.n_quality_bins_),
             (self.loss, values, held_out),
@@ -287,55 +273,75 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         -------
         prediction : ndarray of shape (n_samples,), [unit of y]
         """
-        return self.trace(X).prediction
+        return self._map(X, "prediction")
 
     def predict_weights(self, X):
         """Weights of the experts.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
 
         Returns
         -------
         weights : ndarray of shape (n_samples, n_experts)
             After routing; a row sums to one. Expert ``k * n_quality_bins_ + s`` serves regime k at quality bin s.
         """
-        return self.trace(X).weights
+        return self._map(X, "weights")
 
     def trace(self, X):
         """Every stage of the prediction for `X`, by name.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
+            Every stage of every row is kept, some kilobytes a row.
 
         Returns
         -------
         trace : MixtureTrace
         """
+        return self._trace(self._map(X, "stages"))
+
+    def _map(self, X, what):
+        """Predict block by block, and keep the named property of each block's trace, or all its stages."""
         check_is_fitted(self, "net_")
         check_routing(self)
+        if isinstance(X, ReducedRows):
+            stages = self._stages(X.features, self.experts_._predict_projected(X.projected))
+            return stages if what == "stages" else getattr(self._trace(stages), what)
+        rows = check_rows_or_source(self, X, reset=False)
+        rows = X if hasattr(X, "columns") else rows
+
+        def run(first, block):
+            features = {name: gate.transform(block) for name, gate in self._gates().items()}
+            each = self.experts_._predict_block(first, block)
+            stages = self._stages(features, each)
+            return stages if what == "stages" else getattr(self._trace(stages), what)
+
+        with config_context(assume_finite=True, transform_output="default"):
+            return map_blocks(self, run, rows, n_jobs=self.n_jobs)
+
+    def _gates(self):
+        gates = {"phys": self.phys_gate_, "quality": self.quality_gate_}
+        return {name: gate for name, gate in gates.items() if gate is not None}
+
+    def _stages(self, features, each):
+        """Stages by name, the absent ones left out; `each` holds the experts' predictions and, last, the root's."""
         from dualgate.gating._nets import run_gates
 
-        array = check_rows(self, X, reset=False)
-        rows = X if hasattr(X, "columns") else array
-        with config_context(assume_finite=True, transform_output="default"):
-            gates = {"phys": self.phys_gate_, "quality": self.quality_gate_}
-            features = {name: gate.transform(rows) for name, gate in gates.items() if gate is not None}
-            phys_logits, quality_logits, log_weights = run_gates(self.net_, features)
-            expert_predictions, root_prediction = self.experts_.predict_each(rows, with_root=True)
-        return MixtureTrace(
-            features.get("phys"),
-            features.get("quality"),
-            phys_logits,
-            quality_logits,
-            log_weights,
-            expert_predictions,
-            root_prediction,
-            self.routing,
-            self.fallback_confidence,
-        )
+        features = {name: features[name] for name in self._gates()}
+        logits = run_gates(self.net_, features)
+        stages = {
+            **{f"{name}_features": values for name, values in features.items()},
+            **dict(zip(("phys_logits", "quality_logits", "log_weights"), logits, strict=True)),
+            "expert_predictions": each[:, :-1],
+            "root_prediction": each[:, -1],
+        }
+        return {name: values for name, values in stages.items() if values is not None}
+
+    def _trace(self, stages):
+        return MixtureTrace(**stages, routing=self.routing, fallback_confidence=self.fallback_confidence)
 
     def _realise(self, name):
         table = {

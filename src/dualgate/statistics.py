@@ -1,13 +1,15 @@
 """Sufficient statistics of linear regression, cell by cell: what streams is something you can add."""
 
-from dataclasses import dataclass, fields
+import os
 
 import numpy as np
+from scipy.linalg.blas import dsyrk, ssyrk
 
-_BLOCK_ROWS = 2048  # rows multiplied in the precision of the data before they are added in double
+FLUSH_ROWS = 10_000  # rows of a cell that are summed in single precision before they are added in double
+NARROW = 256  # features up to which rows in single precision are summed in double throughout: it costs nothing
+_ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
 
-@dataclass(frozen=True, eq=False)
 class CellStatistics:
     """Counts and moments of rows (x, y), any number of cells at once.
 
@@ -16,79 +18,167 @@ class CellStatistics:
     parent is the sum of its children and the rows outside a fold are the whole less the fold. Every ridge, held-out
     error and pooled model follows from these without another look at the data.
 
-    Memory: ``8 * n_cells * n_features**2`` bytes and little more.
+    Sums are taken about `origin`, so that digits survive where the data lie far from zero; statistics with different
+    origins still add. Rows in double precision are summed in double; wide rows in single precision are multiplied in
+    single, and added in double after ten thousand rows of a cell.
+
+    Memory: ``8 * n_cells * n_features**2`` bytes, and half as much again for wide rows in single precision.
 
     Parameters
     ----------
     count : ndarray of shape (...)
-        Number of rows.
+        Number of rows, or the sum of their weights.
     x_sum : ndarray of shape (..., n_features)
+        Sum of x - origin.
     y_sum, y_square_sum : ndarray of shape (...)
-    gram : ndarray of shape (..., n_features, n_features)
-        Sum of x x'.
     moment : ndarray of shape (..., n_features)
-        Sum of x y.
+        Sum of (x - origin) y.
+    gram : ndarray of shape (..., n_features, n_features)
+        Sum of (x - origin) (x - origin)'.
+    origin : ndarray of shape (n_features,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([1.0, 3.0, 0.0, -1.0])
+    >>> statistics = CellStatistics.zeros(2, 1).update(X, y, cells=np.array([0, 0, 1, 1]))
+    >>> coef, intercept = statistics.solve([1e-9])
+    >>> coef[0].round(3), intercept[0].round(3)
+    (array([[ 2.],
+           [-1.]]), array([1., 2.]))
     """
 
-    count: np.ndarray
-    x_sum: np.ndarray
-    y_sum: np.ndarray
-    y_square_sum: np.ndarray
-    gram: np.ndarray
-    moment: np.ndarray
+    def __init__(self, count, x_sum, y_sum, y_square_sum, moment, gram, origin):
+        self.count, self.x_sum, self.y_sum, self.y_square_sum = count, x_sum, y_sum, y_square_sum
+        self.moment, self.origin = moment, origin
+        self._gram, self._mirrored = gram, True  # after an update only its lower triangle is right
+        self._pending = self._n_pending = None  # sums in single precision on their way to _gram, and their rows
 
     @classmethod
-    def from_rows(cls, X, y, cells, n_cells):
-        """Sum the rows of each cell.
+    def zeros(cls, n_cells, n_features, *, origin=None):
+        """Statistics of no rows yet.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-        y : ndarray of shape (n_samples,)
-        cells : ndarray of int of shape (n_samples,)
-            Cell of each row, 0 to `n_cells` - 1.
-        n_cells : int
+        n_cells, n_features : int
+        origin : None or array-like of shape (n_features,)
+            A point near the data, such as the mean of a few rows; None is zero.
 
         Returns
         -------
         statistics : CellStatistics
             With one leading axis of length `n_cells`.
+
+        Raises
+        ------
+        MemoryError
+            If the arrays would not fit into three quarters of the machine's memory.
         """
-        width = X.shape[1]
-        gram = np.zeros((n_cells, width, width))
-        moment, x_sum = np.zeros((n_cells, width)), np.zeros((n_cells, width))
+        problem = describe_excess(n_cells, n_features)
+        if problem:
+            raise MemoryError(f"CellStatistics: {problem}. Use fewer cells, or project the features first.")
+        origin = np.zeros(n_features) if origin is None else np.array(origin, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            single = origin.astype(np.float32)  # so that rows of either precision are moved by the very same
+        origin = np.where(np.isfinite(single), single, origin)
+        scalar, vector = (n_cells,), (n_cells, n_features)
+        shapes = (scalar, vector, scalar, scalar, vector, (*vector, n_features))
+        return cls(*map(np.zeros, shapes), origin)
+
+    @classmethod
+    def from_rows(cls, X, y, cells, n_cells, *, sample_weight=None):
+        """Sum rows about their mean; the arguments are those of `zeros` and `update`."""
+        empty = cls.zeros(n_cells, X.shape[1], origin=X.mean(axis=0, dtype=np.float64))
+        return empty.update(X, y, cells, sample_weight=sample_weight)
+
+    def update(self, X, y, cells, *, sample_weight=None):
+        """Add rows in place.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features), float32 or float64
+        y : ndarray of shape (n_samples,)
+        cells : ndarray of int of shape (n_samples,)
+            Cell of each row, 0 to n_cells - 1.
+        sample_weight : None or ndarray of shape (n_samples,)
+            Not negative; a row of weight two counts as two rows. None is one each.
+
+        Returns
+        -------
+        self : CellStatistics
+        """
         order = np.argsort(cells, kind="stable")
-        stops = np.cumsum(np.bincount(cells, minlength=n_cells))
-        for cell, (start, stop) in enumerate(zip(np.r_[0, stops[:-1]], stops, strict=True)):
-            for first in range(start, stop, _BLOCK_ROWS):
-                rows = order[first : min(first + _BLOCK_ROWS, stop)]
-                # about the block's own mean, which single precision would lose against a far-off origin
-                near = X[rows].mean(axis=0, dtype=np.float64)
-                block = X[rows] - near.astype(X.dtype)
-                near = near.astype(X.dtype).astype(np.float64)
-                rest = block.sum(axis=0, dtype=np.float64)
-                cross = np.outer(near, rest + 0.5 * len(rows) * near)
-                gram[cell] += (block.T @ block) + cross + cross.T
-                moment[cell] += block.T.astype(np.float64) @ y[rows] + near * y[rows].sum()
-                x_sum[cell] += rest + len(rows) * near
-        return cls(
-            count=np.bincount(cells, minlength=n_cells).astype(np.float64),
-            x_sum=x_sum,
-            y_sum=np.bincount(cells, y, minlength=n_cells),
-            y_square_sum=np.bincount(cells, y * y, minlength=n_cells),
-            gram=gram,
-            moment=moment,
-        )
+        edges = np.searchsorted(cells[order], np.arange(len(self.count) + 1))
+        for cell in np.flatnonzero(np.diff(edges)):
+            for first in range(edges[cell], edges[cell + 1], FLUSH_ROWS):
+                rows = order[first : min(first + FLUSH_ROWS, edges[cell + 1])]
+                root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
+                self._add(cell, X[rows] - self.origin.astype(X.dtype), y[rows], root)
+        return self
+
+    def _add(self, cell, x, y, root):
+        """Add rows of one cell, each times `root`, the square root of its weight; `x` is overwritten."""
+        if x.shape[1] <= NARROW:
+            x = x.astype(np.float64, copy=False)
+        if np.any(root != 1):
+            x *= root[:, None].astype(x.dtype)
+        near = y.mean()
+        sums = np.stack([root, root * (y - near)]).astype(x.dtype) @ x
+        self.count[cell] += root @ root
+        self.x_sum[cell] += sums[0]
+        self.moment[cell] += sums[1] + near * sums[0].astype(np.float64)
+        self.y_sum[cell] += root @ (root * y)
+        self.y_square_sum[cell] += np.square(root * y).sum()
+        self._mirrored = False
+        if x.dtype == np.float64:
+            dsyrk(1.0, x.T, beta=1.0, c=self._gram[cell].T, overwrite_c=1)
+            return
+        if self._pending is None:
+            self._pending = np.zeros(self._gram.shape, np.float32)
+            self._n_pending = np.zeros(len(self._gram), dtype=int)
+        if self._n_pending[cell] + len(x) > FLUSH_ROWS:
+            self._flush(cell)
+        ssyrk(1.0, x.T, beta=1.0, c=self._pending[cell].T, overwrite_c=1)
+        self._n_pending[cell] += len(x)
+
+    def _flush(self, cell):
+        self._gram[cell] += self._pending[cell]
+        self._pending[cell] = 0
+        self._n_pending[cell] = 0
+
+    @property
+    def gram(self):
+        """Sum of (x - origin) (x - origin)' of each cell (..., n_features, n_features)."""
+        if self._pending is not None:
+            for cell in np.flatnonzero(self._n_pending):
+                self._flush(cell)
+            self._pending = self._n_pending = None
+        if not self._mirrored:
+            for cell in self._gram:
+                mirror_lower(cell)
+            self._mirrored = True
+        return self._gram
 
     def _map(self, function, *others):
-        names = [field.name for field in fields(self)]
-        return CellStatistics(*(function(*(getattr(part, name) for part in (self, *others))) for name in names))
+        parts = [[getattr(part, name) for name in _ADDED] for part in (self, *others)]
+        return CellStatistics(*(function(*arrays) for arrays in zip(*parts, strict=True)), self.origin)
 
     def __add__(self, other):
-        return self._map(np.add, other)
+        return self._map(np.add, other._about(self.origin))
 
     def __sub__(self, other):
-        return self._map(np.subtract, other)
+        return self._map(np.subtract, other._about(self.origin))
+
+    def _about(self, origin):
+        """Return the same rows, summed about another origin."""
+        step = self.origin - origin
+        if not step.any():
+            return self
+        cross = self.x_sum[..., :, None] * step
+        gram = self.gram + cross + cross.swapaxes(-1, -2) + self.count[..., None, None] * np.outer(step, step)
+        x_sum = self.x_sum + self.count[..., None] * step
+        moment = self.moment + self.y_sum[..., None] * step
+        return CellStatistics(self.count, x_sum, self.y_sum, self.y_square_sum, moment, gram, origin)
 
     def __getitem__(self, index):
         """Select along the leading axes."""
@@ -103,10 +193,15 @@ class CellStatistics:
         n_leading = self.count.ndim
         return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]))
 
+    @staticmethod
+    def stack(parts):
+        """Join statistics about the same origin along a new first axis."""
+        return parts[0]._map(lambda *values: np.stack(values), *parts[1:])
+
     def means(self):
-        """Means of x and y per cell; zero where a cell is empty."""
-        count = np.maximum(self.count, 1.0)
-        return self.x_sum / count[..., None], self.y_sum / count
+        """Means of x and y per cell; `origin` and zero where a cell is empty."""
+        count = np.where(self.count > 0, self.count, 1.0)
+        return self.origin + self.x_sum / count[..., None], self.y_sum / count
 
     def centred(self):
         """Gram and moment about the means of each cell: what a ridge with intercept needs.
@@ -117,7 +212,7 @@ class CellStatistics:
         moment : ndarray of shape (..., n_features)
         """
         x_mean, y_mean = self.means()
-        gram = self.gram - self.x_sum[..., :, None] * x_mean[..., None, :]
+        gram = self.gram - self.x_sum[..., :, None] * (x_mean - self.origin)[..., None, :]
         return gram, self.moment - self.x_sum * y_mean[..., None]
 
     def squared_error(self, coef, intercept):
@@ -133,15 +228,63 @@ class CellStatistics:
         error : ndarray of shape (...)
             Never negative.
         """
-        product = np.matmul(self.gram, coef[..., None])[..., 0] + 2 * (intercept[..., None] * self.x_sum - self.moment)
+        level = intercept + coef @ self.origin
+        product = np.matmul(self.gram, coef[..., None])[..., 0] + 2 * (level[..., None] * self.x_sum - self.moment)
         error = (product * coef).sum(-1) + self.y_square_sum
-        return np.maximum(error + intercept * (self.count * intercept - 2 * self.y_sum), 0.0)
+        return np.maximum(error + level * (self.count * level - 2 * self.y_sum), 0.0)
+
+    def solve(self, alphas):
+        """Ridge of every cell for a path of penalties; the intercept is not penalised.
+
+        Parameters
+        ----------
+        alphas : sequence of float
+            Above zero.
+
+        Returns
+        -------
+        coef : ndarray of shape (n_alphas, ..., n_features)
+        intercept : ndarray of shape (n_alphas, ...)
+        """
+        coef = solve_ridge(*self.centred(), alphas)
+        x_mean, y_mean = self.means()
+        return coef, y_mean - (x_mean * coef).sum(-1)
+
+
+def mirror_lower(square, step=512):
+    """Copy the lower triangle of a square matrix to its upper one, in place, a strip at a time."""
+    for start in range(0, len(square), step):
+        strip = slice(start, start + step)
+        block = square[strip, strip]
+        block[:] = np.tril(block) + np.tril(block, -1).T
+        square[:start, strip] = square[strip, :start].T
+
+
+def describe_excess(n_cells, n_features):
+    """Say by how much statistics of that size exceed three quarters of the machine's memory, and what would fit."""
+    needed, limit = 12 * n_cells * n_features**2, memory_limit()
+    if needed <= limit:
+        return ""
+    return (
+        f"the statistics of {n_cells:,} cells x {n_features:,} features would take {needed / 2**30:.1f} GiB, three "
+        f"quarters of this machine's memory are {limit / 2**30:.1f} GiB: {limit // (12 * n_features**2):,} cells of "
+        f"{n_features:,} features fit, or {n_cells:,} cells of {int((limit / 12 / n_cells) ** 0.5):,} features"
+    )
+
+
+def memory_limit():
+    """Three quarters of the machine's memory [bytes]; of 8 GiB where the system does not tell."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        total = 8 * 2**30
+    return total * 3 // 4
 
 
 def solve_ridge(gram, moment, alphas, towards=None):
     """Coefficients of ``min |y - Xw|^2 + alpha |w - towards|^2`` from centred statistics, for a path of penalties.
 
-    One eigendecomposition serves the whole path.
+    One eigendecomposition serves the whole path; a single penalty is solved without.
 
     Parameters
     ----------
@@ -157,6 +300,9 @@ def solve_ridge(gram, moment, alphas, towards=None):
     coef : ndarray of shape (n_alphas, ..., n_features)
     """
     right = moment if towards is None else moment - np.matmul(gram, towards[..., None])[..., 0]
+    if len(alphas) == 1 and np.isfinite(alphas[0]):
+        penalised = gram + alphas[0] * np.eye(gram.shape[-1])
+        return np.linalg.solve(penalised, right[..., None])[None, ..., 0] + (0.0 if towards is None else towards)
     values, vectors = np.linalg.eigh(gram)
     rotated = np.matmul(vectors.swapaxes(-1, -2), right[..., None])[..., 0]
     # rounding may push the eigenvalue of an absent direction just below zero

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MixtureTrace:
     """Every stage of a prediction, by name.
 
@@ -26,13 +26,13 @@ class MixtureTrace:
         Largest weight below which the root answers.
     """
 
-    phys_features: np.ndarray | None
-    quality_features: np.ndarray | None
-    phys_logits: np.ndarray | None
-    quality_logits: np.ndarray | None
     log_weights: np.ndarray
     expert_predictions: np.ndarray
     root_prediction: np.ndarray
+    phys_features: np.ndarray | None = None
+    quality_features: np.ndarray | None = None
+    phys_logits: np.ndarray | None = None
+    quality_logits: np.ndarray | None = None
     routing: str | int = "soft"
     fallback_confidence: float | None = None
 

@@ -1,30 +1,22 @@
 """Ridge experts for every cell of regime x quality bin, in closed form from sufficient statistics."""
 
 import numbers
-import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._components import realise
-from dualgate._validation import (
-    check_choice,
-    check_number,
-    check_rows,
-    check_rows_and_target,
-    require_positive_errors,
-    resolve_columns,
-    take_columns,
-)
-from dualgate.experts.regimes import check_edges, count_cells, draw_folds, regime_codes
-from dualgate.experts.sharing import SHARING, check_alphas, check_memory_for, fit_ridges
-from dualgate.features import NoiseWhitenedPCA, signal_to_noise
-from dualgate.features.whitened import take_error_columns
-from dualgate.statistics import CellStatistics
+from dualgate._validation import check_number, make_generator
+from dualgate.checkpoint import Checkpoint
+from dualgate.experts.passes import begin_sums, survey
+from dualgate.experts.reading import ReadsRows
+from dualgate.experts.regimes import regime_codes
+from dualgate.experts.sharing import SHARING, check_alphas, fit_ridges
+from dualgate.passes import run_passes
+from dualgate.rows import check_fit_rows, check_rows_or_source, map_blocks, spread_rows
 
 
-class HierarchicalExperts(RegressorMixin, BaseEstimator):
+class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
     r"""One ridge regression for each cell of physical regime and quality bin.
 
     Expert ``k * n_quality_bins_ + s`` serves regime k at quality bin s. All of them, the root ridge over all rows and
@@ -62,6 +54,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         strong; no use where targets beyond the training range are expected.
     cv : int
         Folds for choosing penalties and for the cross-fitted predictions of `fit_predict_each`.
+    n_jobs : None or int
+        Threads that read rows and compute; -1 is one per core. Matrix products have threads of their own.
     random_state : int, RandomState or None
         Draws the folds.
 
@@ -69,14 +63,12 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     ----------
     n_regimes_, n_quality_bins_, n_experts_ : int
     coef_ : ndarray of shape (n_experts, n_projected)
-        Coefficients in projected columns, taken from `center_`.
+        Coefficients in projected columns.
     intercept_ : ndarray of shape (n_experts,), [unit of y]
     alpha_ : ndarray of shape (n_experts,)
         Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes.
     root_coef_, root_intercept_ : ndarray of shape (n_projected,), float
         The one ridge for all rows.
-    center_ : ndarray of shape (n_projected,)
-        Mean of the projected columns.
     y_range_ : tuple of float
         Smallest and largest training target, what predictions are held within; infinite without `clip`.
     cell_counts_ : ndarray of int of shape (n_regimes, n_quality_bins)
@@ -124,6 +116,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         n_components=50,
         clip=False,
         cv=5,
+        n_jobs=None,
         random_state=None,
     ):
         self.columns = columns
@@ -136,18 +129,23 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self.n_components = n_components
         self.clip = clip
         self.cv = cv
+        self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X, y, *, regimes=None):
+    def fit(self, X, y, *, regimes=None, checkpoint=None):
         """Fit every expert.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
+            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice, block by block.
         y : array-like of shape (n_samples,)
             Targets.
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
             Integer codes, or conditions to be cut at `regime_edges`. None is one regime.
+        checkpoint : None or path
+            File that keeps what was found so far, so that a fit that was killed goes on where it was. It needs an
+            integer `random_state`, and stays until it is deleted.
 
         Returns
         -------
@@ -163,7 +161,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         EmptyCellWarning
             If a regime or a cell holds no row.
         """
-        self._fit(X, y, regimes)
+        self._fit(X, y, regimes, checkpoint=checkpoint)
         return self
 
     def fit_predict_each(self, X, y, *, regimes=None):
@@ -179,59 +177,110 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
             Cross-fitted; penalties and projection are those of the whole.
         """
-        projected, folds, models = self._fit(X, y, regimes)
+        return self._cross_fitted(*self._fit(X, y, regimes, keep=True))
+
+    def _cross_fitted(self, projected, folds, models):
         predictions = np.empty((len(projected), self.n_experts_))
         for fold in range(self.n_folds_):
             rows = folds == fold
             predictions[rows] = projected[rows] @ models.coef[fold].T + models.intercept[fold]
         return self._bounded(predictions)
 
-    def _fit(self, X, y, regimes):
-        array, y = check_rows_and_target(self, X, y)
-        check_choice(self, "sharing", self.sharing, SHARING)
-        vars(self).pop("coef_", None)  # a fit that fails leaves no half of an older one
-        codes, self.n_regimes_ = regime_codes(self, regimes, self.regime_edges, len(array))
-        self._regime_edges = self.regime_edges
-        self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
-        self._error_columns = None
-        if self.error_columns is not None:
-            take_error_columns(self, X, array, self.columns_)
-            self._error_columns = resolve_columns(self, "error_columns", self.error_columns, X, array.shape[1])
-        bins = self._bins(array, fitting=True)
-        cells = codes * self.n_quality_bins_ + bins
-        self.n_experts_ = self.n_regimes_ * self.n_quality_bins_
-        self.cell_counts_ = count_cells(self, cells, self.n_regimes_, self.n_quality_bins_)
+    def _fit(self, X, y, regimes, *, keep=False, checkpoint=None):
+        """Fit; where rows are kept, return their projected columns, folds, and models without each fold."""
+        rows, y = check_fit_rows(self, X, y)
+        self._forget()
+        codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
+        checkpoint = Checkpoint.of(self, checkpoint, rows, y, codes)
+        self._prepare(X, rows)
+        ratios, self.projection_, origin, _ = checkpoint.stage("survey", lambda: self._survey(rows, checkpoint))
+        cells, folds = self._sort(codes, n_regimes, ratios)
+        kept = np.ones(len(y), dtype=bool) if keep else None
+        sums = begin_sums(self, origin, y, (cells, folds, kept), self.n_jobs)
+        (sums,) = checkpoint.stage("sums", lambda: self._run([sums], rows, checkpoint))
+        return sums.projected.joined() if keep else None, folds, self._solve(sums)
 
-        self.projection_ = self._make_projection()
-        if self.projection_ is not None:
-            self.projection_.fit(self._projection_input(array))  # without y, which cross-fitting must not see
-        projected = self._project(array)
-        self.center_ = projected.mean(axis=0, dtype=np.float64)
-        projected = projected - self.center_.astype(projected.dtype)
-        check_memory_for(self, self.cv * self.n_experts_, projected.shape[1])
-        folds = draw_folds(self, cells)
-        self.n_folds_ = int(folds.max()) + 1
-        y_mean, y_scale = y.mean(), np.ptp(y) or 1.0  # sums of squares keep their digits in any unit
-        statistics = CellStatistics.from_rows(
-            projected, (y - y_mean) / y_scale, folds * self.n_experts_ + cells, self.n_folds_ * self.n_experts_
-        ).reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
-        if y.min() == y.max():
-            warnings.warn(
-                f"HierarchicalExperts: y is constant ({y[0]:g}) over {len(y):,} rows: every expert predicts that "
-                "number. Check that y is the target column.",
-                UserWarning,
-                stacklevel=4,
+    def _survey(self, rows, checkpoint=None):
+        return survey(self, rows, spread_rows(rows, n_jobs=self.n_jobs), checkpoint, self.n_jobs)
+
+    def _run(self, passes, rows, checkpoint=None):
+        return run_passes(self, passes, rows, n_jobs=self.n_jobs, checkpoint=checkpoint)
+
+    def _forget(self):
+        """Leave no half of an older fit to one that fails."""
+        for name in ("coef_", "_sums"):
+            vars(self).pop(name, None)
+
+    def partial_fit(self, X, y, *, regimes=None, n_regimes=None):
+        """Add rows to those of earlier calls and solve again; rows are not kept, their sums are.
+
+        The first call fixes what cannot change once rows are summed: columns, bins, regimes, and the projection, which
+        it learns from its own rows. Give it some thousand typical ones, or a projection that was fitted before, wrapped
+        in :class:`sklearn.frozen.FrozenEstimator`. Rows seen by an earlier `fit` are not remembered, and cells that are
+        still empty follow their parents without a warning.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Targets.
+        regimes : None or array-like, as in `fit`
+        n_regimes : None or int
+            Of all rows to come, where `regimes` are codes; read in the first call. None is what that call holds.
+
+        Returns
+        -------
+        self : HierarchicalExperts
+
+        Raises
+        ------
+        ValueError
+            As `fit`, and if a later call brings a regime that is not known.
+        """
+        begins = "_sums" not in vars(self)
+        rows, y = check_fit_rows(self, X, y, reset=begins, min_samples=2 if begins else 1)
+        codes, n_found = regime_codes(self, regimes, self.regime_edges, len(y))
+        if begins:
+            self._forget()
+            self._prepare(X, rows)
+            self.n_regimes_ = n_found if n_regimes is None else n_regimes
+            check_number(self, "n_regimes", self.n_regimes_, kind=numbers.Integral, low=1)
+            self.n_experts_, self.n_folds_ = self.n_regimes_ * self.n_quality_bins_, self.cv
+            self._generator = make_generator(self, self.random_state)
+        if n_found > self.n_regimes_:
+            raise ValueError(
+                f"HierarchicalExperts.partial_fit: regimes holds the code {codes.max()}, the first call fixed "
+                f"{self.n_regimes_} regimes, 0 to {self.n_regimes_ - 1}: give n_regimes= in the first call."
             )
-        self.y_range_ = (float(y.min()), float(y.max())) if self.clip else (-np.inf, np.inf)
+        if begins:
+            ratios, self.projection_, origin, _ = self._survey(rows)
+        else:
+            ratios = self._ratios(rows)
+        cells = codes * self.n_quality_bins_ + self._bins(ratios, len(codes))
+        folds = self._generator.integers(self.n_folds_, size=len(cells))
+        if begins:
+            self._sums = begin_sums(self, origin, y, (cells, folds, None), self.n_jobs)
+        else:
+            self._sums.turn_to(y, folds * self.n_experts_ + cells)
+        self._run([self._sums], rows)
+        counts = self._sums.statistics.count.reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
+        self.cell_counts_ = counts.sum(axis=0).astype(int)
+        self._solve(self._sums)
+        return self
+
+    def _solve(self, sums):
+        """Solve for the experts of all rows and without each fold."""
+        statistics = sums.statistics.reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
         alphas = check_alphas(self, statistics)
         root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
         models = SHARING[self.sharing](statistics, alphas, root)
         for model in (root, models):
-            model.coef[:] *= y_scale
-            model.intercept[:] = model.intercept * y_scale + y_mean
+            model.coef[:] *= sums.y_scale
+            model.intercept[:] = model.intercept * sums.y_scale + sums.y_mean
+        self.y_range_ = sums.y_range if self.clip else (-np.inf, np.inf)
         self.coef_, self.intercept_, self.alpha_ = models.coef[-1], models.intercept[-1], models.alpha
         self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
-        return projected, folds, models
+        return models
 
     def predict_each(self, X, *, with_root=False):
         """Prediction of every expert for every row.
@@ -249,16 +298,21 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             Only if `with_root`.
         """
         check_is_fitted(self, "coef_")
-        array = check_rows(self, X, reset=False)
-        if self._error_columns is not None:
-            require_positive_errors(self, take_columns(array, self._error_columns), self._error_columns)
-        projected = self._project(array)
+        rows = check_rows_or_source(self, X, reset=False)
+
+        each = map_blocks(self, self._predict_block, rows, n_jobs=self.n_jobs)
+        return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
+
+    def _predict_block(self, first_row, block):
+        self._split(block, first_row)
+        return self._predict_projected(self._project(block))
+
+    def _predict_projected(self, projected):
+        """Prediction of every expert and, last, of the root, from projected columns."""
         coef = np.vstack([self.coef_, self.root_coef_])
-        intercept = np.r_[self.intercept_, self.root_intercept_] - coef @ self.center_
         unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
         product = projected @ (coef / unit).T.astype(projected.dtype)
-        each = self._bounded(product.astype(np.float64) * unit + intercept)
-        return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
+        return self._bounded(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_])
 
     def _bounded(self, predictions):
         return np.clip(predictions, *self.y_range_)
@@ -299,52 +353,5 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         bins : ndarray of int of shape (n_samples,)
         """
         check_is_fitted(self, "coef_")
-        array = check_rows(self, X, reset=False)
-        if self._error_columns is not None:
-            require_positive_errors(self, take_columns(array, self._error_columns), self._error_columns)
-        return self._bins(array)
-
-    def _bins(self, array, fitting=False):
-        if fitting:
-            edges = () if self.quality_edges is None else check_edges(self, "quality_edges", self.quality_edges)
-            if len(edges) and self.error_columns is None:
-                raise ValueError(
-                    f"HierarchicalExperts.quality_edges={self.quality_edges!r} needs error_columns, which is None: "
-                    "name the columns of X that hold the errors, or set quality_edges=None."
-                )
-            self._edges, self.n_quality_bins_ = np.asarray(edges), len(edges) + 1
-        if self.n_quality_bins_ == 1:
-            return np.zeros(len(array), dtype=np.intp)
-        flux, error = take_columns(array, self.columns_), take_columns(array, self._error_columns)
-        return np.digitize(signal_to_noise(flux, error), self._edges, right=True)
-
-    def _make_projection(self):
-        check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
-        if self.projection is None:
-            return None
-        if self.projection == "whitened":
-            width, paired = len(self.columns_), self._error_columns is not None
-            error_columns = slice(width, 2 * width) if paired else None
-            return NoiseWhitenedPCA(self.n_components, columns=slice(0, width), error_columns=error_columns)
-        if isinstance(self.projection, str):
-            check_choice(self, "projection", self.projection, ["whitened"])
-        return realise(self, "projection", self.projection, default=None, base=TransformerMixin)
-
-    def _projection_input(self, array):
-        """Select the columns; for the whitened projection, their errors beside them."""
-        flux = take_columns(array, self.columns_)
-        if not isinstance(self.projection_, NoiseWhitenedPCA) or self.projection_.error_columns is None:
-            return flux
-        both = np.r_[self.columns_, self._error_columns]
-        return take_columns(array, both)
-
-    def _project(self, array):
-        if self.projection_ is None:
-            return take_columns(array, self.columns_)
-        projected = np.asarray(self.projection_.transform(self._projection_input(array)))
-        if projected.ndim != 2 or projected.dtype.kind != "f":
-            raise ValueError(
-                f"HierarchicalExperts.projection={self.projection!r} returned an array of shape {projected.shape} and "
-                f"dtype {projected.dtype}: it must return floats of shape (n_samples, n_projected)."
-            )
-        return projected
+        rows = check_rows_or_source(self, X, reset=False)
+        return self._bins(self._ratios(rows), len(rows))

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualgate._validation import owner_name
-from dualgate.statistics import CellStatistics, solve_ridge
-
-MAX_BYTES = 8 * 2**30  # of sufficient statistics
+from dualgate.statistics import CellStatistics, describe_excess, solve_ridge
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +36,13 @@ class Ridges:
 
 
 def check_memory_for(owner, n_cells, width):
-    """Raise a ValueError where the statistics of `n_cells` cells and folds would not fit in `MAX_BYTES`."""
-    needed = 8 * n_cells * width**2
-    if needed > MAX_BYTES:
+    """Raise a ValueError where the statistics of `n_cells` folds x cells would not fit in memory."""
+    problem = describe_excess(n_cells, width)
+    if problem:
         raise ValueError(
-            f"{owner_name(owner)}.projection={owner.projection!r} leaves {width:,} columns: the statistics of "
-            f"{n_cells:,} cells x folds would take {needed / 2**30:.0f} GiB, at most {MAX_BYTES / 2**30:.0f} are used. "
-            "Set projection to 'whitened' or a transformer such as sklearn.decomposition.PCA(50), or use fewer regimes."
+            f"{owner_name(owner)}.projection={owner.projection!r} leaves {width:,} columns: {problem}, counting every "
+            "fold x regime x quality bin. Set projection to 'whitened' or a transformer such as "
+            "sklearn.decomposition.PCA(50), or use fewer regimes."
         )
 
 
@@ -71,8 +69,7 @@ def check_alphas(owner, folds):
 def training_sets(folds):
     """Statistics outside each fold, then of all rows: (n_folds, n_cells) becomes (n_folds + 1, n_cells)."""
     total = folds.sum(0)
-    outside = [total - folds[fold] for fold in range(len(folds.count))]
-    return CellStatistics(*(np.stack([getattr(part, name) for part in (*outside, total)]) for name in vars(total)))
+    return CellStatistics.stack([*(total - folds[fold] for fold in range(len(folds.count))), total])
 
 
 def fit_ridges(folds, alphas, *, parents=None, shrink=False):

@@ -3,21 +3,16 @@
 import numbers
 
 import numpy as np
-from scipy.linalg import eigh, get_blas_funcs
+from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.extmath import randomized_range_finder
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import (
-    check_number,
-    check_rows,
-    require_positive_errors,
-    resolve_columns,
-    take_columns,
-)
+from dualgate._validation import check_number, require_positive_errors, resolve_columns, take_columns
+from dualgate.rows import check_rows_or_source, iter_blocks, spread_rows
+from dualgate.statistics import CellStatistics
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
-_BLOCK_ROWS = 4096
 _OVERSAMPLES = 30  # directions beyond those kept, for the accuracy of the last ones
 _WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
 
@@ -78,7 +73,7 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
         y : None
             Ignored.
 
@@ -91,21 +86,52 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         ValueError
             If errors are not above zero, or fluxes and errors differ in number.
         """
-        array = check_rows(self, X, reset=True)
+        rows = check_rows_or_source(self, X, reset=True)
+        self.begin(X, np.asarray(spread_rows(rows)))
+        for _, block in iter_blocks(self, rows):
+            self.add(block)
+        return self.finish()
+
+    def begin(self, X, sample):
+        """Start a fit that is given its rows block by block, by `add`, and ends with `finish`.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+            For its width and the names of its columns.
+        sample : ndarray of shape (n_sampled, n_features)
+            Rows from all over: they tell the typical noise that weighs the others.
+        """
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
-        self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
-        flux = take_columns(array, self.columns_)
-        weights, self.noise_ = np.full(len(flux), 1 / len(flux)), np.ones(flux.shape[1])
+        self.n_features_in_ = sample.shape[1]
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, sample.shape[1])
+        self._error_columns = None
         if self.error_columns is not None:
-            weights, self.noise_ = _quality_weights(take_error_columns(self, X, array, self.columns_))
-        self.mean_ = _weighted_sum(weights, flux)
-        covariance = _whitened_covariance(flux, weights, self.mean_, self.noise_)
-        kept = min(self.n_components, flux.shape[1], max(1, len(flux) - 1))
+            self._error_columns = find_error_columns(self, X, self.columns_)
+        self.statistics_ = WhiteningStatistics.about(*self._split(sample))
+
+    def add(self, block):
+        """Take in rows between `begin` and `finish`, an ndarray of shape (n_rows, n_features)."""
+        self.statistics_.update(*self._split(np.asarray(block)))
+
+    def finish(self):
+        """Find the components from the rows that were added; returns self."""
+        statistics = self.__dict__.pop("statistics_")
+        self.mean_, self.noise_, covariance = statistics.whiten()
+        kept = min(self.n_components, len(self.mean_), max(1, statistics.n_rows - 1))
         variance, vectors = _leading(covariance, kept, self.random_state)
         signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(kept)])
         self.components_ = np.ascontiguousarray((vectors * np.where(signs == 0, 1.0, signs)).T)
-        self.signal_variance_ = variance - (1.0 if self.error_columns is not None else 0.0)
+        self.signal_variance_ = variance - (1.0 if self._error_columns is not None else 0.0)
         return self
+
+    def _split(self, array):
+        """Flux, and errors where there are some."""
+        if self._error_columns is None:
+            return take_columns(array, self.columns_), None
+        error = take_columns(array, self._error_columns)
+        require_positive_errors(self, error, self._error_columns)
+        return take_columns(array, self.columns_), error
 
     def transform(self, X):
         """Project the flux.
@@ -120,10 +146,15 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
             Of the precision of `X`.
         """
         check_is_fitted(self, "components_")
-        flux = take_columns(check_rows(self, X, reset=False), self.columns_)
-        operator = (self.components_ / self.noise_).T.astype(flux.dtype)
+        rows = check_rows_or_source(self, X, reset=False)
+        operator = self.components_ / self.noise_
+        offset = operator @ self.mean_
         # an offset after the product, not a centred copy of the rows before it
-        return flux @ operator - (self.mean_ @ (self.components_ / self.noise_).T).astype(flux.dtype)
+        scores = [
+            flux @ operator.T.astype(flux.dtype) - offset.astype(flux.dtype)
+            for flux in (take_columns(np.asarray(block), self.columns_) for _, block in iter_blocks(self, rows))
+        ]
+        return np.concatenate(scores)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the scores.
@@ -140,59 +171,89 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         return np.array([f"whitened_{i}" for i in range(len(self.components_))], dtype=object)
 
 
-def take_error_columns(owner, X, array, flux_columns):
-    """Select the errors that belong to `flux_columns`, and check their number and sign."""
-    columns = resolve_columns(owner, "error_columns", owner.error_columns, X, array.shape[1])
+def find_error_columns(owner, X, flux_columns):
+    """Positions of the errors that belong to `flux_columns`, one for each."""
+    columns = resolve_columns(owner, "error_columns", owner.error_columns, X, X.shape[1])
     if len(columns) != len(flux_columns):
         raise ValueError(
             f"{type(owner).__name__}.error_columns selects {len(columns):,} columns, columns selects "
-            f"{len(flux_columns):,}: every flux needs one error. X has {array.shape[1]:,} columns; X = [flux | error] "
+            f"{len(flux_columns):,}: every flux needs one error. X has {X.shape[1]:,} columns; X = [flux | error] "
             "has an even number, twice the number of pixels."
         )
-    error = take_columns(array, columns)
-    require_positive_errors(owner, error, columns)
-    return error
+    return columns
 
 
-def _weighted_sum(weights, rows, function=np.asarray):
-    """Sum of ``weights @ function(rows)`` over blocks, each in the precision of the rows, the sum in double."""
-    total = np.zeros(rows.shape[1])
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = function(rows[start : start + _BLOCK_ROWS])
-        total += weights[start : start + _BLOCK_ROWS].astype(rows.dtype) @ block
-    return total
+class WhiteningStatistics:
+    """Weighted mean, covariance and noise of flux rows: what adds up over blocks of rows and over machines.
+
+    A row's weight is the inverse of its noise power, measured in `unit`, the typical noise of a sample of rows.
+
+    Parameters
+    ----------
+    unit : ndarray of shape (n_pixels,)
+    origin : ndarray of shape (n_pixels,), in `unit`
+        A point near the data.
+    weighted : bool
+        Whether rows come with errors.
+    """
+
+    def __init__(self, unit, origin, weighted):
+        self.unit, self.weighted, self.n_rows = unit, weighted, 0
+        self.moments = CellStatistics.zeros(1, len(unit), origin=origin)
+        self.noise_power = np.zeros(len(unit))
+
+    @classmethod
+    def about(cls, flux, error):
+        """Statistics of no rows yet, for rows like these."""
+        if error is None:
+            unit = np.full(flux.shape[1], np.abs(flux).max() or 1.0, dtype=np.float64)
+        else:
+            unit = _typical_noise(error)
+        origin = (flux / unit.astype(flux.dtype)).mean(axis=0, dtype=np.float64)
+        return cls(unit, origin, error is not None)
+
+    def empty(self):
+        """Statistics of no rows yet, which can be added to these."""
+        return WhiteningStatistics(self.unit, self.moments.origin, self.weighted)
+
+    def update(self, flux, error):
+        """Add rows in place."""
+        weights = None
+        unit = self.unit.astype(flux.dtype)
+        if error is not None:
+            power = np.square(error / unit)
+            weights = 1 / power.mean(axis=1, dtype=np.float64)
+            self.noise_power += weights.astype(power.dtype) @ power
+        nothing = np.zeros(len(flux), dtype=int)
+        self.moments.update(flux / unit, nothing, nothing, sample_weight=weights)
+        self.n_rows += len(flux)
+
+    def __add__(self, other):
+        total = self.empty()
+        total.n_rows, total.noise_power = self.n_rows + other.n_rows, self.noise_power + other.noise_power
+        total.moments = self.moments + other.moments
+        return total
+
+    def whiten(self):
+        """Return the mean, the noise of each pixel, and N^-1/2 C N^-1/2, the covariance seen through it."""
+        count = float(self.moments.count[0])
+        noise = np.sqrt(self.noise_power / count) if self.weighted else 1 / self.unit
+        covariance = self.moments.centred()[0][0]
+        covariance /= count
+        covariance /= noise[:, None] * noise
+        return self.moments.means()[0][0] * self.unit, self.unit * noise, covariance
 
 
-def _quality_weights(error):
-    """Weights of the rows, which sum to one, and the root mean square error of each pixel under them."""
+def _typical_noise(error):
+    """Root mean square error of each pixel over rows weighted by their quality, which in turn follows from it."""
     unit = np.median(error[:: max(1, len(error) // 100)])  # squares of errors like 1e-21 would underflow in float32
-
-    def power(block):
-        return np.square(block / unit)
-
+    power = np.square(error / unit)
     weights = np.full(len(error), 1 / len(error))
-    noise_power = _weighted_sum(weights, error, power)
     for _ in range(_WEIGHT_STEPS):
-        inverse = (1 / noise_power).astype(error.dtype)
-        starts = range(0, len(error), _BLOCK_ROWS)
-        weights = 1 / np.concatenate([power(error[i : i + _BLOCK_ROWS]) @ inverse for i in starts]).astype(np.float64)
+        noise_power = weights.astype(power.dtype) @ power
+        weights = 1 / (power @ (1 / noise_power)).astype(np.float64)
         weights /= weights.sum()
-        noise_power = _weighted_sum(weights, error, power)
-    return weights, np.sqrt(noise_power) * float(unit)
-
-
-def _whitened_covariance(flux, weights, mean, noise):
-    """N^-1/2 cov(flux) N^-1/2 of weighted rows, summed over blocks in double precision."""
-    upper = np.zeros((flux.shape[1], flux.shape[1]))
-    syrk = get_blas_funcs("syrk", dtype=flux.dtype)  # half the work of a general product
-    scale = np.sqrt(weights * len(weights))
-    for start in range(0, len(flux), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        block = (flux[rows] - mean.astype(flux.dtype)) / noise.astype(flux.dtype)
-        block *= scale[rows, None].astype(flux.dtype)
-        upper += syrk(1.0, block.T)
-    upper /= len(flux)
-    return np.triu(upper) + np.triu(upper, 1).T
+    return np.sqrt(weights.astype(power.dtype) @ power).astype(np.float64) * float(unit)
 
 
 def _leading(covariance, n_kept, seed):

@@ -1,0 +1,191 @@
+"""The two passes over the rows that a fit of the experts makes: what it must know first, and then its sums."""
+
+import copy
+import warnings
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from dualgate._validation import owner_name
+from dualgate.experts.sharing import check_memory_for
+from dualgate.features import NoiseWhitenedPCA
+from dualgate.passes import Pass, Pieces, run_passes
+from dualgate.rows import RowSource, in_threads
+from dualgate.statistics import CellStatistics
+
+
+class Survey(Pass):
+    """First pass: the signal-to-noise ratio of every row, and what the projection learns from all of them."""
+
+    def __init__(self, experts, *, learns, n_jobs=None):
+        self.experts, self.learns, self.n_jobs = experts, learns, n_jobs
+        self.ratios = Pieces()
+
+    def update(self, start, block):  # noqa: D102
+        flux, error = self.experts._split(block, start)
+        ratios = self.experts._ratio(flux, error)
+        if ratios is not None:
+            self.ratios.add(start, ratios)
+        if self.learns == "add":
+            self.experts.projection_.add(self.experts._projection_input(block))
+        elif self.learns:
+            self.experts.projection_.partial_fit(self.experts._projection_input(block))
+
+    def part(self, start, stop):  # noqa: D102
+        if self.learns == "partial_fit":
+            raise ValueError(
+                f"{owner_name(self.experts)}.projection={self.experts.projection!r} learns from one block after "
+                "another, which a cluster cannot do: fit it first and wrap it in sklearn.frozen.FrozenEstimator, or "
+                "use 'whitened'."
+            )
+        experts = copy.copy(self.experts)
+        if self.learns == "add":
+            experts.projection_ = copy.copy(experts.projection_)
+            experts.projection_.statistics_ = experts.projection_.statistics_.empty()
+        return Survey(experts, learns=self.learns)
+
+    def merge(self, other):  # noqa: D102
+        self.ratios.merge(other.ratios)
+        if self.learns == "add":
+            self.experts.projection_.statistics_ += other.experts.projection_.statistics_
+        return self
+
+    def finish(self):
+        """Return the signal-to-noise ratios (n_samples,), None without errors, and the fitted projection."""
+        if self.learns == "add":
+            self.experts.projection_.finish()
+        return self.ratios.joined() if self.ratios.found else None, self.experts.projection_
+
+
+class CellSums(Pass):
+    """Second pass: the statistics of every fold and cell, and the projected columns of the rows that are kept.
+
+    Parameters
+    ----------
+    experts : HierarchicalExperts
+        With a fitted projection.
+    statistics : CellStatistics
+        Of no rows yet, one leading axis over folds x cells.
+    y : ndarray of shape (n_samples,)
+        Targets; the sums hold them in units of `y_scale` about `y_mean`, so that their squares keep their digits.
+    cells : ndarray of int of shape (n_samples,)
+        Fold x cell of every row.
+    kept : None or ndarray of bool of shape (n_samples,)
+        Rows whose projected columns are wanted.
+    """
+
+    def __init__(self, experts, statistics, y, cells, kept=None, *, first=0, n_jobs=None):
+        self.experts, self.statistics, self.cells, self.kept = experts, statistics, cells, kept
+        self.first, self.n_jobs, self.projected = first, n_jobs, Pieces()
+        self.y_range = (float(y.min()), float(y.max()))
+        self.y_mean, self.y_scale = y.mean(), self.y_range[1] - self.y_range[0] or 1.0
+        self.y = (y - self.y_mean) / self.y_scale
+        if self.y_range[0] == self.y_range[1]:
+            warnings.warn(
+                f"HierarchicalExperts: y is constant ({y[0]:g}) over {len(y):,} rows: every expert predicts that "
+                "number. Check that y is the target column.",
+                UserWarning,
+                stacklevel=6,
+            )
+
+    def turn_to(self, y, cells):
+        """Go on with other rows, added to the sums so far."""
+        self.y, self.cells = (y - self.y_mean) / self.y_scale, cells
+        self.y_range = (min(self.y_range[0], float(y.min())), max(self.y_range[1], float(y.max())))
+
+    def update(self, start, block):  # noqa: D102
+        self.add(start, in_threads(lambda i, j: self.experts._project(block[i:j]), len(block), self.n_jobs))
+
+    def add(self, start, projected):
+        """Take in projected rows from number `start` on."""
+        rows = slice(start - self.first, start - self.first + len(projected))
+        self.statistics.update(projected, self.y[rows], self.cells[rows])
+        if self.kept is not None:
+            self.projected.add(start, projected[self.kept[rows]])
+
+    def part(self, start, stop):  # noqa: D102
+        rows = slice(start, stop)
+        empty = CellStatistics.zeros(
+            len(self.statistics.count), len(self.statistics.origin), origin=self.statistics.origin
+        )
+        part = copy.copy(self)
+        part.statistics, part.projected, part.first = empty, Pieces(), start
+        part.y, part.cells = self.y[rows], self.cells[rows]
+        part.kept = None if self.kept is None else self.kept[rows]
+        return part
+
+    def merge(self, other):  # noqa: D102
+        self.statistics = self.statistics + other.statistics
+        self.projected.merge(other.projected)
+        return self
+
+
+def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):
+    """Fit the projection of `experts`, and find the signal-to-noise ratio of every row.
+
+    What is in memory is handed to the projection whole. Of a source, the whitened projection and any other with
+    `partial_fit` see every block; one without learns from a sample of the rows.
+
+    Parameters
+    ----------
+    experts : HierarchicalExperts
+    rows : ndarray, DataFrame or RowSource
+    sample : ndarray or DataFrame
+        A few of these rows, spread over all.
+    checkpoint : None or Checkpoint
+    n_jobs : None or int
+    along : sequence of Pass
+        What else wants to see every row.
+
+    Returns
+    -------
+    ratios : ndarray of shape (n_samples,) or None
+        None where no quality bins are asked for.
+    projection : transformer or None
+        Fitted.
+    origin : ndarray of shape (n_projected,)
+        Mean of the sample's projected columns.
+    along : list of Pass
+        As they are after all rows.
+    """
+    projection, learns = experts.projection_, ""
+    if not (projection is None or isinstance(projection, FrozenEstimator)):
+        seen = experts._projection_input(sample)
+        if isinstance(projection, NoiseWhitenedPCA):
+            learns = "add"
+            projection.begin(seen, seen)
+        elif isinstance(rows, RowSource) and hasattr(projection, "partial_fit"):
+            learns = "partial_fit"
+        else:
+            projection.fit(seen if isinstance(rows, RowSource) else experts._projection_input(rows))
+    passes = [Survey(experts, learns=learns), *along]
+    if learns or along or experts._error_columns is not None:
+        passes = run_passes(experts, passes, rows, n_jobs=n_jobs, checkpoint=checkpoint)
+    ratios, experts.projection_ = passes[0].finish()
+    origin = experts._project(sample).mean(axis=0, dtype=np.float64)
+    return ratios, experts.projection_, origin, passes[1:]
+
+
+def begin_sums(experts, origin, y, sorted_rows, n_jobs=None):
+    """Make the second pass.
+
+    Parameters
+    ----------
+    experts : HierarchicalExperts
+        With a fitted projection.
+    origin : ndarray of shape (n_projected,)
+        About which the sums are taken.
+    y : ndarray of shape (n_samples,)
+    sorted_rows : tuple (cells, folds, kept)
+        Of every row; `kept` marks those whose projected columns are wanted, or is None.
+    n_jobs : None or int
+
+    Returns
+    -------
+    sums : CellSums
+    """
+    cells, folds, kept = sorted_rows
+    n_cells = experts.n_folds_ * experts.n_experts_
+    check_memory_for(experts, n_cells, len(origin))
+    statistics = CellStatistics.zeros(n_cells, len(origin), origin=origin)
+    return CellSums(experts, statistics, y, folds * experts.n_experts_ + cells, kept, n_jobs=n_jobs)

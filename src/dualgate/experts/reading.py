@@ -1,0 +1,108 @@
+"""What the experts read of a row: the columns, their errors, the projection, the signal-to-noise ratio."""
+
+import numbers
+
+import numpy as np
+from sklearn.base import TransformerMixin
+
+from dualgate._components import realise
+from dualgate._validation import check_choice, check_number, require_positive_errors, resolve_columns, take_columns
+from dualgate.experts.regimes import check_edges, count_cells, draw_folds
+from dualgate.experts.sharing import SHARING
+from dualgate.features import NoiseWhitenedPCA, signal_to_noise
+from dualgate.features.whitened import find_error_columns
+from dualgate.rows import map_blocks
+
+
+class ReadsRows:
+    """The reading half of `HierarchicalExperts`; the other half fits and predicts."""
+
+    def _prepare(self, X, rows):
+        """Check the parameters and find the columns."""
+        check_choice(self, "sharing", self.sharing, SHARING)
+        self.n_features_in_ = rows.shape[1]
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, rows.shape[1])
+        self._error_columns = None
+        if self.error_columns is not None:
+            self._error_columns = find_error_columns(self, X, self.columns_)
+        self.projection_ = self._make_projection()
+        self._check_bins()
+
+    def _read_like(self, other):
+        """Take columns and projection of other experts; bins are this one's own."""
+        check_choice(self, "sharing", self.sharing, SHARING)
+        for name in ("columns_", "_error_columns", "projection_", "n_features_in_"):
+            setattr(self, name, getattr(other, name))
+        self._check_bins()
+
+    def _check_bins(self):
+        self._edges = () if self.quality_edges is None else check_edges(self, "quality_edges", self.quality_edges)
+        if len(self._edges) and self.error_columns is None:
+            raise ValueError(
+                f"HierarchicalExperts.quality_edges={self.quality_edges!r} needs error_columns, which is None: "
+                "name the columns of X that hold the errors, or set quality_edges=None."
+            )
+        self.n_quality_bins_ = len(self._edges) + 1
+        self._regime_edges = self.regime_edges
+
+    def _sort(self, codes, n_regimes, ratios):
+        """Put every row into its cell, and draw its fold."""
+        self.n_regimes_, self.n_experts_ = n_regimes, n_regimes * self.n_quality_bins_
+        cells = codes * self.n_quality_bins_ + self._bins(ratios, len(codes))
+        self.cell_counts_ = count_cells(self, cells, n_regimes, self.n_quality_bins_)
+        folds = draw_folds(self, cells)
+        self.n_folds_ = int(folds.max()) + 1
+        return cells, folds
+
+    def _split(self, block, first_row=0):
+        """Flux and checked errors (None where there are none) of a block of rows."""
+        block = np.asarray(block)
+        if self._error_columns is None:
+            return take_columns(block, self.columns_), None
+        error = take_columns(block, self._error_columns)
+        require_positive_errors(self, error, self._error_columns, first_row=first_row)
+        return take_columns(block, self.columns_), error
+
+    def _ratio(self, flux, error):
+        return None if error is None or self.n_quality_bins_ == 1 else signal_to_noise(flux, error)
+
+    def _ratios(self, rows):
+        """Signal-to-noise ratio of every row, block by block."""
+        if self.n_quality_bins_ == 1:
+            return None
+        return map_blocks(self, lambda first, block: self._ratio(*self._split(block, first)), rows)
+
+    def _bins(self, ratios, n_rows):
+        if self.n_quality_bins_ == 1:
+            return np.zeros(n_rows, dtype=np.intp)
+        return np.digitize(ratios, self._edges, right=True)
+
+    def _make_projection(self):
+        check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
+        if self.projection is None:
+            return None
+        if self.projection == "whitened":
+            width, paired = len(self.columns_), self._error_columns is not None
+            error_columns = slice(width, 2 * width) if paired else None
+            return NoiseWhitenedPCA(self.n_components, columns=slice(0, width), error_columns=error_columns)
+        if isinstance(self.projection, str):
+            check_choice(self, "projection", self.projection, ["whitened"])
+        return realise(self, "projection", self.projection, default=None, base=TransformerMixin)
+
+    def _projection_input(self, rows):
+        """Select the columns; for the whitened projection, their errors beside them."""
+        columns = self.columns_
+        if isinstance(self.projection_, NoiseWhitenedPCA) and self.projection_.error_columns is not None:
+            columns = np.r_[self.columns_, self._error_columns]
+        return take_columns(np.asarray(rows), columns)
+
+    def _project(self, block):
+        if self.projection_ is None:
+            return take_columns(np.asarray(block), self.columns_)
+        projected = np.asarray(self.projection_.transform(self._projection_input(block)))
+        if projected.ndim != 2 or projected.dtype.kind != "f":
+            raise ValueError(
+                f"HierarchicalExperts.projection={self.projection!r} returned an array of shape {projected.shape} and "
+                f"dtype {projected.dtype}: it must return floats of shape (n_samples, n_projected)."
+            )
+        return projected
