@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 import sklearn
+from sklearn import config_context
 from sklearn.cluster import KMeans
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
@@ -13,13 +14,13 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.validation import check_memory
 
 import dualgate
-from dualgate._validation import check_choice, check_number, resolve_columns
+from dualgate._validation import check_choice, check_number, make_generator, resolve_columns
 from dualgate.checkpoint import Checkpoint
 from dualgate.experts.passes import begin_sums
 from dualgate.experts.regimes import regime_codes
 from dualgate.passes import Collect, run_passes
 from dualgate.reduced import RowReader
-from dualgate.rows import spread_rows
+from dualgate.rows import check_rows_or_source, spread_rows
 
 GATE_ROWS = 200_000  # rows of a source that the towers learn from, at most; the experts learn from all
 MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
@@ -110,8 +111,7 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
         experts, along[0].pieces.joined() if along else regimes, experts.regime_edges if not along else None, len(y)
     )
     cells, folds = experts._sort(codes, n_regimes, ratios)
-    kept = np.zeros(len(y), dtype=bool)
-    kept[generator.permutation(len(y))[:GATE_ROWS]] = True
+    kept = _choose_rows(len(y), generator)
 
     def sums():
         passes = [begin_sums(experts, origin, y, (cells, folds, kept), model.n_jobs)]
@@ -145,8 +145,28 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     cells, folds = experts._sort(codes, n_regimes, reduced.snr)
     sums = begin_sums(experts, reduced.projected.mean(axis=0, dtype=np.float64), y, (cells, folds, None))
     sums.add(0, reduced.projected)
-    predictions = _predict_each(model, experts, reduced.projected, folds, experts._solve(sums))
-    return Lesson(gates, experts, features, predictions, cells, y)
+    kept = _choose_rows(len(y), generator)
+    predictions = _predict_each(model, experts, reduced.projected[kept], folds[kept], experts._solve(sums))
+    features = {name: values[kept] for name, values in features.items()}
+    return Lesson(gates, experts, features, predictions, cells[kept], y[kept])
+
+
+def fit_reader(model, X):
+    """Fit what turns rows of X into `ReducedRows` for this mixture and for all that read alike."""
+    rows = check_rows_or_source(model, X, reset=True)
+    reader = RowReader(
+        _make_gates(model), _make_experts(model, make_generator(model, model.random_state)), model.n_jobs
+    )
+    with config_context(assume_finite=True, transform_output="default"):
+        reader.fit(X, rows, spread_rows(rows, n_jobs=model.n_jobs))
+    return reader
+
+
+def _choose_rows(n_rows, generator):
+    """Mark all rows, or `GATE_ROWS` of them at random."""
+    kept = np.zeros(n_rows, dtype=bool)
+    kept[generator.permutation(n_rows)[:GATE_ROWS]] = True
+    return kept
 
 
 def _make_gates(model):

@@ -70,7 +70,7 @@ class RowReader:
         reduced : ReducedRows
             About half a kilobyte for a row of a spectrum; what takes it in the place of `X` reads nothing again.
         """
-        rows = check_rows_or_source(self, X, reset=False)
+        rows = check_rows_or_source(self.experts, X, reset=False)
         rows = X if hasattr(X, "columns") else rows
         with config_context(assume_finite=True, transform_output="default"):
             (reading,) = run_passes(self, [Collect(self.reduce, n_jobs=self.n_jobs)], rows, n_jobs=self.n_jobs)

@@ -256,7 +256,7 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
             ratios, self.projection_, origin, _ = self._survey(rows)
         else:
             ratios = self._ratios(rows)
-        cells = codes * self.n_quality_bins_ + self._bins(ratios, len(codes))
+        cells = self._cells(codes, ratios)
         folds = self._generator.integers(self.n_folds_, size=len(cells))
         if begins:
             self._sums = begin_sums(self, origin, y, (cells, folds, None), self.n_jobs)
@@ -333,13 +333,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         each, root = self.predict_each(X, with_root=True)
         if regimes is None:
             return root
-        codes, n_regimes = regime_codes(self, regimes, self._regime_edges, len(each))
-        if n_regimes > self.n_regimes_:
-            raise ValueError(
-                f"HierarchicalExperts.predict: regimes holds the code {codes.max()}, the experts know regimes 0 to "
-                f"{self.n_regimes_ - 1}: fit with rows of that regime, or leave regimes=None."
-            )
-        return each[np.arange(len(each)), codes * self.n_quality_bins_ + self.quality_bins(X)]
+        rows = check_rows_or_source(self, X, reset=False)
+        return each[np.arange(len(each)), self.cells_of(np.asarray(regimes), self._ratios(rows))]
 
     def quality_bins(self, X):
         """Quality bin of every row, 0 for the lowest signal-to-noise ratio.

@@ -6,8 +6,15 @@ import numpy as np
 from sklearn.base import TransformerMixin
 
 from dualgate._components import realise
-from dualgate._validation import check_choice, check_number, require_positive_errors, resolve_columns, take_columns
-from dualgate.experts.regimes import check_edges, count_cells, draw_folds
+from dualgate._validation import (
+    check_choice,
+    check_number,
+    owner_name,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
+from dualgate.experts.regimes import check_edges, count_cells, draw_folds, regime_codes
 from dualgate.experts.sharing import SHARING
 from dualgate.features import NoiseWhitenedPCA, signal_to_noise
 from dualgate.features.whitened import find_error_columns
@@ -48,11 +55,25 @@ class ReadsRows:
     def _sort(self, codes, n_regimes, ratios):
         """Put every row into its cell, and draw its fold."""
         self.n_regimes_, self.n_experts_ = n_regimes, n_regimes * self.n_quality_bins_
-        cells = codes * self.n_quality_bins_ + self._bins(ratios, len(codes))
+        cells = self._cells(codes, ratios)
         self.cell_counts_ = count_cells(self, cells, n_regimes, self.n_quality_bins_)
         folds = draw_folds(self, cells)
         self.n_folds_ = int(folds.max()) + 1
         return cells, folds
+
+    def _cells(self, codes, ratios):
+        """Cell of every row, by its regime and its signal-to-noise ratio."""
+        return codes * self.n_quality_bins_ + self._bins(ratios, len(codes))
+
+    def cells_of(self, regimes, ratios):
+        """Cell of rows whose `regimes` are known, as codes or conditions, at these signal-to-noise ratios."""
+        codes, n_regimes = regime_codes(self, regimes, self._regime_edges, len(regimes))
+        if n_regimes > self.n_regimes_:
+            raise ValueError(
+                f"{owner_name(self)}.predict: regimes holds the code {codes.max()}, the experts know regimes 0 to "
+                f"{self.n_regimes_ - 1}: fit with rows of that regime, or leave regimes=None."
+            )
+        return self._cells(codes, ratios)
 
     def _split(self, block, first_row=0):
         """Flux and checked errors (None where there are none) of a block of rows."""

@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 
 from dualgate import __version__
 
+ROWS = 20_000
 MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
 EXTRAS = ("matplotlib", "rich")
 
@@ -40,16 +41,23 @@ def build_parser() -> argparse.ArgumentParser:
     study = commands.add_parser(
         "study",
         allow_abbrev=False,
-        help="compare one tower with two on simulated spectra, and say which to use",
-        description="Train single towers and all fusions on simulated spectra, print their scores, and write "
+        help="compare one tower with two on spectra, and say which to use",
+        description="Train single towers and all fusions on simulated or given spectra, print their scores, and write "
         "results.json, report.md, report.html and figures with a verdict: continue, marginal, or fall back "
         "to one tower. Files of these names in the output directory are replaced.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    study.add_argument("--rows", type=_rows, default=20_000, help=f"spectra per seed, at least {MIN_ROWS}")
+    study.add_argument(
+        "--rows",
+        type=_rows,
+        default=argparse.SUPPRESS,
+        help=f"spectra per seed, at least {MIN_ROWS} (default: {ROWS:,} simulated ones, or all there are in the files)",
+    )
     study.add_argument("--seeds", type=_seeds, default="42,123,456", help="comma-separated seeds, each a full run")
     study.add_argument("--out", type=Path, default=Path("dualgate-study"), help="directory for the report")
-    study.add_argument("--data", choices=["embedded"], default="embedded", help="where spectra come from")
+    study.add_argument(
+        "--data", default="embedded", help="'embedded' to simulate spectra, or a path or pattern of HDF5 shards"
+    )
     study.set_defaults(run=_study, parser=study)
     return parser
 
@@ -93,11 +101,26 @@ def _study(args):
             pass
     except OSError as error:
         args.parser.error(f"argument --out: {args.out} must be a directory that can be written: {error.strerror}.")
+    rows = getattr(args, "rows", ROWS if args.data == "embedded" else None)
+    if args.data != "embedded":
+        _check_shards(args, rows)
     from dualgate.study.command import run
 
     try:
-        run(args.rows, args.seeds, args.out, args.data)
+        run(rows, args.seeds, args.out, args.data)
     except KeyboardInterrupt:
         print("dualgate study was interrupted; nothing has been written.", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_shards(args, rows):
+    """Open the shards once, so that what is wrong with them is said now and in one line."""
+    from dualgate.datasets import open_spectra
+
+    try:
+        found = len(open_spectra(args.data, stop=rows).y)
+    except (OSError, ValueError, ImportError) as error:
+        args.parser.error(f"argument --data: {error}")
+    if found < MIN_ROWS:
+        args.parser.error(f"argument --data: {args.data!r} holds {found} spectra, the study needs {MIN_ROWS} or more.")

@@ -4,6 +4,7 @@ import platform
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,31 +12,32 @@ import joblib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sklearn.utils import Bunch
 
 import dualgate
-from dualgate.datasets import make_spectra
+from dualgate.datasets import open_spectra, stream_spectra
 from dualgate.study.analysis import analyse
 from dualgate.study.report import method_rows, summary, write_report
 from dualgate.study.roster import gated_methods
-from dualgate.study.runner import run_study
+from dualgate.study.runner import N_READING, run_study
 
 TABLE_WIDTH = 130  # where the output is no terminal
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "matplotlib")
 
 
-def run(rows: int, seeds: list[int], directory: Path, data: str) -> dict:
+def run(rows: int | None, seeds: list[int], directory: Path, data: str) -> dict:
     """Run the study, print its table and write its files.
 
     Parameters
     ----------
-    rows : int
-        Spectra per seed.
+    rows : int or None
+        Spectra per seed; None is all there are in `data`.
     seeds : list of int
         Seeds of rows and models.
     directory : Path
         Existing directory for the files.
     data : str
-        Name of the data source, recorded in the results.
+        "embedded" for simulated spectra, else path or pattern of HDF5 shards.
 
     Returns
     -------
@@ -45,17 +47,17 @@ def run(rows: int, seeds: list[int], directory: Path, data: str) -> dict:
     start = time.perf_counter()
     columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(seeds) * (1 + len(gated_methods())) + 2)
+        task = progress.add_task("", total=len(seeds) * (N_READING + len(gated_methods())) + 2)
         begun = iter([0])
 
         def on_stage(label):
             progress.update(task, advance=next(begun, 1), description=label)
 
-        records = run_study(lambda seed: make_spectra(rows, random_state=seed), seeds, on_stage=on_stage)
+        records = run_study(partial(make_data, data, rows), seeds, on_stage=on_stage)
         on_stage("scores and intervals")
         results = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": {"data": data, "rows": rows, "seeds": seeds},
+            "settings": {"data": data, "rows": records[0].n_rows, "seeds": seeds},
             "environment": environment(),
             **analyse(records),
         }
@@ -67,6 +69,15 @@ def run(rows: int, seeds: list[int], directory: Path, data: str) -> dict:
         progress.update(task, advance=1, description="done")
     _print(results, paths)
     return results
+
+
+def make_data(data: str, rows: int | None, seed: int) -> Bunch:
+    """Rows of one seed, read when they are needed: simulated ones, or those of shards with noise of this seed."""
+    if data == "embedded":
+        return stream_spectra(rows, random_state=seed)
+    spectra = open_spectra(data, stop=rows, random_state=seed)
+    spectra.ordered = True
+    return spectra
 
 
 def environment() -> dict:

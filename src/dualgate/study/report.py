@@ -66,7 +66,7 @@ def summary(results: dict) -> str:
     single, dual = methods[overall["single"]], methods[overall["dual"]]
     many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (the scatter between seeds is unknown)"
     first = (
-        f"On {many} of {results['settings']['rows']:,} simulated spectra each ({rows['test']:,} of them for the "
+        f"On {many} of {results['settings']['rows']:,} spectra each ({rows['test']:,} of them for the "
         f"test), the best single tower ({single['label']}) reaches R² = {_between(single['r2'])} in log g and "
         f"the best dual model ({dual['label']}) {_between(dual['r2'])}; validation rows chose both. "
         f"Two towers gain {_between(overall['gain'], sign='+')} over one. "
@@ -205,9 +205,12 @@ def _run_rows(results):
         "peak memory": f"{_number(results['peak_memory_gib'], 2)} GiB",
     }
     for seed, stages in results["seconds"].items():
-        fits = sum(value for stage, value in stages.items() if stage.startswith("fit"))
-        rest = sum(value for stage, value in stages.items() if stage.startswith("predict"))
-        facts[f"seed {seed}"] = f"rows {stages['rows']:.1f} s, fits {fits:.1f} s, predictions {rest:.1f} s"
+        sums = {
+            f"{kind}": sum(value for stage, value in stages.items() if stage.startswith(kind))
+            for kind in ("fit", "predict")
+        }
+        parts = {name: stages[name] for name in ("rows", "survey", "reading") if name in stages} | sums
+        facts[f"seed {seed}"] = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
     return [["", ""], *([key, value] for key, value in facts.items())]
 
 

@@ -1,17 +1,19 @@
 """Train every method of the roster on every seed and keep what the analysis needs."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.metrics import r2_score
 
+from dualgate._fitting import fit_reader
 from dualgate.evaluation import gate_entropy, tower_correlation
 from dualgate.study.roster import GLOBAL, ORACLES, gated_methods
 
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
+N_READING = 3  # stages of a seed before its methods: rows, survey, reading
 
 
 @dataclass
@@ -42,7 +44,8 @@ class SeedRecord:
         Likeness of the two towers' outputs by method name, from
         :func:`~dualgate.evaluation.tower_correlation`.
     seconds : dict of str to float, [s]
-        Duration of every stage.
+        Duration of every stage: "rows" (their labels), "survey" (first pass, training rows: the projection), "reading"
+        (second pass, all rows: features and projected columns), then "fit" and "predict" of every method.
     """
 
     seed: int
@@ -58,6 +61,11 @@ class SeedRecord:
     towers: dict = field(default_factory=dict)
     seconds: dict = field(default_factory=dict)
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of this seed, all parts together."""
+        return self.n_train + self.n_validation + len(self.y)
+
 
 def run_study(
     make_data: Callable,
@@ -71,15 +79,16 @@ def run_study(
     Parameters
     ----------
     make_data : callable, seed -> data
-        Rows of one seed, in random order, as an object with `X`, `y`, `regimes`, `snr` and whatever
-        `make_model` reads. The first 80 % train, the next 10 % choose among models, the rest test.
+        Rows of one seed as an object with `X` (an array or a row source), `y`, `regimes`, `snr` if X has no errors, and
+        whatever `make_model` reads. The first 80 % train, the next 10 % choose among models, the rest test; where its
+        attribute `ordered` is true the rows are divided at random instead.
     seeds : iterable of int
         Seeds of rows and models.
     make_model : callable, (data, seed) -> estimator, default=None
         The default model, with 9x4 experts; the roster changes its parameters. None takes
         `DualTowerMoERegressor.for_spectra`.
     on_stage : callable, str -> None, default does nothing
-        Told the name of every stage when it begins, `1 + len(gated_methods())` for every seed.
+        Told the name of every stage when it begins, `N_READING + len(gated_methods())` for every seed.
 
     Returns
     -------
@@ -92,39 +101,67 @@ def spectral_model(data, seed):
     """Build the default model for spectra `[flux | error]` on the pixels of `data.wave`."""
     from dualgate import DualTowerMoERegressor
 
-    return DualTowerMoERegressor.for_spectra(data.wave, random_state=seed)
+    return DualTowerMoERegressor.for_spectra(data.wave, n_jobs=-1, random_state=seed)
 
 
 def _run_seed(make_data, seed, make_model, on_stage):
-    """Train every method on one seed's rows; spectra and models are gone when it returns."""
-    on_stage(f"seed {seed}: rows")
-    start = time.perf_counter()
+    """Train every method on one seed's rows; rows and models are gone when it returns."""
+    begin = _stage_clock(seed, on_stage)
+    begin("rows")
     data = make_data(seed)
-    n_train, n_seen = (int(share * len(data.y)) for share in (TRAIN, TRAIN + VALIDATION))
+    y, regimes = np.asarray(data.y), np.asarray(data.regimes)
+    train, held_out, n_validation = _split(data, seed)
+    base = make_model(data, seed)
+    begin("survey")
+    reader = fit_reader(base, data.X[train])
+    begin("reading")
+    rows = reader.read(data.X)
+    seen, unseen = rows[train], rows[held_out]
+    snr = data.snr[held_out] if rows.snr is None else unseen.snr
+    test = slice(n_validation, None)
     record = SeedRecord(
-        seed,
-        n_train,
-        n_seen - n_train,
-        *(np.asarray(values)[n_seen:] for values in (data.y, data.snr, data.regimes)),
+        seed, len(seen), n_validation, y[held_out][test], np.asarray(snr)[test], regimes[held_out][test]
     )
-    record.seconds["rows"] = time.perf_counter() - start
-    with tempfile.TemporaryDirectory(prefix="dualgate-study-") as memory:
-        for method in gated_methods():
-            on_stage(f"seed {seed}: {method.label}")
-            start = time.perf_counter()
-            model = make_model(data, seed).set_params(memory=memory, **method.parameters)
-            model.fit(data.X[:n_train], data.y[:n_train], regimes=data.regimes[:n_train])
-            record.seconds[f"fit {method.name}"] = time.perf_counter() - start
-            start = time.perf_counter()
-            _judge(record, method, model, data, n_train)
-            record.seconds[f"predict {method.name}"] = time.perf_counter() - start
+    for method in gated_methods():
+        begin(f"fit {method.name}", method.label)
+        model = clone(base).set_params(**method.parameters).fit(seen, y[train], regimes=regimes[train])
+        begin(f"predict {method.name}", None)
+        _judge(record, method, model, unseen, y[held_out], regimes[held_out])
+    record.seconds = begin(None, None)
     return record
 
 
-def _judge(record, method, model, data, n_train):
+def _stage_clock(seed, on_stage):
+    """Make the function that is told of every stage as it begins, and returns the seconds of those that ended."""
+    seconds, running = {}, []
+
+    def begin(stage, label=""):
+        now = time.perf_counter()
+        if running:
+            name, since = running.pop()
+            seconds[name] = now - since
+        if stage is not None:
+            running.append((stage, now))
+        if label is not None:
+            on_stage(f"seed {seed}: {label or stage}")
+        return seconds
+
+    return begin
+
+
+def _split(data, seed):
+    """Training rows, held-out rows, and how many of these are for validation; the rest is for the test."""
+    n_rows = len(data.y)
+    n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
+    if not getattr(data, "ordered", False):
+        return slice(0, n_train), slice(n_train, None), n_seen - n_train
+    order = np.random.default_rng(seed).permutation(n_rows)  # files may be sorted by anything
+    return np.sort(order[:n_train]), order[n_train:], n_seen - n_train
+
+
+def _judge(record, method, model, rows, y, regimes):
     """Store what a fitted model says of the rows it did not see: validation first, then test."""
-    X, y = data.X[n_train:], np.asarray(data.y)[n_train:]
-    trace = model.trace(X)
+    trace = model.trace(rows)
     cut = record.n_validation
     _keep(record, method.name, y, trace.prediction)
     record.entropy[method.name] = gate_entropy(trace.weights)[cut:]
@@ -133,9 +170,10 @@ def _judge(record, method, model, data, n_train):
         record.towers[method.name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
     oracle = ORACLES[method.experts]
     if oracle.name not in record.predictions:  # the same experts serve every method of their kind
-        _keep(record, oracle.name, y, model.experts_.predict(X, regimes=data.regimes[n_train:]))
+        own = model.experts_.cells_of(regimes, rows.snr)
+        _keep(record, oracle.name, y, trace.expert_predictions[np.arange(len(y)), own])
     if GLOBAL.name not in record.predictions:
-        _keep(record, GLOBAL.name, y, model.experts_.predict(X))
+        _keep(record, GLOBAL.name, y, trace.root_prediction)
 
 
 def _keep(record, name, y, prediction):
