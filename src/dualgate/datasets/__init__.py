@@ -1,18 +1,33 @@
-"""Data sets: simulated stellar spectra with their errors.
+"""Data sets: simulated stellar spectra with their errors, and spectra in HDF5 files.
 
-Importing this package is cheap: the simulator, numpy and scipy load on first use of a name.
+Importing this package is cheap: the simulator, numpy, scipy and h5py load on first use of a name.
 """
 
 from importlib import import_module
 
 _HOMES = {
+    "SimulatedSpectra": "dualgate.datasets.streams",
+    "SpectraFiles": "dualgate.datasets.shards",
     "SpectraSimulator": "dualgate.datasets.spectra",
     "iter_spectra": "dualgate.datasets.spectra",
     "make_spectra": "dualgate.datasets.spectra",
+    "open_spectra": "dualgate.datasets.shards",
+    "stream_spectra": "dualgate.datasets.streams",
     "synthesize": "dualgate.datasets.synthesis",
+    "write_spectra": "dualgate.datasets.shards_writing",
 }
 
-__all__ = ["SpectraSimulator", "iter_spectra", "make_spectra", "synthesize"]
+__all__ = [
+    "SimulatedSpectra",
+    "SpectraFiles",
+    "SpectraSimulator",
+    "iter_spectra",
+    "make_spectra",
+    "open_spectra",
+    "stream_spectra",
+    "synthesize",
+    "write_spectra",
+]
 
 
 def __getattr__(name):

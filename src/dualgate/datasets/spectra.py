@@ -16,7 +16,10 @@ REGIME_EDGES = ((4500.0, 5250.0), (-1.0, 0.0))  # of T_eff [K] and of [M/H]
 MAG_RANGE = (20.5, 22.5)
 WHITE_ERROR = 0.35  # of the mean flux
 NOISES = ("sky", "white")
-_TILE = 32  # rows that are always computed together, so that no bit depends on the caller's block size
+_LOW = np.array([*LOW, MAG_RANGE[0]])
+_SPAN = np.array([*(HIGH - LOW), MAG_RANGE[1] - MAG_RANGE[0]])
+_WORD = 2**64 - 1
+_TILE = 128  # rows that are always computed together, so that no bit depends on the caller's block size
 _BLOCK = 256
 
 _DESCRIPTION = """\
@@ -88,8 +91,25 @@ class SpectraSimulator:
         self.noise_level = float(noise_level)
         self.noise = noise
 
-    def _generator(self, row):
-        return np.random.Generator(np.random.Philox(key=self.seed, counter=row << 64))
+    def labels(self, start, stop):
+        """Labels of rows ``start`` to ``stop``, without their spectra: some fifty times cheaper than `rows`.
+
+        Parameters
+        ----------
+        start, stop : int
+            First row and the one after the last, 0 <= start <= stop.
+
+        Returns
+        -------
+        labels : ndarray of shape (stop - start, 6)
+            T_eff [K], log_g, M_H, a_M, C_M [dex] and mag, the bits of ``rows(start, stop).labels``.
+        """
+        _check_range(start, stop)
+        at_row = _generator_of_rows(self.seed)
+        uniform = np.empty((stop - start, len(_LOW)))
+        for row, numbers_of_row in enumerate(uniform, start):
+            at_row(row).random(out=numbers_of_row)
+        return _LOW + uniform * _SPAN
 
     def rows(self, start, stop, *, out=None):
         """Rows ``start`` to ``stop`` of the table.
@@ -99,7 +119,7 @@ class SpectraSimulator:
         start, stop : int
             First row and the one after the last, 0 <= start <= stop.
         out : ndarray of shape (stop - start, 8192), default=None
-            float32 array to write [flux | error] into.
+            float32 array to write [flux | error] into, each row contiguous.
 
         Returns
         -------
@@ -112,38 +132,59 @@ class SpectraSimulator:
         ValueError
             If start or stop is not an integer, negative or out of order.
         """
-        check_number("SpectraSimulator", "start", start, kind=numbers.Integral, low=0)
-        check_number("SpectraSimulator", "stop", stop, kind=numbers.Integral, low=start)
-        n_pixels = len(WAVE)
-        X = np.empty((stop - start, 2 * n_pixels), dtype=np.float32) if out is None else out
-        flux, error = X[:, :n_pixels], X[:, n_pixels:]
-        labels = np.empty((stop - start, len(LABELS) + 1))
+        _check_range(start, stop)
+        X = np.empty((stop - start, 2 * len(WAVE)), dtype=np.float32) if out is None else out
+        flux, error = X[:, : len(WAVE)], X[:, len(WAVE) :]
+        labels = np.empty((stop - start, len(_LOW)))
+        at_row = _generator_of_rows(self.seed)
         for tile in range(start - start % _TILE, stop, _TILE):
-            self._tile(tile, start, stop, flux, error, labels)
+            here = slice(max(start - tile, 0), min(stop - tile, _TILE))
+            part = slice(tile + here.start - start, tile + here.stop - start)
+            self._tile(tile, here, at_row, flux[part], error[part], labels[part])
         return Bunch(X=X, flux=flux, error=error, labels=labels)
 
-    def _tile(self, tile, start, stop, flux, error, labels):
-        generators = [self._generator(row) for row in range(tile, tile + _TILE)]
-        uniform = np.stack([generator.random(len(LABELS) + 3) for generator in generators])
-        stars = LOW + uniform[:, :5] * (HIGH - LOW)
-        mag = MAG_RANGE[0] + uniform[:, 5] * (MAG_RANGE[1] - MAG_RANGE[0])
-        clean = load_emulator()(stars)
-        light, sky = conditions_of_night(uniform[:, 6:8])
-        first, last = max(start, tile) - tile, min(stop, tile + _TILE) - tile
-        here, there = slice(first, last), slice(tile + first - start, tile + last - start)
-        labels[there, :5], labels[there, 5] = stars[here], mag[here]
+    def _tile(self, tile, here, at_row, flux, error, labels):
+        uniform = np.empty((_TILE, len(_LOW) + 2))
+        for row in range(_TILE):
+            generator = at_row(tile + row)
+            generator.random(out=uniform[row])
+            if self.noise_level > 0 and here.start <= row < here.stop:
+                generator.standard_normal(out=flux[row - here.start], dtype=np.float32)
+        stars = _LOW + uniform[:, : len(_LOW)] * _SPAN
+        clean = load_emulator()(stars[:, :5])
+        labels[:] = stars[here]
         if self.noise == "white":
-            error[there] = WHITE_ERROR
+            error[:] = WHITE_ERROR
         else:
-            flux_error(clean[here], mag[here], light[here], sky[here], out=error[there])
-        flux[there] = clean[here]
-        if self.noise_level > 0:
-            draw = np.empty(len(WAVE), dtype=np.float32)
-            for row in range(first, last):
-                generators[row].standard_normal(out=draw, dtype=np.float32)
-                draw *= error[tile + row - start]
-                draw *= np.float32(self.noise_level)
-                flux[tile + row - start] += draw
+            light, sky = conditions_of_night(uniform[:, len(_LOW) :])
+            flux_error(clean[here], labels[:, 5], light[here], sky[here], out=error)
+        if self.noise_level == 0:
+            flux[:] = clean[here]
+        else:
+            flux *= error
+            flux *= np.float32(self.noise_level)
+            flux += clean[here]
+
+
+def _check_range(start, stop):
+    check_number("SpectraSimulator", "start", start, kind=numbers.Integral, low=0)
+    check_number("SpectraSimulator", "stop", stop, kind=numbers.Integral, low=start)
+
+
+def _generator_of_rows(seed):
+    """Return a function from row i to ``Philox(key=seed, counter=i << 64)``: one generator, set anew for each row."""
+    bits = np.random.Philox(key=seed)
+    generator = np.random.Generator(bits)
+    state = bits.state
+    state["buffer"] = [0] * 4
+    words = state["state"] = {"key": state["state"]["key"].tolist()}
+
+    def at_row(row):
+        words["counter"] = [0, row & _WORD, row >> 64 & _WORD, row >> 128]
+        bits.state = state
+        return generator
+
+    return at_row
 
 
 def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0):
@@ -277,13 +318,14 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
     X = np.empty((n_samples, 2 * len(WAVE)), dtype=np.float32)
 
-    def fill(first):
-        last = min(first + _BLOCK, n_samples)
-        return _describe(simulator.rows(start + first, start + last, out=X[first:last]))
+    def fill(block):
+        first, last = max(block, start), min(block + _BLOCK, start + n_samples)
+        return _describe(simulator.rows(first, last, out=X[first - start : last - start]))
 
     load_emulator()  # once, before threads ask for it
     with threadpool_limits(1, user_api="blas"):
-        blocks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(fill)(i) for i in range(0, n_samples, _BLOCK))
+        aligned = range(start - start % _BLOCK, start + n_samples, _BLOCK)  # no tile belongs to two blocks
+        blocks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(fill)(block) for block in aligned)
     gathered = {key: np.concatenate([block[key] for block in blocks]) for key in ("labels", "snr")}
     labels = pd.DataFrame(gathered["labels"], columns=[*LABELS, "mag"])
     labels["snr"] = gathered["snr"]

@@ -1,0 +1,287 @@
+"""Spectra in HDF5 files: shards of one long table, whose rows are read when they are needed.
+
+Flux in a file is noise-free: noise of the size of the error is added when a row is read. What a file holds is told in
+`dualgate.datasets.shards_layout`; `~dualgate.datasets.write_spectra` writes one.
+"""
+
+import numbers
+import os
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from dualgate._validation import check_number, make_generator
+from dualgate.datasets.shards_layout import OPEN_FILES, REQUIRED, find_shards, read_head, require_same_grid
+from dualgate.datasets.spectra import REGIME_EDGES, regimes_of
+from dualgate.rows import RowSource
+
+_NOISE_STREAM = 1  # keeps the noise apart from what `SpectraSimulator` draws for the same seed and row
+
+_DESCRIPTION = """\
+Stellar spectra from HDF5 shards
+--------------------------------
+
+Rows        {n_rows:,}: {start:,} to {stop:,} of the {total:,} rows in {n_shards:,} files, first {first!r}.
+X           ({n_rows:,}, {n_columns:,}), float32, read when needed: flux of {n_pixels:,} pixels, then its standard
+            deviation at noise level 1.
+y           log10 of the surface gravity [cm/s2].
+labels      {columns}.
+wave        {low:.1f} to {high:.1f} [angstrom].
+Noise       flux + error * N(0, 1) * {noise_level:g}, seed {seed}{clipped}. A row has its noise once and for all.
+"""
+
+
+class SpectraFiles(RowSource):
+    """Spectra in HDF5 shards, [flux | error], with noise that is added when they are read.
+
+    :func:`open_spectra` makes it. The noise of a row follows from the seed and from its number in all shards together,
+    so that a row has the same bits in any block and in any order. It pickles as the names of its files.
+
+    Parameters
+    ----------
+    paths : list of str
+        The shards.
+    counts : list of int
+        Rows of each.
+    n_pixels : int
+        Pixels of a spectrum.
+    start, stop : int
+        The rows, of all shards together, that are the rows of this source.
+    noise_level : float
+        Factor on the noise.
+    seed : int
+        Of the noise.
+    clip : bool
+        Whether flux below zero becomes zero.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (stop - start, 2 * n_pixels).
+    dtype : numpy.dtype
+        float32.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, paths, counts, n_pixels, *, start, stop, noise_level, seed, clip):
+        self.paths, self.start, self.stop = paths, start, stop
+        self.noise_level, self.seed, self.clip = noise_level, seed, clip
+        self.ends = np.cumsum(counts)  # one after the last row of each shard
+        self.shape = (stop - start, 2 * n_pixels)
+
+    def read(self, start, stop):
+        """Read rows; see `RowSource.read`.
+
+        Raises
+        ------
+        OSError
+            If a file is damaged or gone; the message names the shard, as below.
+        ValueError
+            If flux is not finite, or a row has no error that is finite and above zero.
+        """
+        block = np.empty((stop - start, self.shape[1]), self.dtype)
+        done = 0
+        while done < len(block):
+            row = int(self.start + start + done)  # numpy's integers would overflow as the counter of the noise
+            path, first, last = self.locate(row)
+            part = block[done : done + last - first]
+            self._read_shard(path, first, row, part)
+            done += len(part)
+        return block
+
+    def locate(self, row):
+        """Return where a row of all shards together lies: the shard, the row in it, and how many rows the shard has."""
+        shard = int(np.searchsorted(self.ends, row, side="right"))
+        begin = int(self.ends[shard - 1]) if shard else 0
+        return self.paths[shard], row - begin, int(self.ends[shard]) - begin
+
+    def _read_shard(self, path, first, row, out):
+        """Fill `out` with rows of one shard, from its row `first` on, which is number `row` of all."""
+        OPEN_FILES.read(path, first, first + len(out), out)
+        n_pixels = out.shape[1] // 2
+        flux, error = out[:, :n_pixels], out[:, n_pixels:]
+        if not np.isfinite(flux).all():
+            bad, pixel = np.argwhere(~np.isfinite(flux))[0]
+            raise ValueError(
+                f"shard {path!r} has a flux of {flux[bad, pixel]} in row {first + bad}, pixel {pixel}: noise-free flux "
+                "must be finite. Write the shard anew without this row, or choose rows by open_spectra.start and stop."
+            )
+        _repair_errors(error, path, first)
+        if self.noise_level > 0:
+            self._add_noise(row, flux, error)
+        if self.clip:
+            np.maximum(flux, 0, out=flux)
+
+    def _add_noise(self, row, flux, error):
+        draw = np.empty(flux.shape[1], dtype=np.float32)
+        for i in range(len(flux)):
+            bits = np.random.Philox(key=self.seed | _NOISE_STREAM << 64, counter=(row + i) << 64)
+            np.random.Generator(bits).standard_normal(out=draw, dtype=np.float32)
+            draw *= error[i]
+            draw *= np.float32(self.noise_level)
+            flux[i] += draw
+
+
+def _repair_errors(error, path, first):
+    """Give pixels without an error that of the nearest pixel with one, in place; the left one of two as near."""
+    if error.size == 0 or (np.min(error) > 0 and np.max(error) < np.inf):  # false for NaN too
+        return
+    bad = ~((error > 0) & (error < np.inf))
+    for row in np.flatnonzero(bad.any(axis=1)):
+        good, lacking = np.flatnonzero(~bad[row]), np.flatnonzero(bad[row])
+        if not len(good):
+            raise ValueError(
+                f"shard {path!r} has no error that is finite and above zero in row {first + row}: nothing can stand "
+                "for the bad ones. Write the shard anew without it, or choose rows by open_spectra.start and stop."
+            )
+        after = np.searchsorted(good, lacking)
+        left, right = good[np.maximum(after - 1, 0)], good[np.minimum(after, len(good) - 1)]
+        error[row, lacking] = error[row, np.where(np.abs(lacking - left) <= np.abs(right - lacking), left, right)]
+
+
+def _require_finite_labels(labels, X):
+    """Raise a ValueError if a parameter that is needed is not finite in a row of `X`."""
+    bad = ~np.isfinite(labels[list(REQUIRED)].to_numpy(dtype=np.float64))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        path, first, _ = X.locate(X.start + int(row))
+        raise ValueError(
+            f"shard {path!r} has {REQUIRED[column]}={labels[REQUIRED[column]][row]} in row {first} "
+            f"({bad.any(axis=1).sum():,} such rows in all): parameters must be finite. Write it anew without them, or "
+            "choose rows by open_spectra.start and stop."
+        )
+
+
+def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=None, clip=True):
+    """Open spectra in HDF5 shards, as many as there are: the rows are read when they are needed.
+
+    The shards are one long table, in the order in which they are given. A spectrum that is read is
+    flux + error * N(0, 1) * noise_level, then clipped at zero from below. Errors that are NaN, infinite or not above
+    zero are filled from the nearest pixel of the row that has a good one, the left of two as near.
+
+    Parameters
+    ----------
+    paths : str, Path, or list of them
+        Files, or patterns such as "spectra/shard_*.h5", whose matches come in alphabetical order ("10" before "2").
+        Open only files that you trust: pandas may unpickle what is in the table of parameters.
+    start : int, default=0
+        First row of the long table.
+    stop : int, default=None
+        The row after the last; None is all. The noise of a row does not depend on where the range starts.
+    noise_level : float, default=1.0
+        Factor on the noise, at least 0. 0 gives the flux in the file; the errors do not depend on it.
+    random_state : int, RandomState, Generator or None, default=None
+        An int names the noise. A generator gives the seed by one draw; None draws a new one. It is kept as ``X.seed``.
+        Sets that are opened apart, for training and for testing, want seeds of their own: for the same seed, rows of
+        the same number have the same draws of N(0, 1).
+    clip : bool, default=True
+        Whether flux below zero becomes zero, noise-free or not.
+
+    Returns
+    -------
+    data : Bunch
+        X : SpectraFiles of shape (n_samples, 2 * n_pixels), float32
+            [flux | error], in the unit of the file.
+        y : ndarray of shape (n_samples,)
+            log10 of the surface gravity [cm/s2].
+        wave : ndarray of shape (n_pixels,)
+            Pixel centres [angstrom].
+        labels : DataFrame
+            The parameters in the files; a column that some shards lack is NaN there.
+        conditions : ndarray of shape (n_samples, 2)
+            T_eff [K] and [M/H] [dex].
+        regimes : ndarray of shape (n_samples,), int
+            0 to 8, as in :func:`make_spectra`.
+        regime_edges : tuple
+            Edges of the bins, of T_eff and of [M/H].
+        snr : ndarray of shape (n_samples,)
+            As stored; absent if the files lack it.
+        paths : list of str
+            The shards.
+        description : str
+            What the set is.
+
+    Raises
+    ------
+    ImportError
+        If h5py or PyTables is not installed.
+    FileNotFoundError
+        If a path or pattern matches no file.
+    OSError
+        If a file is damaged or was cut short; the message names the shard, as below.
+    ValueError
+        If an argument is out of range, a file comes twice, a shard lacks a dataset or a required parameter (T_eff,
+        log_g, M_H), its shapes disagree, its wavelength grid is another one, or a required parameter is not finite.
+
+    See Also
+    --------
+    write_spectra : Write such a file.
+    stream_spectra : Simulated spectra, without files.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from dualgate.datasets import make_spectra, open_spectra, write_spectra
+    >>> clean = make_spectra(4, random_state=0, noise_level=0)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_spectra(f"{folder}/shard_0.h5", clean.flux, clean.error, clean.labels, clean.wave)
+    ...     data = open_spectra(f"{folder}/shard_*.h5", random_state=0)
+    >>> data.X
+    SpectraFiles(4 rows x 8,192 columns, float32)
+    >>> bool((data.y == clean.y).all())
+    True
+    """
+    import pandas as pd
+
+    check_number("open_spectra", "noise_level", noise_level, low=0, high=1e6, hint="0 gives noise-free flux. Try 1.0.")
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+        seed = int(check_number("open_spectra", "random_state", random_state, low=0, high=2**63 - 1))
+    else:
+        seed = int(make_generator("open_spectra", random_state).integers(2**63))
+    paths = find_shards("open_spectra", paths)
+    waves, tables = zip(*map(read_head, paths), strict=True)
+    wave = waves[0]
+    for path, other in zip(paths, waves, strict=True):
+        require_same_grid(path, other, paths[0], wave)
+    counts = [len(table) for table in tables]
+    total, hint = sum(counts), f"{len(paths):,} shards hold {sum(counts):,} rows, counted from 0."
+    check_number("open_spectra", "start", start, kind=numbers.Integral, low=0, high=total - 1, hint=hint)
+    stop = total if stop is None else stop
+    check_number("open_spectra", "stop", stop, kind=numbers.Integral, low=start + 1, high=total, hint=hint)
+    start, stop = int(start), int(stop)
+    X = SpectraFiles(
+        paths, counts, len(wave), start=start, stop=stop, noise_level=float(noise_level), seed=seed, clip=bool(clip)
+    )
+    labels = pd.concat(tables, ignore_index=True).iloc[start:stop].reset_index(drop=True)
+    _require_finite_labels(labels, X)
+    conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
+    data = Bunch(
+        X=X,
+        y=labels["log_g"].to_numpy(dtype=np.float64, copy=True),
+        labels=labels,
+        conditions=conditions,
+        regimes=regimes_of(conditions),
+        regime_edges=REGIME_EDGES,
+        wave=wave,
+        paths=paths,
+        description=_DESCRIPTION.format(
+            n_rows=len(X),
+            start=start,
+            stop=stop,
+            total=total,
+            n_shards=len(paths),
+            first=os.path.basename(paths[0]),
+            n_columns=X.shape[1],
+            n_pixels=len(wave),
+            columns=", ".join(map(str, labels.columns)),
+            low=wave.min(),
+            high=wave.max(),
+            noise_level=noise_level,
+            seed=seed,
+            clipped=", clipped at zero" if clip else "",
+        ),
+    )
+    if "snr" in labels:
+        data.snr = labels["snr"].to_numpy(copy=True)
+    return data

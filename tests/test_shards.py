@@ -1,0 +1,563 @@
+"""Spectra in HDF5 shards: a row has the same bits however it is read, and what is wrong with a file names the file."""
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.model_selection import KFold, cross_val_score
+
+from dualgate.datasets import make_spectra, open_spectra, shards_layout, write_spectra
+from dualgate.datasets.shards import _repair_errors
+from dualgate.datasets.shards_layout import ERROR, FLUX, PARAMS, WAVE, OpenFiles
+from dualgate.rows import RowSubset
+
+COUNTS, N_PIXELS = (7, 1, 20, 12), 50
+N = sum(COUNTS)
+
+
+def spectra(n_rows, seed, n_pixels=N_PIXELS):
+    """Arrays of a shard, in the order that `write_spectra` takes them."""
+    rng = np.random.default_rng(seed)
+    flux = rng.uniform(0, 2, (n_rows, n_pixels)).astype(np.float32)
+    error = rng.uniform(0.1, 1, (n_rows, n_pixels)).astype(np.float32)
+    values = rng.uniform([3750, 1, -2.5, 0], [6000, 5, 0.75, 50], (n_rows, 4))
+    params = pd.DataFrame(values, columns=["T_eff", "log_g", "M_H", "snr"])
+    return flux, error, params, np.linspace(7100, 8850, n_pixels)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Paths of four shards, and what is in them."""
+    folder = tmp_path_factory.mktemp("shards")
+    parts = [spectra(count, seed) for seed, count in enumerate(COUNTS)]
+    for i, part in enumerate(parts):
+        write_spectra(folder / f"shard_{i}.h5", *part, compression=(None, "gzip", "lzf", None)[i])
+    flux, error, params = (list(each) for each in list(zip(*parts, strict=True))[:3])
+    return folder, np.vstack(flux), np.vstack(error), pd.concat(params, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def whole(shards):
+    """All rows, read at once."""
+    return np.asarray(opened(shards).X)
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """One good shard to spoil."""
+    path = tmp_path / "spoilt.h5"
+    write_spectra(path, *spectra(9, 0))
+    return path
+
+
+def opened(shards, **options):
+    return open_spectra(shards[0] / "shard_*.h5", **{"random_state": 5, **options})
+
+
+# ---- what is read ----------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_of_simulated_spectra(tmp_path):
+    clean = make_spectra(40, random_state=3, noise_level=0)
+    write_spectra(tmp_path / "a.h5", clean.flux, clean.error, clean.labels, clean.wave)
+    data = open_spectra(tmp_path / "a.h5", noise_level=0)
+    assert_array_equal(np.asarray(data.X), clean.X)
+    pd.testing.assert_frame_equal(data.labels, clean.labels)
+    for name in ("y", "conditions", "regimes", "wave", "snr"):
+        assert_array_equal(data[name], clean[name], err_msg=name)
+    assert data.regime_edges == clean.regime_edges
+
+
+@pytest.mark.parametrize("noise_level", [1.0, 0.3])
+def test_noise_is_normal_of_the_size_of_the_error(tmp_path, noise_level):
+    n_rows = 300
+    write_spectra(tmp_path / "a.h5", *spectra(n_rows, 0))
+    clean = np.asarray(open_spectra(tmp_path / "a.h5", noise_level=0).X)
+    noisy = np.asarray(open_spectra(tmp_path / "a.h5", noise_level=noise_level, random_state=1, clip=False).X)
+    assert_array_equal(noisy[:, N_PIXELS:], clean[:, N_PIXELS:])
+    draws = (noisy - clean)[:, :N_PIXELS] / clean[:, N_PIXELS:] / noise_level
+    sigma = 1 / np.sqrt(draws.size)
+    assert_allclose([draws.mean(), draws.std()], [0, 1], atol=4 * sigma)
+    between = np.corrcoef(draws)[np.triu_indices(n_rows, 1)]  # rows have draws of their own
+    assert_allclose(between.std(), 1 / np.sqrt(N_PIXELS), rtol=0.05)
+
+
+def test_noise_is_apart_from_what_the_simulator_drew_for_the_same_seed(tmp_path):
+    clean = make_spectra(64, random_state=0, noise_level=0)
+    write_spectra(tmp_path / "a.h5", clean.flux, clean.error, clean.labels, clean.wave)
+    read = open_spectra(tmp_path / "a.h5", random_state=0, clip=False).X.read(0, 64)
+    simulated = make_spectra(64, random_state=0).X
+    both = [(X - clean.X)[:, :4096] / clean.error for X in (read, simulated)]
+    for lag in range(40):  # the simulator draws the star first
+        assert abs(np.corrcoef(both[0][:, lag : lag + 50].ravel(), both[1][:, :50].ravel())[0, 1]) < 0.1
+
+
+def test_clip_only_lifts_what_is_below_zero(shards):
+    free, clipped = (np.asarray(opened(shards, clip=clip).X) for clip in (False, True))
+    assert (free < 0).any()
+    assert_array_equal(clipped, np.maximum(free, 0))
+
+
+def test_stored_flux_below_zero_is_clipped_without_noise_too(tmp_path):
+    flux, *rest = spectra(3, 0)
+    flux[1, 4] = -0.5
+    write_spectra(tmp_path / "a.h5", flux, *rest)
+    assert open_spectra(tmp_path / "a.h5", noise_level=0).X.read(1, 2)[0, 4] == 0
+    assert open_spectra(tmp_path / "a.h5", noise_level=0, clip=False).X.read(1, 2)[0, 4] == -0.5
+
+
+@settings(max_examples=25, deadline=None)
+@given(outer=st.sets(st.integers(0, N), min_size=2, max_size=2), data=st.data())
+def test_any_range_of_any_range_is_one_of_the_whole(shards, whole, outer, data):
+    start, stop = sorted(outer)
+    some = opened(shards, start=np.int64(start), stop=stop)
+    assert_array_equal(some.y, shards[3]["log_g"][start:stop])
+    cuts = np.sort(data.draw(st.tuples(*[st.integers(0, stop - start)] * 2)))  # integers of numpy
+    assert_array_equal(some.X.read(*cuts), whole[start:stop][slice(*cuts)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.integers(0, N - 1)), data=st.data())
+def test_any_subset_is_a_subset_of_the_whole(shards, whole, rows, data):
+    X, rows = opened(shards).X, np.array(rows, dtype=int)
+    subset = X[rows]
+    assert isinstance(subset, RowSubset)
+    assert_array_equal(np.asarray(subset), whole[rows])
+    again = np.array(data.draw(st.lists(st.integers(0, max(len(rows) - 1, 0)))), dtype=int) if len(rows) else rows
+    assert_array_equal(np.asarray(subset[again]), whole[rows][again])
+
+
+def test_masks_slices_and_single_rows(shards, whole):
+    X = opened(shards).X
+    for key in (np.arange(N) % 3 == 0, slice(5, None, 4), slice(None, None, -1), 11, -1):
+        assert_array_equal(np.asarray(X[key]), whole[key])
+
+
+def test_threads_read_the_same_bits(shards, whole):
+    X, limit = opened(shards).X, shards_layout.OPEN_FILES.limit
+    ranges = [(first, min(first + 3, N)) for first in range(N)] * 5
+    try:
+        shards_layout.OPEN_FILES.limit = 2  # files are closed while other threads read
+        with ThreadPoolExecutor(8) as pool:
+            blocks = list(pool.map(lambda cut: X.read(*cut), ranges))
+        assert len(shards_layout.OPEN_FILES.files) <= 2
+    finally:
+        shards_layout.OPEN_FILES.limit = limit
+    for cut, block in zip(ranges, blocks, strict=True):
+        assert_array_equal(block, whole[slice(*cut)])
+
+
+def test_pickles_as_names_and_reads_the_same_bits(shards):
+    data = opened(shards, start=3, noise_level=0.5)
+    X = np.asarray(data.X)  # with files open
+    text = pickle.dumps(data.X)
+    assert len(text) < 2000
+    assert_array_equal(np.asarray(pickle.loads(text)), X)
+    script = "import pickle, sys; sys.stdout.buffer.write(pickle.load(sys.stdin.buffer).read(0, 9).tobytes())"
+    run = subprocess.run([sys.executable, "-c", script], input=text, capture_output=True, check=True, cwd="/")
+    assert run.stdout == X[:9].tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_reads_the_same_bits(shards):
+    X = opened(shards).X
+    whole = np.asarray(X)
+    assert shards_layout.OPEN_FILES.files
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        fresh = not shards_layout.OPEN_FILES.files
+        os._exit(0 if fresh and np.array_equal(np.asarray(X), whole) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert_array_equal(np.asarray(X), whole)
+
+
+def test_a_seed_that_none_draws_is_kept(shards):
+    data = opened(shards, random_state=None)
+    first = np.asarray(data.X)
+    assert_array_equal(np.asarray(data.X), first)
+    assert_array_equal(np.asarray(opened(shards, random_state=data.X.seed).X), first)
+    assert opened(shards, random_state=None).X.seed != data.X.seed
+
+
+class MeanPixel(RegressorMixin, BaseEstimator):
+    """Reads what it gets block by block, as a streaming estimator does."""
+
+    def fit(self, X, y):
+        self.slope_ = np.polyfit(self.means(X), y, 1)
+        return self
+
+    def predict(self, X):
+        return np.polyval(self.slope_, self.means(X))
+
+    def means(self, X):
+        return np.concatenate([X[i : i + 5].__array__().mean(axis=1) for i in range(0, len(X), 5)])
+
+
+def test_cross_validation_takes_the_source(shards):
+    data = opened(shards)
+    folds = KFold(4, shuffle=True, random_state=0)
+    expected = cross_val_score(MeanPixel(), np.asarray(data.X), data.y, cv=folds)
+    assert_allclose(cross_val_score(MeanPixel(), data.X, data.y, cv=folds), expected)
+
+
+# ---- repair of errors ------------------------------------------------------------------------------------------------
+
+
+def nearest_good(error):
+    """Every bad pixel looks at all good ones: the reference."""
+    repaired = error.copy()
+    good = [k for k in range(len(error)) if np.isfinite(error[k]) and error[k] > 0]
+    for k in set(range(len(error))) - set(good):
+        repaired[k] = error[min(good, key=lambda other: (abs(other - k), other))]
+    return repaired
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0, np.nan, np.inf, 0.0, -1.0]), min_size=8, max_size=8)))
+def test_errors_are_those_of_the_nearest_good_pixel(rows):
+    rows = [[*row, 4.0] if seed % 2 else [4.0, *row] for seed, row in enumerate(rows)]
+    error = np.array(rows, dtype=np.float32).reshape(-1, 9)
+    expected = [nearest_good(row) for row in error]
+    _repair_errors(error, "a.h5", 0)
+    assert_array_equal(error, np.reshape(expected, (-1, 9)))
+
+
+def test_repair_comes_before_the_noise_and_does_not_depend_on_the_block(tmp_path):
+    flux, error, params, wave = spectra(6, 0)
+    error[2, 10:14], error[4, :5], error[4, -1] = np.nan, 0, np.inf
+    write_spectra(tmp_path / "broken.h5", flux, error, params, wave)
+    write_spectra(tmp_path / "whole.h5", flux, np.array([nearest_good(row) for row in error]), params, wave)
+    broken, whole = (open_spectra(tmp_path / f"{name}.h5", random_state=0).X for name in ("broken", "whole"))
+    assert_array_equal(np.asarray(broken), np.asarray(whole))
+    assert_array_equal(broken.read(2, 3), np.asarray(whole)[2:3])
+
+
+def test_values_that_cannot_be_repaired_name_shard_and_row(shard, shards):
+    with h5py.File(shard, "r+") as file:
+        file[FLUX][5, 3], file[ERROR][2] = np.inf, np.nan
+    X = open_spectra([shards[0] / "shard_0.h5", shard]).X
+    with pytest.raises(ValueError, match=r"shard '.*spoilt.h5' has a flux of inf in row 5, pixel 3"):
+        X.read(7 + 4, 7 + 8)
+    with pytest.raises(ValueError, match=r"shard '.*spoilt.h5' has no error .* in row 2"):
+        X.read(0, 7 + 3)
+    assert np.isfinite(X.read(7 + 6, 7 + 9)).all()
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["fixed", "table"])
+def test_both_styles_of_pandas_and_numbers_of_any_width(tmp_path, style):
+    flux, error, params, wave = spectra(9, 0)
+    path = tmp_path / "foreign.h5"
+    with h5py.File(path, "w") as file:
+        file[WAVE], file[FLUX], file[ERROR] = wave.astype(np.float32), flux.astype(">f8"), error.astype(np.float64)
+    params["kind"] = np.arange(9)
+    params.set_index(np.arange(9)[::-1] + 50).to_hdf(path, key=PARAMS, format=style)
+    write_spectra(tmp_path / "own.h5", flux, error, params, wave)
+    data = open_spectra([path, tmp_path / "own.h5"], noise_level=0)  # the grid was rounded to float32: the same
+    assert_array_equal(data.X.read(0, 9), np.hstack([flux, error]))
+    pd.testing.assert_frame_equal(data.labels, pd.concat([params, params], ignore_index=True))
+
+
+def test_paths_are_one_a_pattern_or_a_list(shards, monkeypatch):
+    folder = shards[0]
+    names = [str(folder / f"shard_{i}.h5") for i in range(len(COUNTS))]
+    assert opened(shards).paths == names
+    assert open_spectra([names[2], folder / "shard_[01].h5"]).paths == [names[2], *names[:2]]
+    assert open_spectra(names[1]).y.tolist() == shards[3]["log_g"][7:8].tolist()
+    monkeypatch.chdir(folder)
+    X = open_spectra("shard_1.h5", noise_level=0).X
+    monkeypatch.chdir("/")
+    assert X.read(0, 1).shape == (1, 2 * N_PIXELS)
+
+
+def test_a_name_may_hold_the_letters_of_a_pattern(tmp_path):
+    write_spectra(tmp_path / "a[1].h5", *spectra(2, 0))
+    assert len(open_spectra(tmp_path / "a[1].h5").y) == 2
+
+
+def test_what_a_shard_may_lack(tmp_path):
+    flux, error, params, wave = spectra(4, 0)
+    write_spectra(tmp_path / "a.h5", flux, error, params.drop(columns="snr"), wave)
+    data = open_spectra(tmp_path / "a.h5")
+    assert "snr" not in data
+    assert list(data.labels) == ["T_eff", "log_g", "M_H"]
+
+
+def test_few_files_are_open(shards):
+    files = OpenFiles(limit=2)
+    out = np.empty((1, 2 * N_PIXELS), np.float32)
+    names = [str(shards[0] / f"shard_{i}.h5") for i in range(4)]
+    for name in (names[0], names[1], names[0], names[2]):
+        files.read(name, 0, 1, out)
+    assert list(files.files) == [names[0], names[2]]
+    for name in names:
+        files.close(name)
+    assert not files.files
+
+
+def test_a_replaced_shard_is_read_anew(shard):
+    np.asarray(open_spectra(shard, noise_level=0).X)
+    part = spectra(9, 1)
+    write_spectra(shard, *part, overwrite=True)
+    assert_array_equal(np.asarray(open_spectra(shard, noise_level=0).X)[:, :N_PIXELS], part[0])
+
+
+@pytest.mark.parametrize("module", ["h5py", "tables"])
+def test_a_missing_extra_says_what_to_install(shard, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    for call in (lambda: open_spectra(shard), lambda: write_spectra(shard, *spectra(2, 0), overwrite=True)):
+        with pytest.raises(ImportError, match=r'pip install "dualgate\[hdf5\]"'):
+            call()
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"start": -1}, "open_spectra.start=-1 .*40 rows"),
+        ({"start": N}, "open_spectra.start=40 .*at most 39"),
+        ({"start": 2.0}, "open_spectra.start=2.0 must be an integer"),
+        ({"stop": N + 1}, "open_spectra.stop=41 .*at most 40: 4 shards hold 40 rows"),
+        ({"start": 5, "stop": 5}, "open_spectra.stop=5 .*at least 6"),
+        ({"noise_level": -1}, "open_spectra.noise_level=-1"),
+        ({"noise_level": np.nan}, "open_spectra.noise_level=nan"),
+        ({"random_state": -1}, "open_spectra.random_state=-1"),
+        ({"random_state": "a"}, "open_spectra.random_state='a'"),
+    ],
+)
+def test_arguments_out_of_range_are_named(shards, options, named):
+    with pytest.raises(ValueError, match=named):
+        opened(shards, **options)
+
+
+def test_paths_that_name_nothing_or_the_same_file_twice(shards, tmp_path):
+    for nothing in ("nowhere.h5", "nowhere_*.h5", tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"open_spectra\.paths=.* matches no file"):
+            open_spectra(nothing)
+    with pytest.raises(ValueError, match=r"open_spectra\.paths=\[\] names no file"):
+        open_spectra([])
+    link = tmp_path / "link.h5"
+    link.symlink_to(shards[0] / "shard_1.h5")
+    for twice in (shards[0] / "shard_1.h5", link):
+        with pytest.raises(ValueError, match=r"same file twice, '.*(shard_1|link).h5'"):
+            open_spectra([shards[0] / "shard_*.h5", twice])
+
+
+# ---- bad files -------------------------------------------------------------------------------------------------------
+
+
+def drop(name):
+    def spoil(path):
+        with h5py.File(path, "r+") as file:
+            del file[name]
+
+    return spoil
+
+
+def store(name, values):
+    def spoil(path):
+        drop(name)(path)
+        with h5py.File(path, "r+") as file:
+            file[name] = values
+
+    return spoil
+
+
+def tabulate(change, **options):
+    def spoil(path):
+        drop(PARAMS)(path)
+        change(spectra(9, 0)[2]).to_hdf(path, key=PARAMS, **options)
+
+    return spoil
+
+
+GRID = spectra(9, 0)[3]
+BAD_SHARDS = {
+    "no wave": (drop(WAVE), "lacks 'spectrumdataset/wave'"),
+    "no flux": (drop(FLUX), "lacks 'dataset/arrays/flux/value'"),
+    "no error": (drop(ERROR), "lacks 'dataset/arrays/error/value'"),
+    "no params": (drop(PARAMS), "lacks 'dataset/params'"),
+    "error of fewer rows": (store(ERROR, np.ones((8, N_PIXELS))), r"error of shape \(8, 50\)"),
+    "flux in one dimension": (store(FLUX, np.ones(9)), r"flux of shape \(9,\)"),
+    "flux in letters": (store(FLUX, np.full((9, N_PIXELS), b"a")), "'dataset/arrays/flux/value' of dtype"),
+    "wave of fewer pixels": (store(WAVE, GRID[:-1]), r"wave of shape \(49,\)"),
+    "a shifted grid": (store(WAVE, GRID + 0.01), "another wavelength grid, pixel 0 at 7100.0100"),
+    "a grid of NaN": (store(WAVE, GRID * np.nan), "another wavelength grid, pixel 0 at nan"),
+    "fewer parameters": (tabulate(lambda t: t[:-1]), "9 spectra and 8 rows of parameters"),
+    "no log_g": (tabulate(lambda t: t.drop(columns="log_g")), "lacks the parameter 'log_g'"),
+    "no log_g nor M_H": (tabulate(lambda t: t[["T_eff"]]), "lacks the parameter 'log_g', 'M_H'"),
+    "log_g in letters": (
+        tabulate(lambda t: t.assign(log_g="a"), format="table"),
+        "'log_g' of dtype (object|str)",
+    ),
+    "NaN as target": (tabulate(lambda t: t.assign(log_g=t["log_g"].where(t.index != 4))), "log_g=nan in row 4"),
+    "infinite T_eff": (tabulate(lambda t: t.assign(T_eff=np.inf)), "T_eff=inf in row 0 .9 such rows"),
+    "a series": (tabulate(lambda t: t["log_g"]), "a Series in 'dataset/params'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SHARDS)
+def test_a_bad_shard_is_named(shards, shard, case):
+    spoil, what = BAD_SHARDS[case]
+    spoil(shard)
+    with pytest.raises(ValueError, match=f"shard '.*spoilt.h5' .*{what}"):
+        open_spectra([shards[0] / "shard_*.h5", shard])
+
+
+def test_another_number_of_pixels_is_another_grid(shards, tmp_path):
+    write_spectra(tmp_path / "coarse.h5", *spectra(3, 0, n_pixels=49))
+    with pytest.raises(
+        ValueError, match=r"coarse.h5' has another wavelength grid, 49 pixels where .*shard_0.h5' has 50"
+    ):
+        open_spectra([shards[0] / "shard_*.h5", tmp_path / "coarse.h5"])
+
+
+def test_a_table_that_pandas_cannot_read_is_named(shard):
+    store(PARAMS, np.ones(9))(shard)
+    with pytest.raises(OSError, match=r"shard '.*spoilt.h5' has 'dataset/params' that pandas cannot read"):
+        open_spectra(shard)
+
+
+def bad_row_outside(shards, shard):
+    tabulate(lambda t: t.assign(log_g=t["log_g"].where(t.index != 4)))(shard)
+    return open_spectra([shards[0] / "shard_*.h5", shard], stop=N + 4)
+
+
+def test_rows_outside_the_range_may_be_bad(shards, shard):
+    assert np.isfinite(bad_row_outside(shards, shard).y).all()
+
+
+def last_chunk(path):
+    """Where the last chunk of the arrays lies: (offset, size) in bytes."""
+    with h5py.File(path) as file:
+        chunks = [file[name].id.get_chunk_info(0) for name in (FLUX, ERROR)]
+    return max((chunk.byte_offset, chunk.size) for chunk in chunks)
+
+
+@pytest.mark.parametrize("moment", ["before opening", "after opening", "while open"])
+@pytest.mark.parametrize("kept", ["half", "all but the last chunk", "nothing"])
+def test_a_shard_that_was_cut_short_is_named(shards, tmp_path, kept, moment):
+    path = tmp_path / "cut.h5"
+    write_spectra(path, *spectra(400, 0))
+    size = {"half": path.stat().st_size // 2, "all but the last chunk": last_chunk(path)[0], "nothing": 0}[kept]
+    assert size < path.stat().st_size
+
+    def read():
+        X = open_spectra([shards[0] / "shard_0.h5", path]).X
+        if moment == "while open":
+            X.read(0, 10)
+        if moment != "before opening":
+            os.truncate(path, size)
+        return np.asarray(X)
+
+    if moment == "before opening":
+        os.truncate(path, size)
+    with pytest.raises(OSError, match=r"shard '.*cut.h5'"):
+        read()
+
+
+def test_a_damaged_chunk_is_named(shards, tmp_path):
+    path = tmp_path / "damaged.h5"
+    write_spectra(path, *spectra(400, 0), compression="gzip")
+    offset, size = last_chunk(path)
+    X = open_spectra([shards[0] / "shard_0.h5", path]).X
+    with open(path, "rb+") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    with pytest.raises(OSError, match=r"shard '.*damaged.h5' cannot be read at rows 0 to 400"):
+        np.asarray(X)
+    assert X.read(0, 7).shape == (7, 2 * N_PIXELS)
+
+
+def test_a_shard_that_is_gone_or_changed_is_named(shard):
+    X = open_spectra(shard).X
+    write_spectra(shard, *spectra(5, 0), overwrite=True)
+    with pytest.raises(ValueError, match=r"shard '.*spoilt.h5' has changed"):
+        X.read(0, 9)
+    shards_layout.OPEN_FILES.close(shard)
+    shard.unlink()
+    with pytest.raises(OSError, match=r"shard '.*spoilt.h5' cannot be read"):
+        X.read(0, 2)
+
+
+def test_text_is_no_shard(tmp_path):
+    (tmp_path / "notes.h5").write_text("not HDF5")
+    with pytest.raises(OSError, match=r"shard '.*notes.h5' cannot be opened"):
+        open_spectra(tmp_path / "notes.h5")
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def with_value(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+A, E, P, W = spectra(4, 0)
+BAD_ARGUMENTS = {
+    "flux, one row": ((A[0], E, P, W), "write_spectra.flux has shape"),
+    "flux, no rows": ((A[:0], E[:0], P[:0], W), "write_spectra.flux has shape"),
+    "flux, NaN": ((with_value(A, (2, 1), np.nan), E, P, W), r"write_spectra.flux\[2, 1\]=nan"),
+    "flux, beyond float32": ((with_value(A.astype(float), (2, 1), 1e300), E, P, W), r"write_spectra.flux\[2, 1\]=inf"),
+    "error, fewer rows": ((A, E[:3], P, W), "write_spectra.error has shape"),
+    "error, none good": ((A, with_value(E, 3, np.nan), P, W), "write_spectra.error has no value .* in row 3"),
+    "wave, fewer pixels": ((A, E, P, W[1:]), "write_spectra.wave has shape"),
+    "wave, NaN": ((A, E, P, with_value(W, 3, np.nan)), "write_spectra.wave"),
+    "params, fewer rows": ((A, E, P[:3], W), "write_spectra.params has 3 rows, flux 4"),
+    "params, no T_eff": ((A, E, P.drop(columns="T_eff"), W), "write_spectra.params lacks 'T_eff'"),
+    "params, twice": ((A, E, pd.concat([P, P], axis=1), W), "names must not come twice"),
+    "params, text": ((A, E, P.assign(name="HD 1"), W), "write_spectra.params has the column 'name'"),
+    "params, a number as name": ((A, E, P.assign(**{"x": 1}).rename(columns={"x": 1}), W), "has the column 1 of"),
+    "params, NaN": ((A, E, P.assign(M_H=P["M_H"].where(P.index != 2)), W), r"write_spectra.params\['M_H'\]\[2\]=nan"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_what_cannot_be_written_is_named_and_leaves_no_file(tmp_path, case):
+    arguments, named = BAD_ARGUMENTS[case]
+    with pytest.raises(ValueError, match=named):
+        write_spectra(tmp_path / "a.h5", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_kept_unless_told(shard, tmp_path):
+    before = shard.read_bytes()
+    with pytest.raises(FileExistsError, match=r"write_spectra.path='.*spoilt.h5'"):
+        write_spectra(shard, A, E, P, W)
+    with pytest.raises(ValueError, match=r"write_spectra.compression='zip'"):
+        write_spectra(tmp_path / "b.h5", A, E, P, W, compression="zip")
+    with pytest.raises(FileNotFoundError, match=r"write_spectra.path=.*does not exist"):
+        write_spectra(tmp_path / "nowhere" / "b.h5", A, E, P, W)
+    assert shard.read_bytes() == before
+
+
+def test_a_crash_leaves_the_old_file_and_no_half_one(shard, monkeypatch):
+    before = shard.read_bytes()
+
+    def crash(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_hdf", crash)
+    with pytest.raises(OSError, match="no space"):
+        write_spectra(shard, *spectra(3, 1), overwrite=True)
+    assert shard.read_bytes() == before
+    assert [path.name for path in shard.parent.iterdir()] == ["spoilt.h5"]
