@@ -73,6 +73,21 @@ def test_threads_blocks_and_prefixes_give_the_same_rows(data):
         assert_array_equal(np.concatenate([block[key] for block in blocks]), data[key][500:570])
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 200), (np.int64(77), np.int64(390)), (2**66 + 5, 2**66 + 8)])
+def test_labels_alone_are_those_of_the_rows(start, stop):
+    simulator = SpectraSimulator(7)
+    assert_array_equal(simulator.labels(start, stop), simulator.rows(start, stop).labels)
+
+
+def test_a_row_has_a_random_stream_of_its_own(data, clean):
+    row = 1234
+    generator = np.random.Generator(np.random.Philox(key=7, counter=row << 64))
+    uniform = generator.random(8)
+    assert_array_equal(data.labels.to_numpy()[row, :5], LOW + uniform[:5] * (HIGH - LOW))
+    noise = generator.standard_normal(data.flux.shape[1], dtype=np.float32) * data.error[row]
+    assert_array_equal(data.flux[row], clean.flux[row] + noise)
+
+
 def test_seeds_name_different_tables(data):
     other = make_spectra(20, random_state=8)
     assert not np.isin(other.y, data.y).any()
@@ -195,8 +210,9 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_wrong_blocks_are_named():
     with pytest.raises(ValueError, match="block_size=0"):
         iter_spectra(3, block_size=0)
-    with pytest.raises(ValueError, match="stop=4"):
-        SpectraSimulator(0).rows(5, 4)
+    for method in (SpectraSimulator(0).rows, SpectraSimulator(0).labels):
+        with pytest.raises(ValueError, match="stop=4"):
+            method(5, 4)
 
 
 def test_import_is_cheap():

@@ -41,6 +41,41 @@ def test_statistics_equal_the_listing(n_pixels, spread):
     assert_allclose(ours, listed_quality_features(error), rtol=1e-5, atol=1e-5 * 3)
 
 
+def peculiar_rows(kind, shape, rng):
+    """Rows on which a selection by sampling could err: ties, order, long tails."""
+    rows = rng.standard_normal(shape)
+    return {
+        "normal": rows,
+        "tied": np.round(rows),
+        "half of one value": np.where(np.arange(shape[1]) < shape[1] // 2, 1.0, np.exp(rows)),
+        "two values": np.where(rows > 0.7, 3.0, 2.0),
+        "rising": np.sort(rows, axis=1),
+        "falling": -np.sort(rows, axis=1),
+        "long tail": np.exp(9 * rows),
+        "constant": np.full(shape, 0.35),
+    }[kind]
+
+
+KINDS = ("normal", "tied", "half of one value", "two values", "rising", "falling", "long tail", "constant")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_pixels", [1, 2, 512, 513, 1000, 1026, 4096, 4097, 8192, 8193])
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_statistics_are_exact(kind, n_pixels, dtype):
+    error = peculiar_rows(kind, (70, n_pixels), np.random.default_rng(n_pixels)).astype(dtype)
+    subset = ["min", "q25", "median", "q75", "max"]
+    expected = np.percentile(error.astype(np.float64), [0, 25, 50, 75, 100], axis=1).T
+    assert_allclose(QualityStatistics(subset=subset).fit_transform(error), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_any_unit_gives_the_same_shape(unit):
+    error = np.exp(0.5 * np.random.default_rng(0).standard_normal((3, 4096))).astype(np.float32)
+    shape = QualityStatistics(subset=["skew", "kurtosis"])
+    assert_allclose(shape.fit_transform(error * np.float32(unit)), shape.fit_transform(error), rtol=1e-5)
+
+
 def test_subset_keeps_order_and_values():
     error = np.random.default_rng(0).uniform(1, 2, (5, 30))
     subset = ["max", "mean", "std", "median", "min"]
