@@ -81,7 +81,7 @@ class RowReader:
         """Features of each gate, projected columns and signal-to-noise ratio of some rows, side by side."""
         columns = {name: gate.transform(block) for name, gate in self.gates.items()}
         flux, error = self.experts._split(block)
-        columns["projected"] = self.experts._project(block)
+        columns["projected"] = np.array(self.experts._project(block))  # never a view: the block is overwritten
         if error is not None:
             columns["snr"] = signal_to_noise(flux, error)
         return columns

@@ -16,7 +16,8 @@ from dualgate._validation import check_rows, check_rows_and_target, check_target
 BLOCK_BYTES = 1 << 27  # of a block; large enough for fast products, small beside everything else
 SAMPLE_ROWS = 8192  # rows that stand for all where a fit needs rows at hand and not only their sums
 _RUN_ROWS = 64  # rows of a sample that are read together
-_THREAD_ROWS = 256  # rows a thread works on at a time: they stay in the processor's cache
+_GAP_ROWS = 8  # rows that are read and thrown away rather than asking twice
+_THREAD_ROWS = 512  # rows a thread works on at a time
 
 
 class RowSource(ABC):
@@ -51,6 +52,10 @@ class RowSource(ABC):
             Of `dtype`; the same numbers whatever rows are asked for beside them. Threads may call this at once.
         """
 
+    def read_into(self, start, stop, out):
+        """Read rows into the array `out`; a source that can write there at once overrides this."""
+        out[:] = self.read(start, stop)
+
     def read_rows(self, rows):
         """Read rows by number.
 
@@ -66,8 +71,9 @@ class RowSource(ABC):
         out = np.empty((len(rows), self.shape[1]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
-        # neighbours are read together, with the rows between them; a wide gap is left out
-        for places in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ordered) > _RUN_ROWS) + 1):
+        # near neighbours are read together, with the rows between them
+        parts = np.flatnonzero((np.diff(ordered) > _GAP_ROWS) | (np.diff(ordered // _THREAD_ROWS) > 0)) + 1
+        for places in np.split(np.arange(len(rows)), parts):
             if len(places):
                 first, last = ordered[places[0]], ordered[places[-1]] + 1
                 out[order[places]] = self.read(int(first), int(last))[ordered[places] - first]
@@ -107,6 +113,13 @@ class RowSubset(RowSource):
         if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
             return self.source.read(int(rows[0]), int(rows[-1]) + 1)
         return self.source.read_rows(rows)
+
+    def read_into(self, start, stop, out):  # noqa: D102
+        rows = self.rows[start:stop]
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
+            self.source.read_into(int(rows[0]), int(rows[-1]) + 1, out)
+        else:
+            out[:] = self.source.read_rows(rows)
 
 
 class ArrayRows(RowSource):
@@ -182,7 +195,7 @@ def block_rows(n_columns, dtype=np.float32):
 
 
 def iter_blocks(owner, X, *, start=0, stop=None, n_jobs=None):
-    """Yield (first row, block) over rows from `start` to `stop`.
+    """Yield (first row, block) over rows from `start` to `stop`; a block of a source is overwritten by the next.
 
     Parameters
     ----------
@@ -195,14 +208,27 @@ def iter_blocks(owner, X, *, start=0, stop=None, n_jobs=None):
     """
     stop = len(X) if stop is None else stop
     step = block_rows(X.shape[1], getattr(X, "dtype", np.float64))
+    is_source = isinstance(X, RowSource)
+    buffer = np.empty((min(step, stop - start), X.shape[1]), X.dtype) if is_source else None
     for first in range(start, stop, step):
         last = min(first + step, stop)
-        if isinstance(X, RowSource):
-            block = in_threads(X.read, last - first, n_jobs, offset=first)
+        if is_source:
+            block = buffer[: last - first]
+            _fill(X, first, block, n_jobs)
             require_finite(owner, "X", block, first_row=first)
         else:
             block = X.iloc[first:last] if hasattr(X, "iloc") else X[first:last]
         yield first, block
+
+
+def _fill(source, first, block, n_jobs):
+    """Read rows from `first` on into `block`, in threads."""
+
+    def read(start, stop):
+        source.read_into(first + start, first + stop, block[start:stop])
+        return np.empty(0)
+
+    in_threads(read, len(block), n_jobs)
 
 
 def in_threads(function, n_rows, n_jobs, *, offset=0):

@@ -7,6 +7,7 @@ from scipy.linalg.blas import dsyrk, ssyrk
 
 FLUSH_ROWS = 10_000  # rows of a cell that are summed in single precision before they are added in double
 NARROW = 256  # features up to which rows in single precision are summed in double throughout: it costs nothing
+_STEP = 2048  # rows multiplied at a time
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
 
@@ -53,6 +54,10 @@ class CellStatistics:
         self.moment, self.origin = moment, origin
         self._gram, self._mirrored = gram, True  # after an update only its lower triangle is right
         self._pending = self._n_pending = None  # sums in single precision on their way to _gram, and their rows
+        self._scratch = np.empty((0, 0))  # kept from update to update: new memory costs more than the sums
+
+    def __getstate__(self):
+        return vars(self) | {"_scratch": np.empty((0, 0))}
 
     @classmethod
     def zeros(cls, n_cells, n_features, *, origin=None):
@@ -109,11 +114,16 @@ class CellStatistics:
         """
         order = np.argsort(cells, kind="stable")
         edges = np.searchsorted(cells[order], np.arange(len(self.count) + 1))
+        origin = self.origin.astype(X.dtype)
+        if self._scratch.dtype != X.dtype or len(self._scratch) < min(_STEP, len(X)):
+            self._scratch = np.empty((min(_STEP, len(X)), X.shape[1]), X.dtype)
         for cell in np.flatnonzero(np.diff(edges)):
-            for first in range(edges[cell], edges[cell + 1], FLUSH_ROWS):
-                rows = order[first : min(first + FLUSH_ROWS, edges[cell + 1])]
+            for first in range(edges[cell], edges[cell + 1], _STEP):
+                rows = order[first : min(first + _STEP, edges[cell + 1])]
+                x = np.take(X, rows, axis=0, out=self._scratch[: len(rows)], mode="clip")  # the other modes copy once more
+                x -= origin
                 root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
-                self._add(cell, X[rows] - self.origin.astype(X.dtype), y[rows], root)
+                self._add(cell, x, y[rows], root)
         return self
 
     def _add(self, cell, x, y, root):

@@ -62,6 +62,9 @@ class SimulatedSpectra(RowSource):
     def read(self, start, stop):  # noqa: D102
         return self.simulator.rows(self.start + start, self.start + stop).X
 
+    def read_into(self, start, stop, out):  # noqa: D102
+        self.simulator.rows(self.start + start, self.start + stop, out=out)
+
 
 def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0):
     """Simulate stellar spectra when they are read, for training sets that fit neither in memory nor on disk.

@@ -13,6 +13,7 @@ from dualgate.rows import check_rows_or_source, iter_blocks, spread_rows
 from dualgate.statistics import CellStatistics
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
+_STEP = 2048  # rows worked on at a time
 _OVERSAMPLES = 30  # directions beyond those kept, for the accuracy of the last ones
 _WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
 
@@ -201,6 +202,10 @@ class WhiteningStatistics:
         self.unit, self.weighted, self.n_rows = unit, weighted, 0
         self.moments = CellStatistics.zeros(1, len(unit), origin=origin)
         self.noise_power = np.zeros(len(unit))
+        self._scratch = np.empty((0, 0))  # kept from update to update: new memory costs more than the sums
+
+    def __getstate__(self):
+        return vars(self) | {"_scratch": np.empty((0, 0))}
 
     @classmethod
     def about(cls, flux, error):
@@ -218,14 +223,19 @@ class WhiteningStatistics:
 
     def update(self, flux, error):
         """Add rows in place."""
-        weights = None
         unit = self.unit.astype(flux.dtype)
-        if error is not None:
-            power = np.square(error / unit)
-            weights = 1 / power.mean(axis=1, dtype=np.float64)
-            self.noise_power += weights.astype(power.dtype) @ power
-        nothing = np.zeros(len(flux), dtype=int)
-        self.moments.update(flux / unit, nothing, nothing, sample_weight=weights)
+        if self._scratch.dtype != flux.dtype or len(self._scratch) < min(_STEP, len(flux)):
+            self._scratch = np.empty((min(_STEP, len(flux)), len(unit)), flux.dtype)
+        for start in range(0, len(flux), _STEP):
+            rows, weights = slice(start, start + _STEP), None
+            if error is not None:
+                power = np.divide(error[rows], unit, out=self._scratch[: len(error[rows])])
+                power *= power
+                weights = 1 / power.mean(axis=1, dtype=np.float64)
+                self.noise_power += weights.astype(power.dtype) @ power
+            whitened = np.divide(flux[rows], unit, out=self._scratch[: len(flux[rows])])
+            nothing = np.zeros(len(whitened), dtype=int)
+            self.moments.update(whitened, nothing, nothing, sample_weight=weights)
         self.n_rows += len(flux)
 
     def __add__(self, other):
