@@ -1,22 +1,31 @@
+import pickle
 from functools import reduce
 from operator import add
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import Ridge
 
+import dualgate.statistics
 from dualgate.statistics import CellStatistics, solve_ridge
 
 RNG = np.random.default_rng(0)
 X, CELLS = RNG.normal(size=(60, 4)) + 2.0, RNG.integers(0, 3, 60)
 Y = X @ [1.0, -2.0, 0.5, 0.0] + CELLS + 0.1 * RNG.normal(size=60)
+WIDE = (RNG.normal(size=(900, 300)) * RNG.uniform(0.5, 2, 300) + RNG.normal(size=300)).astype(np.float32)
+WIDE_Y, WIDE_CELLS = WIDE[:, 0] - WIDE[:, 1] + RNG.normal(size=900), RNG.integers(0, 2, 900)
 
 
-def ridges(statistics, alpha):
-    gram, moment = statistics.centred()
-    return solve_ridge(gram, moment, [alpha])[0]
+def same(left, right, rtol):
+    """All moments agree, relative to the largest of their kind."""
+    left = left + CellStatistics.zeros(len(left.count), len(left.origin), origin=left.origin)
+    right = CellStatistics.zeros(len(left.count), len(left.origin), origin=left.origin) + right
+    for name in ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram"):
+        one, other = getattr(left, name), getattr(right, name)
+        assert_allclose(one, other, rtol=rtol, atol=rtol * np.abs(other).max())
 
 
 @settings(deadline=None)
@@ -24,21 +33,73 @@ def ridges(statistics, alpha):
 def test_any_split_in_any_order_adds_up_to_the_whole(cuts, shuffle):
     parts = list(zip(np.split(X, cuts), np.split(Y, cuts), np.split(CELLS, cuts), strict=True))
     shuffle.shuffle(parts)
-    total = reduce(add, (CellStatistics.from_rows(*part, 3) for part in parts))
-    expected = [Ridge(alpha=2.0).fit(X[c == CELLS], Y[c == CELLS]).coef_ for c in range(3)]
-    assert_allclose(ridges(total, 2.0), expected, rtol=1e-8)
+    total = reduce(add, (CellStatistics.from_rows(*part, 3) for part in parts))  # each about an origin of its own
+    expected = [Ridge(alpha=2.0).fit(X[c == CELLS], Y[c == CELLS]) for c in range(3)]
+    coef, intercept = total.solve([2.0])
+    assert_allclose(coef[0], [ridge.coef_ for ridge in expected], rtol=1e-8)
+    assert_allclose(intercept[0], [ridge.intercept_ for ridge in expected], rtol=1e-8)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    cuts=st.lists(st.integers(1, 899), unique=True, max_size=6).map(sorted),
+    shuffle=st.randoms(use_true_random=False),
+    flush=st.integers(50, 1000),
+)
+def test_wide_rows_in_single_precision_add_up_however_they_come(cuts, shuffle, flush):
+    parts = list(zip(np.split(WIDE, cuts), np.split(WIDE_Y, cuts), np.split(WIDE_CELLS, cuts), strict=True))
+    shuffle.shuffle(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dualgate.statistics, "FLUSH_ROWS", flush)
+        total = CellStatistics.zeros(2, 300, origin=WIDE[:10].mean(axis=0))
+        for part in parts:
+            total.update(*part)
+        merged = reduce(add, (CellStatistics.from_rows(*part, 2) for part in parts))
+    whole = CellStatistics.from_rows(WIDE.astype(np.float64), WIDE_Y, WIDE_CELLS, 2)
+    same(total, whole, 1e-6)
+    same(merged, whole, 1e-6)
+    for cell in range(2):
+        rows = cell == WIDE_CELLS
+        ridge = Ridge(alpha=3.0).fit(WIDE[rows].astype(np.float64), WIDE_Y[rows])
+        assert_allclose(total.solve([3.0])[0][0, cell], ridge.coef_, rtol=0, atol=1e-5 * np.abs(ridge.coef_).max())
+
+
+def test_flushing_keeps_the_digits_that_single_precision_loses(monkeypatch):
+    def error(flush):
+        monkeypatch.setattr(dualgate.statistics, "FLUSH_ROWS", flush)
+        rng = np.random.default_rng(2)
+        total, exact = CellStatistics.zeros(1, 260), np.zeros((260, 260))
+        for _ in range(40):
+            rows = (1 + 0.01 * rng.normal(size=(1000, 260))).astype(np.float32)
+            total.update(rows, np.zeros(1000), np.zeros(1000, dtype=int))
+            exact += rows.T.astype(np.float64) @ rows
+        return np.sqrt(np.square(total.gram[0] / exact - 1).mean())
+
+    assert error(2000) < 1e-7
+    assert error(10**9) > 2 * error(2000)
+
+
+def test_weights_count_rows_exactly():
+    weights = np.random.default_rng(3).integers(0, 4, 60)
+    repeated = np.repeat(np.arange(60), weights)
+    weighted = CellStatistics.zeros(3, 4).update(X, Y, CELLS, sample_weight=weights.astype(float))
+    same(weighted, CellStatistics.zeros(3, 4).update(X[repeated], Y[repeated], CELLS[repeated]), 1e-12)
+    ridge = Ridge(alpha=2.0).fit(X, Y, sample_weight=weights)
+    coef, intercept = weighted.sum(0).solve([2.0])
+    assert_allclose(coef[0], ridge.coef_, rtol=1e-9)
+    assert_allclose(intercept[0], ridge.intercept_, rtol=1e-9)
 
 
 def test_subtraction_takes_rows_away():
     whole, part = (CellStatistics.from_rows(X[:n], Y[:n], CELLS[:n], 3) for n in (60, 25))
     rest = CellStatistics.from_rows(X[25:], Y[25:], CELLS[25:], 3)
-    assert_allclose((whole - part).gram, rest.gram)
-    assert_allclose(ridges(whole - part, 0.3), ridges(rest, 0.3), rtol=1e-8)
+    same(whole - part, rest, 1e-12)
+    assert_allclose((whole - part).solve([0.3])[0], rest.solve([0.3])[0], rtol=1e-8)
 
 
 def test_a_parent_is_the_sum_of_its_children():
     parent = CellStatistics.from_rows(X, Y, CELLS, 3).sum(0)
-    assert_allclose(ridges(parent, 5.0), Ridge(alpha=5.0).fit(X, Y).coef_, rtol=1e-8)
+    assert_allclose(parent.solve([5.0])[0][0], Ridge(alpha=5.0).fit(X, Y).coef_, rtol=1e-8)
 
 
 def test_squared_error_is_that_of_the_rows():
@@ -56,12 +117,18 @@ def test_pulling_towards_a_point_solves_the_pulled_problem():
     # the gradient of |y - Xw|^2 + 7 |w - towards|^2 vanishes
     assert_allclose(gram @ coef - moment + 7.0 * (coef - towards), 0, atol=1e-9)
     assert_allclose(parent, towards)
+    assert_allclose(solve_ridge(gram, moment, [7.0], towards)[0], coef)  # one penalty takes another way
 
 
-def test_float32_rows_are_summed_in_double():
-    rng = np.random.default_rng(1)
-    rows = (rng.normal(size=(20_000, 3)) + 5).astype(np.float32)
-    cells = np.zeros(len(rows), dtype=int)
-    statistics = CellStatistics.from_rows(rows, np.ones(len(rows)), cells, 1)
-    exact = rows.astype(np.float64).T @ rows.astype(np.float64)
-    assert_allclose(statistics.gram[0], exact, rtol=1e-6)
+def test_a_pickle_in_the_middle_of_a_sum_goes_on():
+    halves = [(WIDE[:450], WIDE_Y[:450], WIDE_CELLS[:450]), (WIDE[450:], WIDE_Y[450:], WIDE_CELLS[450:])]
+    through = pickle.loads(pickle.dumps(CellStatistics.zeros(2, 300).update(*halves[0]))).update(*halves[1])
+    straight = CellStatistics.zeros(2, 300).update(*halves[0]).update(*halves[1])
+    assert np.array_equal(through.gram, straight.gram)
+
+
+def test_memory_is_checked_before_it_is_taken(monkeypatch):
+    monkeypatch.setattr(dualgate.statistics, "memory_limit", lambda: 12 * 4096**2 * 9)
+    with pytest.raises(MemoryError, match=r"10 cells x 4,096 features .* 9 cells of 4,096 features fit") as error:
+        CellStatistics.zeros(10, 4096)
+    assert "10 cells of 3,885 features" in str(error.value)

@@ -14,8 +14,8 @@ def realise(owner, name, value, *, default, base, aliases=None, others=()):
         None makes `default()`, a string is looked up in `aliases`, an instance is cloned.
     default : callable
         Makes the default component.
-    base : type
-        What an instance must be.
+    base : type or tuple of types
+        What an instance must be; messages name the first.
     aliases : dict of str to callable, optional
         What a string may be.
     others : sequence of str
@@ -31,7 +31,7 @@ def realise(owner, name, value, *, default, base, aliases=None, others=()):
     known = ", ".join(map(repr, sorted([*aliases, *others])))
     raise ValueError(
         f"{owner_name(owner)}.{name}={value!r} must be None{', one of ' + known if known else ''} or an instance "
-        f"of {base.__name__}."
+        f"of {(base[0] if isinstance(base, tuple) else base).__name__}."
     )
 
 

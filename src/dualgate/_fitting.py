@@ -19,8 +19,8 @@ from dualgate.checkpoint import Checkpoint
 from dualgate.experts.passes import begin_sums
 from dualgate.experts.regimes import regime_codes
 from dualgate.passes import Collect, run_passes
-from dualgate.reduced import RowReader
-from dualgate.rows import check_rows_or_source, spread_rows
+from dualgate.reduced import ReducedRows, RowReader
+from dualgate.rows import RowSource, check_rows_or_source, spread_rows
 
 GATE_ROWS = 200_000  # rows of a source that the towers learn from, at most; the experts learn from all
 MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
@@ -77,6 +77,20 @@ class Lesson:
     y: np.ndarray
 
 
+def learn(model, X, rows, y, regimes, generator, checkpoint):
+    """Fit gates and experts to validated rows: in memory, read before, or read now from a source."""
+    if isinstance(rows, RowSource):
+        return learn_from_source(model, rows, y, regimes, generator, checkpoint)
+    if checkpoint is not None:
+        raise ValueError(
+            f"DualTowerMoERegressor.fit: checkpoint={checkpoint!r} is for rows that are read block by block, X is in "
+            "memory: leave it None, or give a memory map or another row source."
+        )
+    if isinstance(rows, ReducedRows):
+        return learn_from_reduced(model, rows, y, regimes, generator)
+    return learn_from_array(model, X if hasattr(X, "columns") else rows, y, regimes, generator)
+
+
 def learn_from_array(model, rows, y, regimes, generator):
     """Fit gates and experts to rows in memory, an array or a DataFrame, through the cache."""
     cache = Cache(model.memory, rows, y, regimes)
@@ -97,6 +111,11 @@ def learn_from_array(model, rows, y, regimes, generator):
 
 def learn_from_source(model, source, y, regimes, generator, checkpoint):
     """Fit gates and experts in two passes over a source; the towers learn from at most `GATE_ROWS` of its rows."""
+    if model.memory is not None:
+        raise ValueError(
+            f"DualTowerMoERegressor.memory={model.memory!r} keeps fits of rows in memory, X is a row source: set "
+            "memory=None, and give fit a checkpoint= path to be safe from a kill."
+        )
     checkpoint = Checkpoint.of(model, checkpoint, source, y, regimes)
     reader = RowReader(_make_gates(model), _make_experts(model, generator), model.n_jobs)
 

@@ -6,13 +6,13 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._fitting import check_parameters, check_routing, learn_from_array, learn_from_reduced, learn_from_source
+from dualgate._fitting import check_parameters, check_routing, learn
 from dualgate._validation import check_target, make_generator
 from dualgate.experts import HierarchicalExperts
 from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.reduced import ReducedRows
-from dualgate.rows import RowSource, check_fit_rows, check_rows_or_source, map_blocks
+from dualgate.rows import check_fit_rows, check_rows_or_source, map_blocks
 from dualgate.spectral import spectral_components
 from dualgate.trace import MixtureTrace
 
@@ -55,7 +55,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     lr : float
         Learning rate of Adam after warm-up; it falls as half a cosine until `max_epochs`.
     batch_size : None or int
-        Rows per step. None is a thirtieth of the rows, at least 32 and at most 512.
+        Rows per step. None is a thirtieth of the rows, at least 32 and at most 512; of many, a 150th up to 2,048.
     warmup_epochs : int
         Epochs over which the learning rate rises from zero; 0 is none.
     validation_fraction : float in [0, 0.5]
@@ -222,12 +222,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         generator = make_generator(self, self.random_state)
         vars(self).pop("net_", None)  # a fit that fails leaves no half of an older one
         with config_context(assume_finite=True, transform_output="default"):  # checked once for all components
-            if isinstance(rows, ReducedRows):
-                lesson = learn_from_reduced(self, rows, y, regimes, generator)
-            elif isinstance(rows, RowSource):
-                lesson = learn_from_source(self, rows, y, regimes, generator, checkpoint)
-            else:
-                lesson = learn_from_array(self, X if hasattr(X, "columns") else rows, y, regimes, generator)
+            lesson = learn(self, X, rows, y, regimes, generator, checkpoint)
             self.phys_gate_, self.quality_gate_ = (lesson.gates.get(name) for name in ("phys", "quality"))
             self.experts_ = lesson.experts
             self._train(lesson, generator)
@@ -254,7 +249,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             (self.experts_.n_regimes_, self.experts_.n_quality_bins_),
             (self.loss, values, held_out),
             {
-                "batch_size": self.batch_size or int(np.clip(len(y) // 30, 32, 512)),
+                "batch_size": self.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048))),
                 **{name: getattr(self, name) for name in ("max_epochs", "lr", "warmup_epochs", "patience")},
             },
             seed=int(generator.integers(2**31)),

@@ -176,8 +176,9 @@ def as_source(X):
     return ArrayRows(X) if on_disk and not hasattr(X, "columns") else None
 
 
-def spread_rows(rows, n_rows=SAMPLE_ROWS, *, n_jobs=None):
-    """Return at most about `n_rows` rows, in short runs spread evenly over all."""
+def spread_rows(rows, n_rows=None, *, n_jobs=None):
+    """Return at most `n_rows` rows (None is `SAMPLE_ROWS`), in short runs spread evenly over all."""
+    n_rows = SAMPLE_ROWS if n_rows is None else n_rows
     if len(rows) <= n_rows:
         chosen = np.arange(len(rows))
     else:

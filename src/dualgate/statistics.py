@@ -120,7 +120,9 @@ class CellStatistics:
         for cell in np.flatnonzero(np.diff(edges)):
             for first in range(edges[cell], edges[cell + 1], _STEP):
                 rows = order[first : min(first + _STEP, edges[cell + 1])]
-                x = np.take(X, rows, axis=0, out=self._scratch[: len(rows)], mode="clip")  # the other modes copy once more
+                x = np.take(
+                    X, rows, axis=0, out=self._scratch[: len(rows)], mode="clip"
+                )  # the other modes copy once more
                 x -= origin
                 root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
                 self._add(cell, x, y[rows], root)

@@ -46,7 +46,9 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         to a million times the mean variance of the projected columns.
     projection : None, "whitened" or transformer
         Linear map of the columns before the ridge. ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA` with
-        `n_components`; a transformer of your own receives the selected columns, and never y.
+        `n_components`; a transformer of your own receives the selected columns, and never y. One that is fitted already
+        stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA with errors is given
+        [flux | error].
     n_components : int
         Components of the ``"whitened"`` projection, at most.
     clip : bool
@@ -76,10 +78,6 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
     projection_ : transformer or None
     columns_ : ndarray of int
     n_features_in_ : int
-
-    See Also
-    --------
-    dualgate.DualTowerMoERegressor : Chooses among the experts without knowing the regime.
 
     References
     ----------

@@ -4,6 +4,7 @@ import numbers
 
 import numpy as np
 from sklearn.base import TransformerMixin
+from sklearn.frozen import FrozenEstimator
 
 from dualgate._components import realise
 from dualgate._validation import (
@@ -108,12 +109,14 @@ class ReadsRows:
             return NoiseWhitenedPCA(self.n_components, columns=slice(0, width), error_columns=error_columns)
         if isinstance(self.projection, str):
             check_choice(self, "projection", self.projection, ["whitened"])
-        return realise(self, "projection", self.projection, default=None, base=TransformerMixin)
+        return realise(self, "projection", self.projection, default=None, base=(TransformerMixin, FrozenEstimator))
 
     def _projection_input(self, rows):
         """Select the columns; for the whitened projection, their errors beside them."""
         columns = self.columns_
-        if isinstance(self.projection_, NoiseWhitenedPCA) and self.projection_.error_columns is not None:
+        fitted = self.projection_
+        inner = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted
+        if isinstance(inner, NoiseWhitenedPCA) and inner.error_columns is not None:
             columns = np.r_[self.columns_, self._error_columns]
         return take_columns(np.asarray(rows), columns)
 

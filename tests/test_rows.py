@@ -1,0 +1,273 @@
+import pickle
+import warnings
+
+import h5py
+import joblib
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import cross_val_score
+
+import dualgate.rows
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.experts import EmptyCellWarning
+from dualgate.rows import RowSource, RowSubset, as_source, iter_blocks, spread_rows
+
+
+class Counted(RowSource):
+    """Rows of an array that count how often each was read; the whole must never be asked for."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype = X, X.shape, X.dtype
+        self.reads = np.zeros(len(X), dtype=int)
+        self.largest = 0
+
+    def read(self, start, stop):
+        self.reads[start:stop] += 1
+        self.largest = max(self.largest, stop - start)
+        return self.X[start:stop].copy()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks and samples so small that a few thousand rows are many of them."""
+    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 16 * 8 * 512)
+    monkeypatch.setattr(dualgate.rows, "_THREAD_ROWS", 128)
+    monkeypatch.setattr(dualgate.rows, "SAMPLE_ROWS", 512)
+
+
+def experts_of(planted, **params):
+    experts = HierarchicalExperts(
+        planted.flux, planted.error, quality_edges=(5,), projection="whitened", random_state=0
+    )
+    return experts.set_params(n_components=8, **params)
+
+
+def mixture_of(planted, **params):
+    model = DualTowerMoERegressor(
+        PhysGate([0, 1]),
+        QualityGate(planted.error, "passthrough"),
+        experts=experts_of(planted, random_state=None),
+        max_epochs=8,
+        random_state=0,
+    )
+    return model.set_params(**params)
+
+
+# ---- sources ---------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=50)
+@given(rows=st.lists(st.integers(0, 299), max_size=60), again=st.data())
+def test_a_subset_of_a_subset_is_numpys(rows, again):
+    X = np.arange(900.0).reshape(300, 3)
+    subset = Counted(X)[np.array(rows, dtype=int)]
+    assert isinstance(subset, RowSubset)
+    assert_array_equal(subset.read(0, len(rows)), X[rows])
+    assert_array_equal(subset.read_rows(np.arange(len(rows))[::-1]), X[rows][::-1])
+    key = again.draw(st.one_of(st.slices(len(rows)), st.just(np.arange(len(rows)) % 2 == 0)))
+    assert_array_equal(np.asarray(subset[key]), X[rows][key])
+
+
+def test_blocks_are_the_rows_in_order_whatever_the_threads():
+    X = np.random.default_rng(0).normal(size=(3000, 16))
+    for n_jobs in (None, 3):
+        blocks = [(first, block.copy()) for first, block in iter_blocks("test", Counted(X), n_jobs=n_jobs)]
+        assert_array_equal(np.concatenate([block for _, block in blocks]), X)
+        assert [first for first, _ in blocks] == list(range(0, 3000, 512))
+
+
+def test_a_sample_comes_from_everywhere():
+    X = np.arange(6000.0)[:, None]
+    sample = spread_rows(Counted(X))[:, 0]
+    assert len(np.unique(sample)) == len(sample) <= 512
+    assert sample[0] == 0
+    assert sample[-1] == 5999
+    assert np.abs(np.histogram(sample, 8, (0, 6000))[0] - 64).max() <= 64
+
+
+def on_disk(kind, X, folder):
+    folder.mkdir(exist_ok=True)
+    if kind == "memmap":
+        np.save(folder / "x.npy", X)
+        return np.load(folder / "x.npy", mmap_mode="r")
+    if kind == "memmap slice":
+        np.save(folder / "x.npy", np.vstack([X[:7] + 1, X]))
+        return np.load(folder / "x.npy", mmap_mode="r")[7:]
+    if kind == "h5py":
+        with h5py.File(folder / "x.h5", "w") as file:
+            file["x"] = X
+        return h5py.File(folder / "x.h5", "r")["x"]
+    if kind == "zarr":
+        return zarr.array(X, chunks=(700, X.shape[1]))
+    import dask.array
+
+    return dask.array.from_array(X, chunks=(700, X.shape[1]))
+
+
+KINDS = ("memmap", "memmap slice", "h5py", "zarr", "dask")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_storage_gives_the_same_fit_as_memory(kind, planted, tmp_path):
+    train, test = planted
+    stored = on_disk(kind, train.X, tmp_path)
+    here = experts_of(train).fit(train.X, train.y, regimes=train.regimes)
+    there = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+    assert_allclose(there.coef_, here.coef_, rtol=1e-6)
+    assert_allclose(there.predict_each(on_disk(kind, test.X, tmp_path / "test")), here.predict_each(test.X), rtol=1e-6)
+    assert_array_equal(there.quality_bins(stored), here.quality_bins(train.X))
+
+
+@pytest.mark.parametrize("kind", ["memmap", "memmap slice", "h5py", "zarr"])
+def test_a_source_pickles_by_its_place(kind, planted, tmp_path):
+    X = planted[0].X
+    data = pickle.dumps(as_source(on_disk(kind, X, tmp_path)))
+    assert len(data) < 10_000 or kind == "zarr"  # an in-memory Zarr array is its own numbers
+    assert_array_equal(pickle.loads(data).read(5, 900), X[5:900])
+
+
+def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted, monkeypatch):
+    train, test = planted
+    source = Counted(train.X)
+    model = mixture_of(train).fit(source, train.y, regimes=train.regimes)
+    sample = 2 * 512  # read once more, with rows in between, to learn what is typical
+    assert source.reads.min() == 2
+    assert source.reads.sum() <= 2 * len(train.y) + sample
+    assert source.largest <= 512
+    unseen = Counted(test.X)
+    prediction = model.predict(unseen)
+    assert unseen.reads.max() == 1
+    assert_allclose(prediction, model.predict(test.X), rtol=1e-6)
+    assert_allclose(model.trace(unseen).weights, model.predict_weights(test.X), rtol=1e-6)
+    here = mixture_of(train).fit(train.X, train.y, regimes=train.regimes)
+    assert model.score(test.X, test.y) > here.score(test.X, test.y) - 0.01
+
+
+def test_few_gate_rows_are_enough_and_the_experts_still_see_all(planted, monkeypatch):
+    train, test = planted
+    everything = mixture_of(train).fit(Counted(train.X), train.y, regimes=train.regimes)
+    monkeypatch.setattr("dualgate._fitting.GATE_ROWS", 1500)
+    few = mixture_of(train).fit(Counted(train.X), train.y, regimes=train.regimes)
+    assert_allclose(few.experts_.coef_, everything.experts_.coef_)
+    assert few.score(test.X, test.y) > everything.score(test.X, test.y) - 0.02
+    assert not np.allclose(few.predict(test.X), everything.predict(test.X))
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_a_source_without_regimes_finds_them(planted, loss):
+    train, test = planted
+    model = mixture_of(train, n_regimes=16, loss=loss).fit(Counted(train.X), train.y)
+    assert model.experts_.n_regimes_ == 16
+    assert model.score(test.X, test.y) > model.experts_.score(test.X, test.y) + 0.1
+
+
+def test_cross_validation_slices_a_source(planted):
+    train = planted[0]
+    model = experts_of(train, projection=None)
+    source = Counted(train.X)
+    scores = cross_val_score(model, source, train.y, cv=3, params={"regimes": train.regimes})
+    assert source.largest <= 512
+    expected = cross_val_score(model, train.X, train.y, cv=3, params={"regimes": train.regimes})
+    assert_allclose(scores, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "projection",
+    [PCA(6), IncrementalPCA(6), FrozenEstimator(PCA(6).fit(np.random.default_rng(0).normal(size=(50, 8))))],
+)
+def test_any_projection_works_on_a_source(planted, projection):
+    train, test = planted
+    experts = experts_of(train, projection=projection).fit(Counted(train.X), train.y, regimes=train.regimes)
+    assert experts.score(test.X, test.y) > 0.1
+    if isinstance(projection, FrozenEstimator):
+        assert_array_equal(experts.projection_.components_, projection.estimator.components_)
+
+
+def test_messages_give_the_row_of_the_source(planted):
+    train = planted[0]
+    X = train.X.copy()
+    X[3456, 3] = np.nan
+    with pytest.raises(ValueError, match=r"first is X\[3456, 3\]"):
+        experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
+    X[3456, 3], X[2345, 9] = 0, -1
+    with pytest.raises(ValueError, match=r"X\[2345, 9\]"):
+        experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
+    with pytest.raises(ValueError, match="memory="):
+        mixture_of(train, memory="somewhere").fit(Counted(train.X), train.y, regimes=train.regimes)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        experts_of(train).fit(Counted(train.X), train.y[1:])
+    with pytest.raises(ValueError, match="expecting 16 features"):
+        experts_of(train).fit(train.X, train.y).predict(Counted(train.X[:, :9]))
+
+
+# ---- partial_fit -----------------------------------------------------------------------------------------
+
+
+def test_partial_fit_is_the_fit_on_all_rows(planted):
+    train, test = planted
+    frozen = FrozenEstimator(experts_of(train).fit(train.X, train.y).projection_)
+    for projection in (None, frozen):
+        params = {"projection": projection, "alphas": [2.0], "sharing": "independent"}
+        whole = experts_of(train, **params).fit(train.X, train.y, regimes=train.regimes)
+        parts = experts_of(train, **params)
+        for start in range(0, 4000, 1000):
+            rows = slice(start, start + 1000)
+            parts.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows], n_regimes=4)
+        assert_allclose(parts.coef_, whole.coef_, rtol=1e-6, atol=1e-9)
+        assert_allclose(parts.predict_each(test.X), whole.predict_each(test.X), rtol=1e-6, atol=1e-8)
+        assert_array_equal(parts.cell_counts_, whole.cell_counts_)
+
+
+def test_partial_fit_learns_a_regime_that_comes_late_and_refuses_an_unknown_one(planted):
+    train, test = planted
+    experts = experts_of(train, projection=None)
+    order = np.argsort(train.regimes, kind="stable")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EmptyCellWarning)
+        for rows in np.array_split(order, 8):
+            experts.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows], n_regimes=4)
+    whole = experts_of(train, projection=None).fit(train.X, train.y, regimes=train.regimes)
+    oracle = [each.score(test.X, test.y) for each in (experts, whole)]
+    assert oracle[0] == pytest.approx(oracle[1], abs=0.01)
+    with pytest.raises(ValueError, match="holds the code 7"):
+        experts.partial_fit(train.X[:5], train.y[:5], regimes=np.full(5, 7))
+    with pytest.raises(ValueError, match="expecting 16 features"):
+        experts.partial_fit(train.X[:5, :15], train.y[:5], regimes=np.zeros(5, int))
+    experts.fit(train.X, train.y, regimes=train.regimes)
+    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # begins anew after a fit
+
+
+# ---- rows that were read before --------------------------------------------------------------------------
+
+
+def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
+    from dualgate._fitting import fit_reader
+
+    train, test = planted
+    base = mixture_of(train, n_jobs=2)
+    source = Counted(train.X)
+    reader = fit_reader(base, source)
+    seen, unseen = reader.read(source), reader.read(test.X)
+    assert source.reads.max() <= 3
+    for params in ({}, {"quality_gate": "drop"}, {"experts__quality_edges": None, "fusion": "poe"}):
+        direct = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+        reduced = mixture_of(train, **params).fit(seen, train.y, regimes=train.regimes)
+        assert_allclose(reduced.experts_.coef_, direct.experts_.coef_, rtol=1e-6)
+        assert_allclose(reduced.predict(unseen), reduced.predict(test.X), rtol=1e-5)
+        assert reduced.score(test.X, test.y) == pytest.approx(direct.score(test.X, test.y), abs=0.02)
+    single = fit_reader(mixture_of(train, quality_gate="drop"), train.X).read(train.X)
+    with pytest.raises(ValueError, match="quality_gate"):
+        mixture_of(train).fit(single, train.y, regimes=train.regimes)
+
+
+def test_threads_change_nothing(planted):
+    train, test = planted
+    one, two = (mixture_of(train, n_jobs=n).fit(Counted(train.X), train.y, regimes=train.regimes) for n in (1, 2))
+    assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
+    assert joblib.hash(one.experts_.cell_counts_) == joblib.hash(two.experts_.cell_counts_)
