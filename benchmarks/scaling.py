@@ -22,7 +22,7 @@ def measure(n_rows):
     from dualgate.rows import iter_blocks
 
     seconds = {}
-    runner = passes._runner.get()
+    runner = passes.runner.get()
 
     def timed(owner, running, X, *rest):
         start = time.perf_counter()
@@ -30,7 +30,7 @@ def measure(n_rows):
         seconds["survey" if type(running[0]).__name__ == "Survey" else "sums"] = time.perf_counter() - start
         return found
 
-    passes._runner.set(timed)
+    passes.runner.set(timed)
     data = stream_spectra(n_rows, random_state=42)
     start = time.perf_counter()
     for _ in iter_blocks("benchmark", data.X[:20_000], n_jobs=-1):

@@ -20,7 +20,14 @@ class Pass(ABC):
 
     @abstractmethod
     def merge(self, other):
-        """Take in what another part found; returns self."""
+        """Take in what another part found, apart from statistics that were detached from both; returns self."""
+
+    def detach(self):
+        """Take out the `CellStatistics`, which a cluster merges cell by cell; None where there are none."""
+        return None
+
+    def attach(self, statistics):  # noqa: B027  (a pass without statistics has nothing to put)
+        """Put merged statistics in the place of those that were taken out."""
 
 
 class Pieces:
@@ -89,10 +96,11 @@ def run_passes(owner, passes, X, *, n_jobs=None, checkpoint=None):
     checkpoint : None or Checkpoint
         Where the passes are kept every few blocks, and taken up again.
     """
-    return _runner.get()(owner, passes, X, n_jobs, checkpoint)
+    return runner.get()(owner, passes, X, n_jobs, checkpoint)
 
 
-def _run_here(owner, passes, X, n_jobs, checkpoint):
+def run_here(owner, passes, X, n_jobs, checkpoint):
+    """Run passes on this machine; the arguments are those of `run_passes`."""
     passes, start = (passes, 0) if checkpoint is None else checkpoint.resume(passes)
     for first, block in iter_blocks(owner, X, start=start, n_jobs=n_jobs):
         for each in passes:
@@ -102,4 +110,4 @@ def _run_here(owner, passes, X, n_jobs, checkpoint):
     return passes
 
 
-_runner = ContextVar("runner", default=_run_here)  # `dualgate.distributed` puts a cluster here
+runner = ContextVar("runner", default=run_here)  # `dualgate.distributed` puts a cluster here

@@ -57,7 +57,19 @@ class CellStatistics:
         self._scratch = np.empty((0, 0))  # kept from update to update: new memory costs more than the sums
 
     def __getstate__(self):
-        return vars(self) | {"_scratch": np.empty((0, 0))}
+        state = vars(self) | {"_scratch": np.empty((0, 0))}
+        if not self.count.any():  # nothing but zeros: a pickle need not carry them
+            state = {name: value for name, value in state.items() if name.lstrip("_") not in _ADDED}
+            state["n_empty"] = self.count.shape
+        return state
+
+    def __setstate__(self, state):
+        shape = state.pop("n_empty", None)
+        vars(self).update(state)
+        if shape is not None:
+            vector = (*shape, len(self.origin))
+            self.count, self.y_sum, self.y_square_sum = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+            self.x_sum, self.moment, self._gram = np.zeros(vector), np.zeros(vector), np.zeros((*vector, vector[-1]))
 
     @classmethod
     def zeros(cls, n_cells, n_features, *, origin=None):
@@ -204,6 +216,11 @@ class CellStatistics:
         """Arrange the cells in leading axes of the given shape."""
         n_leading = self.count.ndim
         return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]))
+
+    @staticmethod
+    def concatenate(parts):
+        """Join statistics about the same origin along the first axis."""
+        return parts[0]._map(lambda *values: np.concatenate(values), *parts[1:])
 
     @staticmethod
     def stack(parts):

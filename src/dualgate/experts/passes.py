@@ -47,8 +47,18 @@ class Survey(Pass):
     def merge(self, other):  # noqa: D102
         self.ratios.merge(other.ratios)
         if self.learns == "add":
-            self.experts.projection_.statistics_ += other.experts.projection_.statistics_
+            self.experts.projection_.statistics_.merge(other.experts.projection_.statistics_)
         return self
+
+    def detach(self):  # noqa: D102
+        if self.learns != "add":
+            return None
+        statistics = self.experts.projection_.statistics_
+        moments, statistics.moments = statistics.moments, None
+        return moments
+
+    def attach(self, moments):  # noqa: D102
+        self.experts.projection_.statistics_.moments = moments
 
     def finish(self):
         """Return the signal-to-noise ratios (n_samples,), None without errors, and the fitted projection."""
@@ -115,9 +125,17 @@ class CellSums(Pass):
         return part
 
     def merge(self, other):  # noqa: D102
-        self.statistics = self.statistics + other.statistics
+        if self.statistics is not None:
+            self.statistics = self.statistics + other.statistics
         self.projected.merge(other.projected)
         return self
+
+    def detach(self):  # noqa: D102
+        statistics, self.statistics = self.statistics, None
+        return statistics
+
+    def attach(self, statistics):  # noqa: D102
+        self.statistics = statistics
 
 
 def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):

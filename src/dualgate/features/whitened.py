@@ -199,7 +199,7 @@ class WhiteningStatistics:
     """
 
     def __init__(self, unit, origin, weighted):
-        self.unit, self.weighted, self.n_rows = unit, weighted, 0
+        self.unit, self.origin, self.weighted, self.n_rows = unit, origin, weighted, 0
         self.moments = CellStatistics.zeros(1, len(unit), origin=origin)
         self.noise_power = np.zeros(len(unit))
         self._scratch = np.empty((0, 0))  # kept from update to update: new memory costs more than the sums
@@ -219,7 +219,7 @@ class WhiteningStatistics:
 
     def empty(self):
         """Statistics of no rows yet, which can be added to these."""
-        return WhiteningStatistics(self.unit, self.moments.origin, self.weighted)
+        return WhiteningStatistics(self.unit, self.origin, self.weighted)
 
     def update(self, flux, error):
         """Add rows in place."""
@@ -238,11 +238,12 @@ class WhiteningStatistics:
             self.moments.update(whitened, nothing, nothing, sample_weight=weights)
         self.n_rows += len(flux)
 
-    def __add__(self, other):
-        total = self.empty()
-        total.n_rows, total.noise_power = self.n_rows + other.n_rows, self.noise_power + other.noise_power
-        total.moments = self.moments + other.moments
-        return total
+    def merge(self, other):
+        """Take in other rows; moments that a cluster has taken out of both it merges itself."""
+        self.n_rows += other.n_rows
+        self.noise_power = self.noise_power + other.noise_power
+        if self.moments is not None:
+            self.moments = self.moments + other.moments
 
     def whiten(self):
         """Return the mean, the noise of each pixel, and N^-1/2 C N^-1/2, the covariance seen through it."""
