@@ -7,7 +7,9 @@ from scipy.linalg.blas import dsyrk, ssyrk
 
 FLUSH_ROWS = 10_000  # rows of a cell that are summed in single precision before they are added in double
 NARROW = 256  # features up to which rows in single precision are summed in double throughout: it costs nothing
-_STEP = 2048  # rows multiplied at a time
+_STEP = 4096  # rows multiplied at a time
+_GATHER = 512  # rows gathered at a time, few enough for the allocator to use the same memory again
+_STRIP = 512  # rows of a Gram matrix that are worked on together
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
 
@@ -166,8 +168,10 @@ class CellStatistics:
         self._n_pending[cell] += len(x)
 
     def _flush(self, cell):
-        self._gram[cell] += self._pending[cell]
-        self._pending[cell] = 0
+        for start in range(0, len(self.origin), _STRIP):
+            rows, columns = slice(start, start + _STRIP), slice(0, start + _STRIP)  # of the lower triangle
+            self._gram[cell, rows, columns] += self._pending[cell, rows, columns]
+            self._pending[cell, rows, columns] = 0
         self._n_pending[cell] = 0
 
     @property
@@ -280,10 +284,10 @@ class CellStatistics:
         return coef, y_mean - (x_mean * coef).sum(-1)
 
 
-def mirror_lower(square, step=512):
+def mirror_lower(square):
     """Copy the lower triangle of a square matrix to its upper one, in place, a strip at a time."""
-    for start in range(0, len(square), step):
-        strip = slice(start, start + step)
+    for start in range(0, len(square), _STRIP):
+        strip = slice(start, start + _STRIP)
         block = square[strip, strip]
         block[:] = np.tril(block) + np.tril(block, -1).T
         square[:start, strip] = square[strip, :start].T

@@ -13,7 +13,7 @@ from dualgate.rows import check_rows_or_source, iter_blocks, spread_rows
 from dualgate.statistics import CellStatistics
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
-_STEP = 2048  # rows worked on at a time
+_STEP = 4096  # rows worked on at a time
 _OVERSAMPLES = 30  # directions beyond those kept, for the accuracy of the last ones
 _WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
 
