@@ -21,7 +21,7 @@ from dualgate.study.report import method_rows, summary, write_report
 from dualgate.study.roster import gated_methods
 from dualgate.study.runner import N_READING, run_study
 
-TABLE_WIDTH = 130  # where the output is no terminal
+TABLE_WIDTH = 140  # where the output is no terminal
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "matplotlib")
 
 
@@ -108,7 +108,7 @@ def _print(results, paths):
     head, *body = method_rows(results)
     table = Table(header_style="bold")
     for place, name in enumerate(head):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
     for row in body:
         table.add_row(*row)
     console.print(table)
