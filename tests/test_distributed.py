@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -10,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import GridSearchCV
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate, distributed
+from dualgate.rows import RowSource
+from dualgate.statistics import CellStatistics
 
 dask_distributed = pytest.importorskip("distributed")
 
@@ -106,6 +109,67 @@ def test_what_travels_is_light(client, stored, planted, monkeypatch):
         experts_of(planted[0], projection=None).fit(X, y, regimes=regimes)
     assert len(sizes) > 2 * 40 / 3
     assert max(client.gather(sizes)) <= distributed.GROUP_BYTES
+
+
+def test_cells_taken_by_several_threads_at_once_are_whole(tmp_path, monkeypatch):
+    """Wide rows in single precision wait to be added in double; only one thread may do that."""
+    monkeypatch.setattr(distributed, "GROUP_BYTES", 1)
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(6000, 400)).astype(np.float32))
+    X, y, regimes = np.load(tmp_path / "x.npy", mmap_mode="r"), rng.normal(size=6000), rng.integers(0, 4, 6000)
+    model = HierarchicalExperts(alphas=[1.0], cv=2, random_state=0)
+    here = model.fit(X, y, regimes=regimes).coef_
+    options = {"dashboard_address": ":0", "silence_logs": "CRITICAL", "memory_limit": 0}
+    with (
+        dask_distributed.LocalCluster(n_workers=1, threads_per_worker=4, **options) as cluster,
+        dask_distributed.Client(cluster) as client,
+        distributed.use(client, chunk_rows=1000),
+    ):
+        close(model.fit(X, y, regimes=regimes).coef_, here)
+
+
+def test_dask_knows_how_much_statistics_weigh():
+    assert sys.getsizeof(CellStatistics.zeros(3, 50)) > 8 * 3 * 50**2
+
+
+def test_a_failure_leaves_the_sums_of_earlier_rows(client, stored, planted, tmp_path):
+    X, y, regimes = stored
+    bad = np.array(X)
+    bad[3000, 2] = np.nan
+    np.save(tmp_path / "bad.npy", bad)
+    parts = experts_of(planted[0], projection=None, quality_edges=None).partial_fit(X, y, regimes=regimes)
+    with distributed.use(client, chunk_rows=700), pytest.raises(ValueError, match=r"X\[3000, 2\]=nan"):
+        parts.partial_fit(np.load(tmp_path / "bad.npy", mmap_mode="r"), y, regimes=regimes)
+    parts.partial_fit(X, y, regimes=regimes)
+    assert parts.cell_counts_.sum() == 8000
+
+
+class Held(RowSource):
+    """Rows in memory, and what cannot be pickled if asked."""
+
+    def __init__(self, X, lock=None):
+        self.X, self.lock, self.shape, self.dtype = X, lock, X.shape, X.dtype
+
+    def read(self, start, stop):
+        return self.X[start:stop]
+
+
+def test_a_source_must_name_its_rows(client, stored, planted, monkeypatch):
+    dask_array = pytest.importorskip("dask.array")
+    X, y, regimes = stored
+    monkeypatch.setattr(distributed, "SOURCE_BYTES", 1000)
+    persisted = dask_array.from_array(np.asarray(X), chunks=(900, 16)).persist()
+    held = Held(np.asarray(X))
+    locked = Held(np.asarray(X), threading.Lock())
+    for source, error, words in (
+        (held, ValueError, "a Held, is .* when pickled"),
+        (locked, TypeError, "a Held, cannot be sent"),
+        (persisted, ValueError, "persisted"),
+    ):
+        with distributed.use(client), pytest.raises(error, match=words):
+            experts_of(planted[0]).fit(source, y, regimes=regimes)
+    with pytest.raises(TypeError, match="client='tcp"), distributed.use("tcp://scheduler:8786"):
+        pass
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(client, planted, tmp_path):

@@ -22,6 +22,10 @@ class Pass(ABC):
     def merge(self, other):
         """Take in what another part found, apart from statistics that were detached from both; returns self."""
 
+    def lighten(self):
+        """Return a copy without what `merge` does not need from another part, to be sent back."""
+        return self
+
     def detach(self):
         """Take out the `CellStatistics`, which a cluster merges cell by cell; None where there are none."""
         return None
@@ -75,6 +79,11 @@ class Collect(Pass):
         part = copy(self)
         part.first, part.pieces = start, Pieces()
         part.kept = None if self.kept is None else self.kept[start:stop]
+        return part
+
+    def lighten(self):  # noqa: D102
+        part = copy(self)
+        part.function = part.kept = None
         return part
 
     def merge(self, other):  # noqa: D102

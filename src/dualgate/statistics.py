@@ -65,6 +65,10 @@ class CellStatistics:
             state["n_empty"] = self.count.shape
         return state
 
+    def __sizeof__(self):
+        """Bytes; Dask moves what is small to where there is time, and must know that this is not."""
+        return object.__sizeof__(self) + sum(value.nbytes for value in vars(self).values() if hasattr(value, "nbytes"))
+
     def __setstate__(self, state):
         shape = state.pop("n_empty", None)
         vars(self).update(state)

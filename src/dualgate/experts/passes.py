@@ -44,6 +44,11 @@ class Survey(Pass):
             experts.projection_.statistics_ = experts.projection_.statistics_.empty()
         return Survey(experts, learns=self.learns)
 
+    def lighten(self):  # noqa: D102
+        part = copy.copy(self)
+        part.experts = self.experts if self.learns == "add" else None
+        return part
+
     def merge(self, other):  # noqa: D102
         self.ratios.merge(other.ratios)
         if self.learns == "add":
@@ -122,6 +127,11 @@ class CellSums(Pass):
         part.statistics, part.projected, part.first = empty, Pieces(), start
         part.y, part.cells = self.y[rows], self.cells[rows]
         part.kept = None if self.kept is None else self.kept[rows]
+        return part
+
+    def lighten(self):  # noqa: D102
+        part = copy.copy(self)
+        part.experts = part.y = part.cells = part.kept = None
         return part
 
     def merge(self, other):  # noqa: D102
