@@ -17,8 +17,8 @@ from dualgate.statistics import CellStatistics
 class Survey(Pass):
     """First pass: the signal-to-noise ratio of every row, and what the projection learns from all of them."""
 
-    def __init__(self, experts, *, learns, n_jobs=None):
-        self.experts, self.learns, self.n_jobs = experts, learns, n_jobs
+    def __init__(self, experts, *, learns):
+        self.experts, self.learns = experts, learns
         self.ratios = Pieces()
 
     def update(self, start, block):  # noqa: D102
