@@ -4,6 +4,7 @@ import warnings
 import h5py
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from hypothesis import given, settings
@@ -271,3 +272,70 @@ def test_threads_change_nothing(planted):
     one, two = (mixture_of(train, n_jobs=n).fit(Counted(train.X), train.y, regimes=train.regimes) for n in (1, 2))
     assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
     assert joblib.hash(one.experts_.cell_counts_) == joblib.hash(two.experts_.cell_counts_)
+
+
+# ---- what a review broke -----------------------------------------------------------------------------------
+
+
+def test_a_joblib_backend_of_processes_does_not_reach_the_readers(planted, tmp_path):
+    train = planted[0]
+    stored = on_disk("memmap", train.X, tmp_path)
+    expected = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+    with joblib.parallel_config("loky", n_jobs=2):
+        fitted = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+        assert_allclose(fitted.coef_, expected.coef_, rtol=1e-9)
+        assert_allclose(fitted.predict_each(as_source(stored)), expected.predict_each(train.X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float16])
+def test_a_frame_of_other_numbers_is_read_as_floats(dtype):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.integers(-20, 20, (2000, 4)).astype(dtype), columns=list("abcd"))
+    y = frame["a"].to_numpy(float) * 2.5 + frame["b"].to_numpy(float)
+    model = DualTowerMoERegressor(max_epochs=2, random_state=0)
+    model.fit(frame, y, regimes=(frame["c"] > 0).to_numpy(int))
+    assert_allclose(model.predict(frame), model.predict(frame.astype(float)), rtol=1e-6)
+    assert model.score(frame, y) > 0.99
+
+
+@pytest.mark.parametrize("row", [700, 3333])
+def test_the_mixture_finds_a_nan_in_a_source_wherever_it_is(planted, row):
+    train = planted[0]
+    X = train.X.copy()
+    X[row, 5] = np.nan  # a column that no gate reads
+    with pytest.raises(ValueError, match=rf"first is X\[{row}, 5\]"):
+        mixture_of(train, n_jobs=2).fit(Counted(X), train.y, regimes=train.regimes)
+    model = mixture_of(train, max_epochs=1).fit(train.X, train.y, regimes=train.regimes)
+    with pytest.raises(ValueError, match=rf"first is X\[{row}, 5\]"):
+        model.predict(Counted(X))
+
+
+def test_rows_that_fail_leave_no_half_in_a_partial_fit(planted):
+    train = planted[0]
+    bad = train.X[2000:].copy()
+    bad[1700, 3] = np.nan
+    experts = experts_of(train, projection=None)
+    experts.partial_fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000], n_regimes=4)
+    with pytest.raises(ValueError, match="NaN"):
+        experts.partial_fit(Counted(bad), train.y[2000:], regimes=train.regimes[2000:])
+    experts.partial_fit(Counted(train.X[2000:]), train.y[2000:], regimes=train.regimes[2000:])
+    assert experts.cell_counts_.sum() == 4000
+
+
+def test_few_rows_may_hold_a_large_code_once_regimes_are_known(planted):
+    train, test = planted
+    experts = experts_of(train, projection=None)
+    experts.partial_fit(train.X, train.y, regimes=train.regimes)
+    experts.partial_fit(train.X[:2], train.y[:2], regimes=[3, 2])
+    one = experts.predict(test.X[:1], regimes=[3])
+    assert_allclose(one, experts.predict(test.X[:5], regimes=[3] * 5)[:1])
+    with pytest.raises(ValueError, match="X has 5 rows"):
+        experts.predict(test.X[:5], regimes=[0])
+
+
+def test_no_rows_and_copies_of_maps_are_as_in_memory(planted, tmp_path):
+    train = planted[0]
+    experts = experts_of(train).fit(train.X, train.y)
+    with pytest.raises(ValueError, match="0 sample"):
+        experts.predict(Counted(train.X)[:0])
+    assert as_source(on_disk("memmap", train.X, tmp_path).astype(np.float32)) is None

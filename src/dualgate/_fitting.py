@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 import sklearn
-from sklearn import config_context
 from sklearn.cluster import KMeans
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
@@ -20,7 +19,7 @@ from dualgate.experts.passes import begin_sums
 from dualgate.experts.regimes import regime_codes
 from dualgate.passes import Collect, run_passes
 from dualgate.reduced import ReducedRows, RowReader
-from dualgate.rows import RowSource, check_rows_or_source, spread_rows
+from dualgate.rows import RowSource, check_rows_or_source, checked_once, spread_rows
 
 GATE_ROWS = 200_000  # rows of a source that the towers learn from, at most; the experts learn from all
 MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
@@ -176,7 +175,7 @@ def fit_reader(model, X):
     reader = RowReader(
         _make_gates(model), _make_experts(model, make_generator(model, model.random_state)), model.n_jobs
     )
-    with config_context(assume_finite=True, transform_output="default"):
+    with checked_once(rows):
         reader.fit(X, rows, spread_rows(rows, n_jobs=model.n_jobs))
     return reader
 

@@ -1,7 +1,6 @@
 """The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
 
 import numpy as np
-from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -12,7 +11,7 @@ from dualgate.experts import HierarchicalExperts
 from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.reduced import ReducedRows
-from dualgate.rows import check_fit_rows, check_rows_or_source, map_blocks
+from dualgate.rows import check_fit_rows, check_rows_or_source, checked_once, map_blocks
 from dualgate.spectral import spectral_components
 from dualgate.trace import MixtureTrace
 
@@ -221,7 +220,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
         generator = make_generator(self, self.random_state)
         vars(self).pop("net_", None)  # a fit that fails leaves no half of an older one
-        with config_context(assume_finite=True, transform_output="default"):  # checked once for all components
+        with checked_once(rows):
             lesson = learn(self, X, rows, y, regimes, generator, checkpoint)
             self.phys_gate_, self.quality_gate_ = (lesson.gates.get(name) for name in ("phys", "quality"))
             self.experts_ = lesson.experts
@@ -314,7 +313,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             stages = self._stages(features, each)
             return stages if what == "stages" else getattr(self._trace(stages), what)
 
-        with config_context(assume_finite=True, transform_output="default"):
+        with checked_once(rows):
             return map_blocks(self, run, rows, n_jobs=self.n_jobs)
 
     def _gates(self):

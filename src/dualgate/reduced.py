@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import config_context
 
 from dualgate.experts.passes import survey
 from dualgate.features import signal_to_noise
 from dualgate.passes import Collect, run_passes
-from dualgate.rows import check_rows_or_source
+from dualgate.rows import check_rows_or_source, checked_once
 
 
 class RowReader:
@@ -72,7 +71,7 @@ class RowReader:
         """
         rows = check_rows_or_source(self.experts, X, reset=False)
         rows = X if hasattr(X, "columns") else rows
-        with config_context(assume_finite=True, transform_output="default"):
+        with checked_once(rows):
             (reading,) = run_passes(self, [Collect(self.reduce, n_jobs=self.n_jobs)], rows, n_jobs=self.n_jobs)
         columns = reading.pieces.joined()
         return ReducedRows(self, columns.pop("projected"), columns.pop("snr", None), columns)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from sklearn import config_context, get_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
@@ -172,7 +173,9 @@ def as_source(X):
     if isinstance(X, RowSource):
         return X
     home = type(X).__module__.partition(".")[0]
-    on_disk = isinstance(X, np.memmap) or (home in ("h5py", "zarr", "dask") and hasattr(X, "shape"))
+    on_disk = (isinstance(X, np.memmap) and X.filename is not None) or (
+        home in ("h5py", "zarr", "dask") and hasattr(X, "shape")
+    )
     return ArrayRows(X) if on_disk and not hasattr(X, "columns") else None
 
 
@@ -185,7 +188,11 @@ def spread_rows(rows, n_rows=None, *, n_jobs=None):
         starts = np.linspace(0, len(rows) - _RUN_ROWS, n_rows // _RUN_ROWS).astype(int)
         chosen = np.unique(starts[:, None] + np.arange(_RUN_ROWS))
     if isinstance(rows, RowSource):
-        return in_threads(lambda first, last: rows.read_rows(chosen[first:last]), len(chosen), n_jobs)
+        sample = in_threads(lambda first, last: rows.read_rows(chosen[first:last]), len(chosen), n_jobs)
+        if not np.isfinite(np.sum(sample)):
+            bad = int(np.argmin(np.isfinite(sample).all(axis=1)))
+            require_finite(rows, "X", sample[bad : bad + 1], first_row=int(chosen[bad]))
+        return sample
     return rows.iloc[chosen] if hasattr(rows, "iloc") else rows[chosen]
 
 
@@ -239,7 +246,7 @@ def in_threads(function, n_rows, n_jobs, *, offset=0):
     if effective_n_jobs(n_jobs) == 1 or len(ranges) == 1:
         return function(offset, offset + n_rows)
     with threadpool_limits(1, user_api="blas"):
-        parts = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(function)(*each) for each in ranges)
+        parts = Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(*each) for each in ranges)
     return join(parts)
 
 
@@ -273,8 +280,15 @@ def check_rows_or_source(estimator, X, *, reset):
     source = as_source(X)
     if source is None:
         return check_rows(estimator, X, reset=reset)
+    require_samples(estimator, source, 1)
     validate_data(estimator, source, reset=reset, skip_check_array=True)
     return source
+
+
+def checked_once(rows):
+    """Let components inside take rows as finite: those in memory were checked; blocks of a source still are."""
+    assumed = get_config()["assume_finite"] or not isinstance(rows, RowSource)
+    return config_context(assume_finite=assumed, transform_output="default")
 
 
 def check_fit_rows(estimator, X, y, *, reset=True, min_samples=2):

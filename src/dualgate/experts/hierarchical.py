@@ -142,8 +142,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
             Integer codes, or conditions to be cut at `regime_edges`. None is one regime.
         checkpoint : None or path
-            File that keeps what was found so far, so that a fit that was killed goes on where it was. It needs an
-            integer `random_state`, and stays until it is deleted.
+            File that keeps what was found so far, so that a fit that was killed goes on. It needs an integer
+            `random_state` and stays until deleted; 192 rows tell X from others: give other rows another file.
 
         Returns
         -------
@@ -206,8 +206,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
 
     def _forget(self):
         """Leave no half of an older fit to one that fails."""
-        for name in ("coef_", "_sums"):
-            vars(self).pop(name, None)
+        vars(self).pop("coef_", None)
+        vars(self).pop("_sums", None)
 
     def partial_fit(self, X, y, *, regimes=None, n_regimes=None):
         """Add rows to those of earlier calls and solve again; rows are not kept, their sums are.
@@ -237,7 +237,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         """
         begins = "_sums" not in vars(self)
         rows, y = check_fit_rows(self, X, y, reset=begins, min_samples=2 if begins else 1)
-        codes, n_found = regime_codes(self, regimes, self.regime_edges, len(y))
+        n_known = n_regimes if begins else self.n_regimes_
+        codes, n_found = regime_codes(self, regimes, self.regime_edges, len(y), n_known=n_known)
         if begins:
             self._forget()
             self._prepare(X, rows)
@@ -257,10 +258,11 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         cells = self._cells(codes, ratios)
         folds = self._generator.integers(self.n_folds_, size=len(cells))
         if begins:
-            self._sums = begin_sums(self, origin, y, (cells, folds, None), self.n_jobs)
+            sums = begin_sums(self, origin, y, (cells, folds, None), self.n_jobs)
         else:
-            self._sums.turn_to(y, folds * self.n_experts_ + cells)
-        self._run([self._sums], rows)
+            sums = self._sums.turned_to(y, folds * self.n_experts_ + cells)
+        (sums,) = self._run([sums], rows)
+        self._sums = sums if begins else sums.onto(self._sums)  # only now: rows that fail leave no half behind
         counts = self._sums.statistics.count.reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
         self.cell_counts_ = counts.sum(axis=0).astype(int)
         self._solve(self._sums)
@@ -332,14 +334,10 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         if regimes is None:
             return root
         rows = check_rows_or_source(self, X, reset=False)
-        return each[np.arange(len(each)), self.cells_of(np.asarray(regimes), self._ratios(rows))]
+        return each[np.arange(len(each)), self.cells_of(regimes, self._ratios(rows), len(each))]
 
     def quality_bins(self, X):
-        """Quality bin of every row, 0 for the lowest signal-to-noise ratio.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
+        """Quality bin of every row of `X`, 0 for the lowest signal-to-noise ratio.
 
         Returns
         -------

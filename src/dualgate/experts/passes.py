@@ -103,10 +103,23 @@ class CellSums(Pass):
                 stacklevel=6,
             )
 
-    def turn_to(self, y, cells):
-        """Go on with other rows, added to the sums so far."""
-        self.y, self.cells = (y - self.y_mean) / self.y_scale, cells
-        self.y_range = (min(self.y_range[0], float(y.min())), max(self.y_range[1], float(y.max())))
+    def turned_to(self, y, cells):
+        """Return the pass over other rows, in the same units; `onto` adds these sums to it."""
+        other = copy.copy(self)
+        other.statistics = self._empty()
+        other.y, other.cells = (y - self.y_mean) / self.y_scale, cells
+        other.y_range = (min(self.y_range[0], float(y.min())), max(self.y_range[1], float(y.max())))
+        return other
+
+    def onto(self, earlier):
+        """Add the sums of earlier rows; returns self."""
+        self.statistics = earlier.statistics + self.statistics
+        return self
+
+    def _empty(self):
+        return CellStatistics.zeros(
+            len(self.statistics.count), len(self.statistics.origin), origin=self.statistics.origin
+        )
 
     def update(self, start, block):  # noqa: D102
         self.add(start, in_threads(lambda i, j: self.experts._project(block[i:j]), len(block), self.n_jobs))
@@ -120,11 +133,8 @@ class CellSums(Pass):
 
     def part(self, start, stop):  # noqa: D102
         rows = slice(start, stop)
-        empty = CellStatistics.zeros(
-            len(self.statistics.count), len(self.statistics.origin), origin=self.statistics.origin
-        )
         part = copy.copy(self)
-        part.statistics, part.projected, part.first = empty, Pieces(), start
+        part.statistics, part.projected, part.first = self._empty(), Pieces(), start
         part.y, part.cells = self.y[rows], self.cells[rows]
         part.kept = None if self.kept is None else self.kept[rows]
         return part

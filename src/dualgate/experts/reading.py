@@ -66,9 +66,9 @@ class ReadsRows:
         """Cell of every row, by its regime and its signal-to-noise ratio."""
         return codes * self.n_quality_bins_ + self._bins(ratios, len(codes))
 
-    def cells_of(self, regimes, ratios):
+    def cells_of(self, regimes, ratios, n_rows):
         """Cell of rows whose `regimes` are known, as codes or conditions, at these signal-to-noise ratios."""
-        codes, n_regimes = regime_codes(self, regimes, self._regime_edges, len(regimes))
+        codes, n_regimes = regime_codes(self, regimes, self._regime_edges, n_rows, n_known=self.n_regimes_)
         if n_regimes > self.n_regimes_:
             raise ValueError(
                 f"{owner_name(self)}.predict: regimes holds the code {codes.max()}, the experts know regimes 0 to "
@@ -78,7 +78,7 @@ class ReadsRows:
 
     def _split(self, block, first_row=0):
         """Flux and checked errors (None where there are none) of a block of rows."""
-        block = np.asarray(block)
+        block = _as_floats(block)
         if self._error_columns is None:
             return take_columns(block, self.columns_), None
         error = take_columns(block, self._error_columns)
@@ -118,11 +118,11 @@ class ReadsRows:
         inner = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted
         if isinstance(inner, NoiseWhitenedPCA) and inner.error_columns is not None:
             columns = np.r_[self.columns_, self._error_columns]
-        return take_columns(np.asarray(rows), columns)
+        return take_columns(_as_floats(rows), columns)
 
     def _project(self, block):
         if self.projection_ is None:
-            return take_columns(np.asarray(block), self.columns_)
+            return take_columns(_as_floats(block), self.columns_)
         projected = np.asarray(self.projection_.transform(self._projection_input(block)))
         if projected.ndim != 2 or projected.dtype.kind != "f":
             raise ValueError(
@@ -130,3 +130,9 @@ class ReadsRows:
                 f"dtype {projected.dtype}: it must return floats of shape (n_samples, n_projected)."
             )
         return projected
+
+
+def _as_floats(rows):
+    """Rows as an array of float32 or float64; a frame may hold integers, or halves."""
+    array = np.asarray(rows)
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -20,7 +20,7 @@ class EmptyCellWarning(UserWarning):
     """
 
 
-def regime_codes(owner, regimes, edges, n_samples):
+def regime_codes(owner, regimes, edges, n_samples, *, n_known=None):
     """Turn `regimes` into integer codes.
 
     Parameters
@@ -33,6 +33,8 @@ def regime_codes(owner, regimes, edges, n_samples):
     edges : None or sequence of n_conditions increasing sequences
         A condition equal to an edge belongs to the bin above it. The first condition varies slowest.
     n_samples : int
+    n_known : None or int
+        Regimes there are; None asks that the rows themselves make the codes likely.
 
     Returns
     -------
@@ -67,6 +69,8 @@ def regime_codes(owner, regimes, edges, n_samples):
             f"{name}: regimes holds the negative code {codes.min()}: codes count from 0. Drop the rows whose regime "
             "is not known."
         )
+    if n_known is not None:
+        return codes, int(codes.max()) + 1
     n_found = len(np.unique(codes))
     if codes.max() >= SPARSE_FROM and 2 * n_found < codes.max() + 1:
         raise ValueError(

@@ -170,7 +170,7 @@ def _judge(record, method, model, rows, y, regimes):
         record.towers[method.name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
     oracle = ORACLES[method.experts]
     if oracle.name not in record.predictions:  # the same experts serve every method of their kind
-        own = model.experts_.cells_of(regimes, rows.snr)
+        own = model.experts_.cells_of(regimes, rows.snr, len(y))
         _keep(record, oracle.name, y, trace.expert_predictions[np.arange(len(y)), own])
     if GLOBAL.name not in record.predictions:
         _keep(record, GLOBAL.name, y, trace.root_prediction)
