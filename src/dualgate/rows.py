@@ -110,10 +110,9 @@ class RowSubset(RowSource):
         self.shape, self.dtype = (len(rows), source.shape[1]), source.dtype
 
     def read(self, start, stop):  # noqa: D102
-        rows = self.rows[start:stop]
-        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
-            return self.source.read(int(rows[0]), int(rows[-1]) + 1)
-        return self.source.read_rows(rows)
+        out = np.empty((stop - start, self.shape[1]), self.dtype)
+        self.read_into(start, stop, out)
+        return out
 
     def read_into(self, start, stop, out):  # noqa: D102
         rows = self.rows[start:stop]

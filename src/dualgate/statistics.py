@@ -138,10 +138,10 @@ class CellStatistics:
         for cell in np.flatnonzero(np.diff(edges)):
             for first in range(edges[cell], edges[cell + 1], _STEP):
                 rows = order[first : min(first + _STEP, edges[cell + 1])]
-                x = np.take(
-                    X, rows, axis=0, out=self._scratch[: len(rows)], mode="clip"
-                )  # the other modes copy once more
-                x -= origin
+                x = self._scratch[: len(rows)]
+                for near in range(0, len(rows), _GATHER):  # np.take would copy all of X where its rows lie apart
+                    part = slice(near, near + _GATHER)
+                    np.subtract(X[rows[part]], origin, out=x[part])
                 root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
                 self._add(cell, x, y[rows], root)
         return self

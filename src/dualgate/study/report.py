@@ -206,8 +206,7 @@ def _run_rows(results):
     }
     for seed, stages in results["seconds"].items():
         sums = {
-            f"{kind}": sum(value for stage, value in stages.items() if stage.startswith(kind))
-            for kind in ("fit", "predict")
+            kind: sum(value for stage, value in stages.items() if stage.startswith(kind)) for kind in ("fit", "predict")
         }
         parts = {name: stages[name] for name in ("rows", "survey", "reading") if name in stages} | sums
         facts[f"seed {seed}"] = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
