@@ -5,6 +5,8 @@ import reprlib
 
 import numpy as np
 from sklearn import get_config
+from sklearn.base import BaseEstimator
+from sklearn.utils import get_tags
 from sklearn.utils.validation import column_or_1d, validate_data
 
 MAX_NAMED = 3  # how many offenders a message names before it stops
@@ -59,10 +61,15 @@ def make_generator(owner, random_state):
     return np.random.default_rng(random_state)
 
 
-def check_rows(estimator, X, *, reset, finite=True, **options):
-    """Validate `X` as float rows, float32 and float64 kept as they are, and insist on finite values."""
+def allows_nan(owner):
+    """Whether `owner` is an estimator that takes NaN for what was not measured."""
+    return isinstance(owner, BaseEstimator) and get_tags(owner).input_tags.allow_nan
+
+
+def check_rows(estimator, X, *, reset, **options):
+    """Validate `X` as float rows, float32 and float64 kept as they are, finite unless the estimator takes NaN."""
     X = validate_data(estimator, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset, **options)
-    if finite:
+    if not allows_nan(estimator):
         require_finite(estimator, "X", X)
     return X
 

@@ -12,7 +12,7 @@ from sklearn import config_context, get_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
-from dualgate._validation import check_rows, check_rows_and_target, check_target, require_finite, require_samples
+from dualgate._validation import allows_nan, check_rows, check_rows_and_target, check_target, require_finite, require_samples
 
 BLOCK_BYTES = 1 << 27  # of a block; large enough for fast products, small beside everything else
 SAMPLE_ROWS = 8192  # rows that stand for all where a fit needs rows at hand and not only their sums
@@ -178,21 +178,24 @@ def as_source(X):
     return ArrayRows(X) if on_disk and not hasattr(X, "columns") else None
 
 
-def spread_rows(rows, n_rows=None, *, n_jobs=None):
+def spread_rows(rows, n_rows=None, *, n_jobs=None, finite=True):
     """Return at most `n_rows` rows (None is `SAMPLE_ROWS`), in short runs spread evenly over all."""
     n_rows = SAMPLE_ROWS if n_rows is None else n_rows
-    if len(rows) <= n_rows:
-        chosen = np.arange(len(rows))
-    else:
-        starts = np.linspace(0, len(rows) - _RUN_ROWS, n_rows // _RUN_ROWS).astype(int)
-        chosen = np.unique(starts[:, None] + np.arange(_RUN_ROWS))
+    chosen = np.arange(len(rows)) if len(rows) <= n_rows else choose_spread(len(rows), n_rows)
     if isinstance(rows, RowSource):
         sample = in_threads(lambda first, last: rows.read_rows(chosen[first:last]), len(chosen), n_jobs)
-        if not np.isfinite(np.sum(sample)):
+        if finite and not np.isfinite(np.sum(sample)):
             bad = int(np.argmin(np.isfinite(sample).all(axis=1)))
             require_finite(rows, "X", sample[bad : bad + 1], first_row=int(chosen[bad]))
         return sample
     return rows.iloc[chosen] if hasattr(rows, "iloc") else rows[chosen]
+
+
+def choose_spread(n_rows, n_chosen):
+    """Numbers of at most `n_chosen` rows out of more, in short runs spread evenly."""
+    run = min(_RUN_ROWS, n_chosen)
+    starts = np.linspace(0, n_rows - run, n_chosen // run).astype(int)
+    return np.unique(starts[:, None] + np.arange(run))
 
 
 def block_rows(n_columns, dtype=np.float32):
@@ -222,7 +225,8 @@ def iter_blocks(owner, X, *, start=0, stop=None, n_jobs=None):
         if is_source:
             block = buffer[: last - first]
             _fill(X, first, block, n_jobs)
-            require_finite(owner, "X", block, first_row=first)
+            if not allows_nan(owner):
+                require_finite(owner, "X", block, first_row=first)
         else:
             block = X.iloc[first:last] if hasattr(X, "iloc") else X[first:last]
         yield first, block

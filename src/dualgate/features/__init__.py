@@ -1,7 +1,8 @@
-"""What is read from a measurement: quality statistics, line windows, noise-whitened components."""
+"""What is read from a measurement: quality statistics, line windows, whitened components, Wiener scores."""
 
 from dualgate.features.lines import LineWindows
 from dualgate.features.quality import QualityStatistics, signal_to_noise
 from dualgate.features.whitened import NoiseWhitenedPCA
+from dualgate.features.wiener import WienerScores
 
-__all__ = ["LineWindows", "NoiseWhitenedPCA", "QualityStatistics", "signal_to_noise"]
+__all__ = ["LineWindows", "NoiseWhitenedPCA", "QualityStatistics", "WienerScores", "signal_to_noise"]

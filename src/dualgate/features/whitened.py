@@ -120,7 +120,7 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         statistics = self.__dict__.pop("statistics_")
         self.mean_, self.noise_, covariance = statistics.whiten()
         kept = min(self.n_components, len(self.mean_), max(1, statistics.n_rows - 1))
-        variance, vectors = _leading(covariance, kept, self.random_state)
+        variance, vectors = leading(covariance, kept, self.random_state)
         signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(kept)])
         self.components_ = np.ascontiguousarray((vectors * np.where(signs == 0, 1.0, signs)).T)
         self.signal_variance_ = variance - (1.0 if self._error_columns is not None else 0.0)
@@ -267,7 +267,7 @@ def _typical_noise(error):
     return np.sqrt(weights.astype(power.dtype) @ power).astype(np.float64) * float(unit)
 
 
-def _leading(covariance, n_kept, seed):
+def leading(covariance, n_kept, seed):
     """Leading eigenvalues and eigenvectors of a symmetric positive semi-definite matrix, largest first."""
     size = len(covariance)
     if size <= _DENSE_LIMIT or n_kept > size // 4:

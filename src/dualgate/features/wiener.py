@@ -1,0 +1,438 @@
+"""Wiener scores: what a row says of the factors behind it, every pixel weighed by its own error."""
+
+import numbers
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from dualgate._validation import (
+    check_number,
+    require_finite,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
+from dualgate.features.factors import Factors, FactorSums, Loadings, posterior, products, weigh
+from dualgate.features.whitened import NoiseWhitenedPCA, find_error_columns, leading
+from dualgate.passes import run_passes
+from dualgate.rows import as_source, check_rows_or_source, choose_spread, iter_blocks, map_blocks, spread_rows
+from dualgate.statistics import CellStatistics
+
+_MIN_SIGNAL = 0.05  # variance, in units of the noise, that a factor starts with at least
+_MIN_NOISE = 1e-6  # of the variance of a column, where rows come without errors
+
+
+class WienerScores(TransformerMixin, BaseEstimator):
+    r"""Posterior means of a few factors behind a row, given the row's own errors.
+
+    A row is :math:`x = \bar x + V z + \epsilon` with factors :math:`z \sim N(0, I)` and noise of known variances
+    :math:`E = \mathrm{diag}(e^2)`. The scores are what is known of z,
+
+    .. math:: A = V^T E^{-1} V + I, \qquad \hat z = A^{-1} V^T E^{-1} (x - \bar x),
+
+    with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 where the row says nothing, near 0 where it says all. This
+    is generalised least squares with a Gaussian prior, factor analysis with known noise. A noisy row has small scores, so
+    that what is linear in z stays the best prediction at any quality. A pixel whose flux or error is NaN, or whose
+    error is infinite, has weight zero.
+
+    The loadings V come from noise-free flux where there is some (`clean` of `fit`), else from the noisy rows by
+    expectation-maximisation. With `supervised`, the target and the regimes have loadings of their own while fitting,
+    and are factors like others afterwards: directions that tell the target are weak, and an unsupervised fit
+    finds them last.
+
+    Parameters
+    ----------
+    n_components : int
+        Free factors. A supervised fit adds one for y, and with K regimes ``2 K - 1`` for both.
+    columns : column specification
+        Flux columns, as in ColumnTransformer; None is all columns.
+    error_columns : None or column specification
+        Their errors, one column per flux column, in the same order. Without, the noise is taken to be the same
+        everywhere, of the size that the components left out have (probabilistic principal components).
+    variances : bool
+        Whether `transform` returns the posterior variances beside the scores.
+    supervised : bool
+        Whether `fit` uses y and regimes. A model of y that is then trained on `transform` of the same rows is
+        flattered; `transform_training` is there for this, and `HierarchicalExperts` calls it.
+    smooth : bool
+        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. How smooth,
+        the rows tell.
+    n_iter : int
+        Steps of expectation-maximisation, each of which reads all rows once.
+    max_rows : None or int
+        Rows that the steps read, spread over all; None is all rows.
+    cv : int
+        Folds of `transform_training`; row i of those read belongs to fold ``i % cv``.
+    n_jobs : None or int
+        Threads; -1 is one per core. Matrix products have threads of their own.
+    random_state : int
+        Seed of the randomised eigensolver that the fit starts with.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (n_pixels,)
+    noise_ : ndarray of shape (n_pixels,)
+        Typical error of each pixel.
+    loadings_ : ndarray of shape (n_pixels, n_factors)
+        V in the unit of the flux, strongest factor first; columns are orthogonal in units of the noise.
+    signal_variance_ : ndarray of shape (n_factors,)
+        Summed variance of each factor over the pixels, in units of the noise variance.
+
+    References
+    ----------
+    Bailey 2012, PASP 124, 1015 (principal components of noisy, incomplete data). Tipping & Bishop 1999, J. R. Stat. Soc.
+    B 61, 611 (probabilistic principal components). Rubin & Thayer 1982, Psychometrika 47, 69 (EM for factor analysis).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> error = np.where(rng.uniform(size=(2000, 20)) < 0.5, 0.1, 10.0)  # half the pixels say nothing
+    >>> z = rng.normal(size=2000)
+    >>> flux = z[:, None] * np.sin(np.arange(20)) + error * rng.normal(size=(2000, 20))
+    >>> wiener = WienerScores(1, columns=slice(0, 20), error_columns=slice(20, 40)).fit(np.c_[flux, error])
+    >>> score = wiener.transform(np.c_[flux, error])[:, 0]
+    >>> bool(abs(np.corrcoef(score, z)[0, 1]) > 0.99)
+    True
+    """
+
+    def __init__(
+        self,
+        n_components=24,
+        *,
+        columns=None,
+        error_columns=None,
+        variances=False,
+        supervised=False,
+        smooth=False,
+        n_iter=10,
+        max_rows=60_000,
+        cv=5,
+        n_jobs=None,
+        random_state=0,
+    ):
+        self.n_components = n_components
+        self.columns = columns
+        self.error_columns = error_columns
+        self.variances = variances
+        self.supervised = supervised
+        self.smooth = smooth
+        self.n_iter = n_iter
+        self.max_rows = max_rows
+        self.cv = cv
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X, y=None, *, regimes=None, clean=None):
+        """Find the loadings.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+            A source is read block by block, ``n_iter`` times.
+        y : None or array-like of shape (n_samples,)
+            Targets, for a supervised fit.
+        regimes : None or array-like of int of shape (n_samples,)
+            Regime codes, for a supervised fit.
+        clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
+            Noise-free flux of like objects; it need not be that of these rows, and needs none of their number. Columns
+            are chosen as in `X` where there are as many. The loadings are then its principal components in units of the
+            typical noise of `X`, and the other columns of `X` are not read.
+
+        Returns
+        -------
+        self : WienerScores
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, errors are not above zero, or fluxes and errors differ in number.
+        """
+        rows = check_rows_or_source(self, X, reset=True)
+        sample = np.asarray(spread_rows(rows, n_jobs=self.n_jobs, finite=False))
+        self.begin(X, sample)
+        if clean is not None:
+            return self._fit_clean(clean)
+        seen = rows if self.choose(len(rows)) is None else rows[self._chosen]
+
+        def run(step, sums):
+            return run_passes(self, [sums], seen, n_jobs=self.n_jobs)[0]
+
+        return self.learn(y, regimes, len(rows), self.read, run)
+
+    def begin(self, X, sample):
+        """Start a fit: columns, typical noise and first loadings, from rows spread over all."""
+        for name, low in {"n_components": 1, "n_iter": 1, "cv": 2}.items():
+            check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
+        if self.max_rows is not None:
+            check_number(self, "max_rows", self.max_rows, kind=numbers.Integral, low=2)
+        self.n_features_in_ = sample.shape[1]
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, sample.shape[1])
+        self._error_columns = None
+        if self.error_columns is not None:
+            self._error_columns = find_error_columns(self, X, self.columns_)
+        flux, error = _fill(*self._split(sample))
+        n_pixels = flux.shape[1]
+        paired = error is not None
+        most = n_pixels if paired else max(1, n_pixels - 1)
+        kept = max(1, min(self.n_components, most, len(flux) - 1))
+        errors = {"error_columns": slice(n_pixels, None)} if paired else {}
+        start = NoiseWhitenedPCA(kept, columns=slice(0, n_pixels), random_state=self.random_state, **errors)
+        start.fit(np.hstack([flux, error]) if paired else flux)
+        self.mean_, self.noise_, signal = start.mean_, start.noise_, start.signal_variance_
+        if not paired:
+            spread = np.square(flux - self.mean_).mean(axis=0, dtype=np.float64)
+            left = (spread.sum() - signal.sum()) / max(1, n_pixels - kept)
+            noise = max(left, _MIN_NOISE * spread.mean()) or 1.0
+            self.noise_, signal = np.full(n_pixels, np.sqrt(noise)), signal / noise - 1
+        loadings = start.components_.T * np.sqrt(np.maximum(signal, _MIN_SIGNAL))
+        self._start = Factors(loadings, np.zeros((n_pixels, 0)), np.zeros(n_pixels))
+
+    def choose(self, n_rows):
+        """Row numbers that the steps read, None for all."""
+        self._chosen = None if self.max_rows is None or n_rows <= self.max_rows else choose_spread(n_rows, self.max_rows)
+        return self._chosen
+
+    def learn(self, y, regimes, n_rows, read, run):
+        """Go through the steps of expectation-maximisation, and end the fit.
+
+        Parameters
+        ----------
+        y, regimes
+            As in `fit`, of all rows.
+        n_rows : int
+        read : callable, block -> (weights, weighted)
+        run : callable, (step, FactorSums) -> FactorSums
+            Runs the sums over the rows that :meth:`choose` chose.
+
+        Returns
+        -------
+        self : WienerScores
+        """
+        chosen = slice(None) if self._chosen is None else self._chosen
+        known = np.zeros((len(np.arange(n_rows)[chosen]), 0))
+        if self.supervised and y is not None:
+            codes = None if regimes is None else np.asarray(regimes)[chosen]
+            known = known_factors(np.asarray(y, dtype=np.float64)[chosen], codes)
+        factors, penalties = self.__dict__.pop("_start"), None
+        factors.known = np.zeros((len(factors.shift), known.shape[1]))
+        for step in range(self.n_iter):
+            found = Loadings(run(step, FactorSums(read, factors, known, self.cv)), self.smooth, penalties)
+            factors, penalties = found.all, found.penalties
+        folds = [found.without(fold) for fold in range(self.cv)]
+        _, _, turned = np.linalg.svd(np.hstack([factors.free, factors.known]), full_matrices=False)
+        self._finish(factors, folds, turned.T)
+        return self
+
+    def _finish(self, factors, folds, rotation):
+        """Keep means and loadings, in units of the noise, in one orientation for all folds."""
+        loadings = factors.rotated(rotation)
+        signs = np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(loadings.shape[1])])
+        rotation = rotation * np.where(signs == 0, 1.0, signs)
+        bases = [(self.mean_ + self.noise_ * each.shift, each.rotated(rotation)) for each in (factors, *folds)]
+        (self.mean_, scaled), *self._folds = bases
+        self.loadings_ = scaled * self.noise_[:, None]
+        self.signal_variance_ = np.square(scaled).sum(axis=0)
+
+    def _fit_clean(self, clean):
+        """Take the loadings from the covariance of noise-free flux, in units of the noise."""
+        source = as_source(clean)
+        rows = np.asarray(clean) if source is None else source
+        n_pixels = len(self.columns_)
+        if rows.ndim != 2 or rows.shape[1] not in (n_pixels, self.n_features_in_):
+            raise ValueError(
+                f"WienerScores.fit: clean has shape {rows.shape} and must have {n_pixels:,} columns, one per flux column, "
+                f"or {self.n_features_in_:,} like X."
+            )
+        columns = self.columns_ if rows.shape[1] == self.n_features_in_ else np.arange(n_pixels)
+        sums = CellStatistics.zeros(1, n_pixels, origin=self.mean_ / self.noise_)
+        for _, block in iter_blocks("WienerScores.fit: clean", rows, n_jobs=self.n_jobs):
+            flux = take_columns(block, columns)
+            require_finite(self, "clean", flux)
+            nothing = np.zeros(len(flux), dtype=int)
+            sums.update(flux / self.noise_.astype(flux.dtype), nothing, nothing)
+        kept = max(1, min(self.n_components, n_pixels, len(rows) - 1))
+        variance, vectors = leading(sums.centred()[0][0] / len(rows), kept, self.random_state)
+        shift = sums.means()[0][0] - self.mean_ / self.noise_
+        self._start, self._chosen = None, np.zeros(0, dtype=np.intp)
+        factors = Factors(vectors * np.sqrt(variance.clip(min=0)), np.zeros((n_pixels, 0)), shift)
+        self._finish(factors, [], np.eye(kept))
+        return self
+
+    def _split(self, array):
+        if self._error_columns is None:
+            return take_columns(array, self.columns_), None
+        error = take_columns(array, self._error_columns)
+        if np.fmin.reduce(error, axis=None, initial=np.inf) <= 0:
+            require_positive_errors(self, np.where(np.isnan(error), np.inf, error), self._error_columns)
+        return take_columns(array, self.columns_), error
+
+    def read(self, block):
+        """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
+        return weigh(*self._split(np.asarray(block)), self.mean_, self.noise_)
+
+    def transform(self, X):
+        """Find the scores of rows.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_factors), or (n_samples, 2 * n_factors) with `variances`
+            Of the precision of `X`.
+        """
+        return self._joined(X, self.project)
+
+    def transform_training(self, X):
+        """Find the scores of the rows of `fit`, each by loadings that did not see it.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+            The rows of `fit`, in their order.
+
+        Returns
+        -------
+        scores : ndarray, as from `transform`
+        """
+        return self._joined(X, self.project_training)
+
+    def _joined(self, X, project):
+        check_is_fitted(self, "loadings_")
+        rows = check_rows_or_source(self, X, reset=False)
+
+        def run(first, block):
+            scores, variances = project(block, first)
+            return np.hstack([scores, variances]) if self.variances else scores
+
+        return map_blocks(self, run, rows, n_jobs=self.n_jobs)
+
+    def project(self, block, first_row=0):
+        """Scores and posterior variances of a block of rows, each (n_rows, n_factors)."""
+        weights, weighted = self.read(np.asarray(block))
+        shift, scaled = np.zeros(len(self.mean_)), self.loadings_ / self.noise_[:, None]
+        return _scores(weights, weighted, shift, scaled, self._products(scaled, weights.dtype))
+
+    def project_training(self, block, first_row):
+        """Scores and variances of rows of `fit` from number `first_row` on, by loadings that did not see them."""
+        scores, variances = self.project(block)
+        folds = self._folds_of(first_row + np.arange(len(scores)))
+        weights, weighted = self.read(np.asarray(block))
+        for fold, (mean, scaled) in enumerate(self._folds):
+            here = folds == fold
+            if here.any():
+                shift = (mean - self.mean_) / self.noise_
+                folded = products(scaled, weights.dtype)
+                scores[here], variances[here] = _scores(weights[here], weighted[here], shift, scaled, folded)
+        return scores, variances
+
+    def _folds_of(self, rows):
+        """Fold of each row of `fit`, -1 where the fit did not read it."""
+        if self._chosen is None:
+            return rows % self.cv
+        place = np.minimum(np.searchsorted(self._chosen, rows), max(0, len(self._chosen) - 1))
+        known = self._chosen[place] == rows if len(self._chosen) else np.zeros(len(rows), dtype=bool)
+        return np.where(known, place % self.cv, -1)
+
+    def _products(self, scaled, dtype):
+        """Products of loadings, kept until the estimator is pickled: they take longer than some rows."""
+        kept = self.__dict__.get("_kept_products")
+        if kept is None or kept.dtype != dtype:
+            kept = self._kept_products = products(scaled, dtype)
+        return kept
+
+    def __getstate__(self):
+        return {name: value for name, value in super().__getstate__().items() if name != "_kept_products"}
+
+    def to_pixels(self, coef, error=None):
+        """Coefficients on pixels that predict what `coef` predicts from the scores, for rows with these errors.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (n_models, n_factors)
+        error : None or ndarray of shape (n_pixels,)
+            None is the typical noise.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_models, n_pixels), [unit of y per unit of flux]
+        """
+        check_is_fitted(self, "loadings_")
+        error = self.noise_ if error is None else np.asarray(error, dtype=np.float64)
+        weighted = self.loadings_.T / np.square(error)
+        precision = weighted @ self.loadings_ + np.eye(len(weighted))
+        return np.linalg.solve(precision, np.atleast_2d(coef).T).T @ weighted
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the scores.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self, "loadings_")
+        kinds = ("score", "variance") if self.variances else ("score",)
+        names = [f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])]
+        return np.array(names, dtype=object)
+
+
+def known_factors(y, regimes=None):
+    """Factors that are known while fitting: y, or with regimes their means and the slope of y in each.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,)
+    regimes : None or ndarray of int of shape (n_samples,)
+
+    Returns
+    -------
+    known : ndarray of shape (n_samples, n_known)
+        Uncorrelated, of mean zero and variance one.
+    """
+    columns = y[:, None]
+    if regimes is not None:
+        member = (regimes[:, None] == np.unique(regimes)).astype(np.float64)
+        columns = np.hstack([member, member * (y - y.mean())[:, None]])
+    columns = columns - columns.mean(axis=0)
+    scale = columns.std(axis=0)
+    left, values, _ = np.linalg.svd(columns / np.where(scale > 0, scale, 1.0), full_matrices=False)
+    return left[:, values > 1e-6 * max(values[0], 1.0)] * np.sqrt(len(y))
+
+
+def _scores(weights, weighted, shift, scaled, folded):
+    if shift.any():
+        weighted = weighted - weights * shift.astype(weights.dtype)
+    scores, covariance = posterior(weights, weighted, scaled, folded)
+    variances = np.einsum("nii->ni", covariance)
+    return scores.astype(weights.dtype), variances.astype(weights.dtype)
+
+
+def _fill(flux, error):
+    """Put the pixel's own mean, and its typical error, in the place of what was not measured."""
+    bad = ~np.isfinite(flux)
+    if error is not None:
+        bad |= ~np.isfinite(error)
+    if not bad.any():
+        return flux, error
+    count = np.maximum((~bad).sum(axis=0), 1)
+
+    def filled(values):
+        mean = np.where(bad, 0, values).sum(axis=0) / count
+        return np.where(bad, mean, values)
+
+    if error is None:
+        return filled(flux), None
+    error = filled(error)
+    return filled(flux), np.where(error > 0, error, error[error > 0].max(initial=1.0))  # never measured: no error at all
