@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from dualgate.experts import SHARING, EmptyCellWarning, HierarchicalExperts
-from dualgate.experts.sharing import solve_offset
+from dualgate.experts.sharing_joint import solve_offset
 from dualgate.statistics import CellStatistics
 
 

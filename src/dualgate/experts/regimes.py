@@ -98,6 +98,17 @@ def check_edges(owner, parameter, edges):
     return array
 
 
+def equal_edges(values, n_bins):
+    """Edges that cut `values` into bins of equal counts, halfway between two of them; fewer bins where many are equal.
+
+    A value belongs to the bin below the first edge that is not smaller.
+    """
+    ordered = np.sort(values)
+    last = np.unique(ordered[-(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1])  # largest of each bin but one
+    last = last[last < ordered[-1]]
+    return (last + ordered[np.searchsorted(ordered, last, side="right")]) / 2
+
+
 def count_cells(owner, cells, n_regimes, n_bins):
     """Count the rows of each cell (n_regimes, n_bins), and warn of empty ones."""
     counts = np.bincount(cells, minlength=n_regimes * n_bins).reshape(n_regimes, n_bins)
