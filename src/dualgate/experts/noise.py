@@ -8,7 +8,9 @@ from sklearn.frozen import FrozenEstimator
 from dualgate._validation import owner_name, take_columns
 from dualgate.experts.ridges import Ridges, fall_back, training_sets
 from dualgate.features import NoiseWhitenedPCA
-from dualgate.statistics import solve_ridge
+from dualgate.statistics import CellStatistics, solve_ridge
+
+EXPONENTS = (0.0, 0.5, 1.0)  # of the inverse noise power by which cells weigh; the first is equal weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +90,21 @@ def noise(folds, alphas, root, known):
 
     .. math::
         w_{ks} = (C_k + s_{ks}^2 D + \tfrac{\alpha_k}{n_k} I)^{-1} c_k, \qquad
-        C_k = \big[ \tfrac{1}{n_k} \sum_{i \in k} (x_i - \bar x_k)(x_i - \bar x_k)^T - \bar r_k D \big]_+
+        C_k = \Big[ \tfrac{1}{n_k} \sum_{i \in k} \omega_i \big( (x_i - \bar x_k)(x_i - \bar x_k)^T - r_i D \big)
+        \Big]_+, \qquad
+        c_k = \tfrac{1}{n_k} \sum_{i \in k} \omega_i (x_i - \bar x_k)(y_i - \bar y_k)
 
     D is the noise covariance of a row of power one in projected columns: the identity after a NoiseWhitenedPCA, the
-    mean squared errors on the diagonal without a projection. r_i is the noise power of row i, :math:`\bar r_k` its mean
-    over the regime and :math:`s_{ks}^2` over the cell; c_k is the covariance of x and y. :math:`[\cdot]_+` lifts
-    negative eigenvalues, in units of D, to zero. Where noise level and physics are independent within a regime, this is
-    the best linear rule at that level; its line goes through the regime's means, as it then must. alpha_k is chosen by
-    the held-out error of the regime. With one bin it is the regime's ridge.
+    mean squared errors on the diagonal without a projection. r_i is the noise power of row i, and :math:`s_{ks}^2` its
+    mean over the cell. :math:`[\cdot]_+` lifts negative eigenvalues, in units of D, to zero.
 
-    A cell without rows takes the mean noise power of its bin, and of its regime where the bin is empty everywhere.
+    Noisy rows say less about C_k and c_k: the rows of a cell weigh :math:`\omega_i \propto s_{ks}^{-2\rho}`, n_k in
+    all, and the means are weighted alike. One rho of `EXPONENTS` is chosen for all regimes, one alpha for each, by
+    held-out error.
+
+    Where noise level and physics are independent within a regime, this is the best linear rule at that level; its line
+    goes through the regime's means, as it then must. With one bin it is the regime's ridge. A cell without rows takes
+    the mean noise power of its bin, and of its regime where the bin is empty everywhere.
     """
     if known is None:
         raise ValueError(
@@ -107,22 +114,53 @@ def noise(folds, alphas, root, known):
     sets = training_sets(folds)
     power = np.concatenate([known.power.sum(0) - known.power, known.power.sum(0)[None]])
     levels = _noise_levels(power, sets.count)
-    regimes = sets.sum(2)
-    gram, moment = regimes.centred()
-    noise_gram = power.sum(2)[..., None, None] * np.diag(known.variances)
-    signal = _positive_part(gram - noise_gram, np.sqrt(known.variances))
     descending = np.sort(alphas)[::-1]  # a tie goes to the stronger penalty
-    restored = (regimes.count[..., None] * levels)[..., None, None] * np.diag(known.variances)
-    coef = np.stack(
-        [solve_ridge(signal + restored[:, :, level], moment, descending) for level in range(levels.shape[2])], axis=3
-    )
-    x_mean, y_mean = (values[:, :, None] for values in regimes.means())
-    coef, intercept = fall_back(sets, coef, y_mean - (x_mean * coef).sum(-1), root)
-    best = folds.squared_error(coef[:, :-1], intercept[:, :-1]).sum((1, 3)).argmin(axis=0)
-    coef, intercept = (
-        np.stack([models[each, :, regime] for regime, each in enumerate(best)], axis=1) for models in (coef, intercept)
-    )
+    lowest = np.inf
+    for exponent in EXPONENTS:
+        coef, intercept = _solve_path(sets, power, levels, known.variances, descending, exponent)
+        coef, intercept = fall_back(sets, coef, intercept, root)
+        errors = folds.squared_error(coef[:, :-1], intercept[:, :-1]).sum((1, 3))  # (n_alphas, n_regimes)
+        if errors.min(axis=0).sum() < lowest:
+            lowest, best, models = errors.min(axis=0).sum(), errors.argmin(axis=0), (coef, intercept)
+    coef, intercept = (np.stack([each[i, :, k] for k, i in enumerate(best)], axis=1) for each in models)
     return Ridges.of_cells(coef, intercept, descending[best][:, None])
+
+
+def _solve_path(sets, power, levels, variances, alphas, exponent):
+    """Models (n_alphas, n_sets, n_regimes, n_bins, ...) from cells that weigh as ``levels**-exponent``."""
+    weights = np.where(sets.count > 0, levels**-exponent if exponent else 1.0, 0.0)
+    weights *= _ratio(sets.count.sum(2), (weights * sets.count).sum(2))[..., None]  # as many rows as there are
+    regimes = _weighted(sets, weights).sum(2)
+    gram, moment = regimes.centred()
+    noise = np.diag(variances)
+    signal = _positive_part(gram - (weights * power).sum(2)[..., None, None] * noise, np.sqrt(variances))
+    n_rows = regimes.count[..., None, None]
+    coef = [
+        solve_ridge(signal + n_rows * levels[:, :, level, None, None] * noise, moment, alphas)
+        for level in range(levels.shape[2])
+    ]
+    coef = np.stack(coef, axis=3)
+    x_mean, y_mean = (values[:, :, None] for values in regimes.means())
+    return coef, y_mean - (x_mean * coef).sum(-1)
+
+
+def _ratio(total, count):
+    """Divide where there is something to divide by; zero elsewhere."""
+    return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+
+
+def _weighted(sets, weights):
+    """Statistics of cells whose rows all weigh as given."""
+    vector, matrix = weights[..., None], weights[..., None, None]
+    return CellStatistics(
+        weights * sets.count,
+        vector * sets.x_sum,
+        weights * sets.y_sum,
+        weights * sets.y_square_sum,
+        vector * sets.moment,
+        matrix * sets.gram,
+        sets.origin,
+    )
 
 
 def _noise_levels(power, count):

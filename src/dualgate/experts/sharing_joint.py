@@ -77,18 +77,17 @@ def solve_offset(gram, moment, alpha, beta):
 def alpha(folds, alphas, root, known):
     r"""Leave to a quality bin nothing but its penalty: :math:`w_k(\alpha_s)`, a ridge path for each regime.
 
-    .. math::
-        w_k(\alpha) = \arg\min_w \sum_s \min_{b_{ks}} \lVert y - b_{ks} - X w \rVert^2 + \alpha \lVert w \rVert^2
+    .. math:: w_k(\alpha) = \arg\min_w \min_b \lVert y - b - X w \rVert^2 + \alpha \lVert w \rVert^2
 
-    The rows of all bins of a regime make its path; alpha_s is the penalty with the smallest held-out error in bin s,
-    summed over the regimes. Every cell has an intercept of its own, as with ``"offset"``. A bin that is empty in all
-    regimes takes the penalty that is best for all bins together.
+    over the rows of all bins of regime k; alpha_s is the penalty with the smallest held-out error in bin s, summed over
+    the regimes. The intercept belongs to the ridge, so that all cells of a regime meet at its means. A bin that is
+    empty in all regimes takes the penalty that is best for all bins together.
     """
     sets = training_sets(folds)
-    gram, moment = sets.centred()
+    n_bins, regimes = folds.count.shape[2], sets.sum(2)
     descending = np.sort(alphas)[::-1]  # a tie goes to the stronger penalty
-    path = solve_ridge(gram.sum(2), moment.sum(2), descending)
-    coef, intercept = add_intercepts(sets, np.repeat(path[:, :, :, None], folds.count.shape[2], axis=3), root)
+    path = (np.repeat(each[:, :, :, None], n_bins, axis=3) for each in regimes.solve(descending))
+    coef, intercept = fall_back(sets, *path, root)
     errors = folds.squared_error(coef[:, :-1], intercept[:, :-1]).sum((1, 2))
     errors = np.where(folds.count.sum((0, 1)) > 0, errors, errors.sum(1, keepdims=True))
     best = errors.argmin(axis=0)
@@ -137,7 +136,7 @@ def scale(folds, alphas, root, known):
 
 
 def about_regimes(sets):
-    """Sums of cells (..., n_regimes, n_bins) about the mean of x of each regime.
+    """Move the sums of cells (..., n_regimes, n_bins) to the mean of x of each regime.
 
     Returns
     -------
