@@ -365,6 +365,9 @@ def test_a_regime_without_rows_is_the_root_and_an_empty_cell_is_near_its_regime(
 @pytest.mark.parametrize("sharing", sorted(SHARING))
 def test_a_bin_that_is_empty_in_all_regimes_is_harmless(sharing):
     cells = Cells(n_rows=1200)
+    without_regime = Cells(n_rows=1200).keep((cells.s != 2) & (cells.k != 1)).solve(sharing)
+    assert np.isfinite(without_regime.coef).all()
+    assert np.isinf(without_regime.alpha[4:8]).all()
     cells.keep(cells.s != 2)
     models = cells.solve(sharing)
     prediction = cells.predict(models)
@@ -375,7 +378,7 @@ def test_a_bin_that_is_empty_in_all_regimes_is_harmless(sharing):
 
 
 @pytest.mark.parametrize("sharing", sorted(SHARING))
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(order=st.permutations(range(5)))
 def test_the_order_in_which_parts_are_merged_does_not_matter(sharing, order):
     X, y, k, _ = noisy_rows(600, 8)

@@ -76,7 +76,8 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         Coefficients in projected columns.
     intercept_ : ndarray of shape (n_experts,), [unit of y]
     alpha_ : ndarray of shape (n_experts,)
-        Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes.
+        Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes; one
+        for all with ``"scale"``, for a regime with ``"noise"``, for a bin with ``"alpha"``.
     quality_edges_ : ndarray of shape (n_quality_bins - 1,)
         Edges of the quality bins, given or found.
     root_coef_, root_intercept_ : ndarray of shape (n_projected,), float

@@ -123,20 +123,20 @@ def noise(folds, alphas, root, known):
         if errors.min(axis=0).sum() < lowest:
             lowest, best, models = errors.min(axis=0).sum(), errors.argmin(axis=0), (coef, intercept)
     coef, intercept = (np.stack([each[i, :, k] for k, i in enumerate(best)], axis=1) for each in models)
-    return Ridges.of_cells(coef, intercept, descending[best][:, None])
+    return Ridges.of_cells(coef, intercept, descending[best][:, None], folds.count)
 
 
 def _solve_path(sets, power, levels, variances, alphas, exponent):
     """Models (n_alphas, n_sets, n_regimes, n_bins, ...) from cells that weigh as ``levels**-exponent``."""
-    weights = np.where(sets.count > 0, levels**-exponent if exponent else 1.0, 0.0)
+    weights = np.where(sets.count > 0, np.where(levels > 0, levels, 1.0) ** -exponent, 0.0)
     weights *= _ratio(sets.count.sum(2), (weights * sets.count).sum(2))[..., None]  # as many rows as there are
     regimes = _weighted(sets, weights).sum(2)
     gram, moment = regimes.centred()
-    noise = np.diag(variances)
-    signal = _positive_part(gram - (weights * power).sum(2)[..., None, None] * noise, np.sqrt(variances))
+    unit_noise = np.diag(variances)
+    signal = _positive_part(gram - (weights * power).sum(2)[..., None, None] * unit_noise, np.sqrt(variances))
     n_rows = regimes.count[..., None, None]
     coef = [
-        solve_ridge(signal + n_rows * levels[:, :, level, None, None] * noise, moment, alphas)
+        solve_ridge(signal + n_rows * levels[:, :, level, None, None] * unit_noise, moment, alphas)
         for level in range(levels.shape[2])
     ]
     coef = np.stack(coef, axis=3)

@@ -14,8 +14,9 @@ class EmptyCellWarning(UserWarning):
     """A regime, or a cell of regime and quality bin, holds no training row.
 
     It comes when `HierarchicalExperts` is fitted and names the cell. The cell then takes the expert of its parent: the
-    regime's, or the root ridge. Where a bin is learnt from all regimes, the regime's expert is moved to that bin: by its
-    offset, scale, penalty or noise (``sharing="offset"``, ``"scale"``, ``"alpha"``, ``"noise"``). Merge regimes or widen `quality_edges` to be rid of it, or silence it with
+    regime's, or the root ridge. Where a bin is learnt from all regimes, the regime's expert is moved there, by offset,
+    scale, penalty or noise (``sharing="offset"``, ``"scale"``, ``"alpha"``, ``"noise"``). Merge regimes or
+    widen `quality_edges` to be rid of it, or silence it with
     ``warnings.simplefilter("ignore", EmptyCellWarning)``.
     """
 

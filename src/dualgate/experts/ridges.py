@@ -26,12 +26,12 @@ class Ridges:
     alpha: np.ndarray
 
     @classmethod
-    def of_cells(cls, coef, intercept, alpha):
-        """Take models with axes (n_folds + 1, n_regimes, n_bins, ...), regimes and bins apart, and their penalties."""
+    def of_cells(cls, coef, intercept, alpha, count):
+        """Take models (n_folds + 1, n_regimes, n_bins, ...), their penalties, and the rows of folds and cells."""
         n_sets, n_regimes, n_bins, width = coef.shape
         cells = n_regimes * n_bins
-        alpha = np.broadcast_to(alpha, (n_regimes, n_bins)).flatten()
-        return cls(coef.reshape(n_sets, cells, width), intercept.reshape(n_sets, cells), alpha)
+        alpha = np.where(count.sum((0, 2))[:, None] > 0, np.broadcast_to(alpha, (n_regimes, n_bins)), np.inf)
+        return cls(coef.reshape(n_sets, cells, width), intercept.reshape(n_sets, cells), alpha.ravel())
 
     def of_parents(self, parents):
         """Repeat the models so that entry c is the model of cell c's parent."""

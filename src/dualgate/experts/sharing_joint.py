@@ -35,7 +35,7 @@ def offset(folds, alphas, root, known):
     betas = [np.inf] if n_bins == 1 else [np.inf, *descending]
     beta = min(betas, key=lambda value: candidate(alpha, value)[0])
     _, coef, intercept = candidate(alpha, beta)
-    return Ridges.of_cells(coef, intercept, alpha)
+    return Ridges.of_cells(coef, intercept, alpha, folds.count)
 
 
 def solve_offset(gram, moment, alpha, beta):
@@ -94,7 +94,7 @@ def alpha(folds, alphas, root, known):
     coef, intercept = (
         np.stack([models[each, :, :, level] for level, each in enumerate(best)], axis=2) for models in (coef, intercept)
     )
-    return Ridges.of_cells(coef, intercept, descending[best])
+    return Ridges.of_cells(coef, intercept, descending[best], folds.count)
 
 
 def scale(folds, alphas, root, known):
@@ -132,7 +132,7 @@ def scale(folds, alphas, root, known):
             ConvergenceWarning,
             stacklevel=2,
         )
-    return Ridges.of_cells(coef, intercept, value)
+    return Ridges.of_cells(coef, intercept, value, folds.count)
 
 
 def about_regimes(sets):
