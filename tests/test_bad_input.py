@@ -115,7 +115,7 @@ def test_a_column_specification_that_names_nothing(columns, message):
     [
         ({"fusion": "add"}, r"DualTowerMoERegressor\.fusion='add' must be None, one of 'concat', 'logit_add', 'poe'"),
         ({"fusion": 3}, r"\.fusion=3 must be"),
-        ({"experts__sharing": "all"}, r"HierarchicalExperts\.sharing='all' must be one of 'independent', 'offset'"),
+        ({"experts__sharing": "all"}, r"HierarchicalExperts\.sharing='all' must be one of 'alpha', 'independent'"),
         ({"experts__projection": "pca"}, r"HierarchicalExperts\.projection='pca' must be one of 'whitened'"),
         ({"experts__projection": 7}, r"HierarchicalExperts\.projection=7 must be"),
         ({"experts__alphas": [0.0]}, r"HierarchicalExperts\.alphas=\[0.0\] must be"),

@@ -125,6 +125,32 @@ def test_a_fit_that_fails_goes_on_and_a_finished_one_reads_nothing(small, tmp_pa
     assert_array_equal(again.coef_, model.coef_)
 
 
+def test_noise_and_edges_survive_a_failure(small, tmp_path, monkeypatch):
+    rows, y = small
+    rows.array[:, 2:] = np.exp(rows.array[:, 2:])
+    params = {"sharing": "noise", "quality_edges": "auto", "random_state": 0}
+    monkeypatch.setattr("dualgate.experts.hierarchical.spread_rows", lambda rows, **kwargs: rows.array[::3])
+    monkeypatch.setattr("dualgate.checkpoint.describe", lambda rows: rows.shape)
+    expected = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y)
+    starts = []
+
+    def read(start, stop):
+        starts.append(start)
+        if starts.count(700) == 2:  # the first reading is done
+            raise OSError("the disk is gone")
+        return rows.array[start:stop]
+
+    monkeypatch.setattr(rows, "read", read, raising=False)
+    with pytest.raises(OSError, match="disk"):
+        HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y, checkpoint=tmp_path / "fit")
+    monkeypatch.setattr("dualgate.experts.hierarchical.spread_rows", None)  # what was found is not looked for again
+    starts.clear()
+    fitted = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y, checkpoint=tmp_path / "fit")
+    assert min(starts) == 700
+    assert_array_equal(fitted.quality_edges_, expected.quality_edges_)
+    np.testing.assert_allclose(fitted.coef_, expected.coef_, rtol=1e-6)
+
+
 def test_a_checkpoint_of_another_fit_is_refused(small, tmp_path):
     rows, y = small
     path = tmp_path / "fit"

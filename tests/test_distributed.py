@@ -68,6 +68,23 @@ def test_a_cluster_finds_what_one_machine_finds(client, stored, planted, project
     assert_array_equal(there.cell_counts_, here.cell_counts_)
 
 
+@pytest.mark.parametrize("sharing", ["noise", "scale"])
+def test_a_cluster_adds_up_noise_and_finds_the_same_bins(client, stored, planted, sharing):
+    X, y, regimes = stored
+    params = {"sharing": sharing, "quality_edges": "auto", "projection": None}
+    here = experts_of(planted[0], **params).fit(X, y, regimes=regimes)
+    parts, alone = (experts_of(planted[0], **params) for _ in range(2))
+    with distributed.use(client, chunk_rows=700):
+        there = experts_of(planted[0], **params).fit(X, y, regimes=regimes)
+        for rows in (slice(0, 1500), slice(1500, 4000)):
+            parts.partial_fit(X[rows], y[rows], regimes=regimes[rows], n_regimes=4)
+    for rows in (slice(0, 1500), slice(1500, 4000)):
+        alone.partial_fit(X[rows], y[rows], regimes=regimes[rows], n_regimes=4)
+    close(there.coef_, here.coef_)
+    assert_allclose(there.quality_edges_, here.quality_edges_)
+    close(parts.coef_, alone.coef_)
+
+
 def test_a_mixture_and_a_later_part_of_the_rows(client, stored, planted):
     X, y, regimes = stored
     model = DualTowerMoERegressor(

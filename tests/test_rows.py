@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_score
 
 import dualgate.rows
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
-from dualgate.experts import EmptyCellWarning
+from dualgate.experts import SHARING, EmptyCellWarning
 from dualgate.rows import RowSource, RowSubset, as_source, iter_blocks, spread_rows
 
 
@@ -168,6 +168,19 @@ def test_a_source_without_regimes_finds_them(planted, loss):
     assert model.score(test.X, test.y) > model.experts_.score(test.X, test.y) + 0.1
 
 
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+@pytest.mark.parametrize("projection", [None, "whitened"])
+def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
+    train, test = planted
+    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="auto", n_jobs=2)
+    here = model.fit_predict_each(train.X, train.y, regimes=train.regimes)
+    each, edges = model.predict_each(test.X), model.quality_edges_
+    there = model.fit_predict_each(Counted(train.X), train.y, regimes=train.regimes)
+    assert_allclose(model.quality_edges_, edges)
+    assert_allclose(there, here, rtol=1e-5, atol=1e-5)
+    assert_allclose(model.predict_each(test.X), each, rtol=1e-5, atol=1e-5)
+
+
 def test_cross_validation_slices_a_source(planted):
     train = planted[0]
     model = experts_of(train, projection=None)
@@ -256,12 +269,19 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
     reader = fit_reader(base, source)
     seen, unseen = reader.read(source), reader.read(test.X)
     assert source.reads.max() <= 3
-    for params in ({}, {"quality_gate": "drop"}, {"experts__quality_edges": None, "fusion": "poe"}):
+    for params in (
+        {},
+        {"quality_gate": "drop"},
+        {"experts__quality_edges": None, "fusion": "poe"},
+        {"experts__quality_edges": "auto", "experts__sharing": "noise"},
+    ):
         direct = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
         reduced = mixture_of(train, **params).fit(seen, train.y, regimes=train.regimes)
         assert_allclose(reduced.experts_.coef_, direct.experts_.coef_, rtol=1e-6)
         assert_allclose(reduced.predict(unseen), reduced.predict(test.X), rtol=1e-5)
         assert reduced.score(test.X, test.y) == pytest.approx(direct.score(test.X, test.y), abs=0.02)
+    assert_allclose(seen[100:200].noise_power, seen.noise_power[100:200])
+    assert fit_reader(mixture_of(train, experts__projection=PCA(3)), train.X).read(train.X).noise_power is None
     single = fit_reader(mixture_of(train, quality_gate="drop"), train.X).read(train.X)
     with pytest.raises(ValueError, match="quality_gate"):
         mixture_of(train).fit(single, train.y, regimes=train.regimes)

@@ -162,7 +162,7 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     codes, n_regimes = regime_codes(experts, regimes, edges, len(y))
     cells, folds = experts._sort(codes, n_regimes, reduced.snr)
     sums = begin_sums(experts, reduced.projected.mean(axis=0, dtype=np.float64), y, (cells, folds, None))
-    sums.add(0, reduced.projected)
+    sums.add(0, reduced.projected, reduced.noise_power)
     kept = _choose_rows(len(y), generator)
     predictions = _predict_each(model, experts, reduced.projected[kept], folds[kept], experts._solve(sums))
     features = {name: values[kept] for name, values in features.items()}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualgate.experts.noise import knows_noise, noise_power
 from dualgate.experts.passes import survey
 from dualgate.features import signal_to_noise
 from dualgate.passes import Collect, run_passes
@@ -74,15 +75,18 @@ class RowReader:
         with checked_once(rows):
             (reading,) = run_passes(self, [Collect(self.reduce, n_jobs=self.n_jobs)], rows, n_jobs=self.n_jobs)
         columns = reading.pieces.joined()
-        return ReducedRows(self, columns.pop("projected"), columns.pop("snr", None), columns)
+        projected, snr, power = (columns.pop(name, None) for name in ("projected", "snr", "noise_power"))
+        return ReducedRows(self, projected, snr, columns, power)
 
     def reduce(self, block):
-        """Features of each gate, projected columns and signal-to-noise ratio of some rows, side by side."""
+        """Features of each gate, projected columns, signal-to-noise ratio and noise power of some rows."""
         columns = {name: gate.transform(block) for name, gate in self.gates.items()}
         flux, error = self.experts._split(block)
         columns["projected"] = np.array(self.experts._project(block))  # never a view: the block is overwritten
         if error is not None:
             columns["snr"] = signal_to_noise(flux, error)
+        if knows_noise(self.experts):
+            columns["noise_power"] = noise_power(self.experts, block)
         return columns
 
 
@@ -101,17 +105,20 @@ class ReducedRows:
         None without errors.
     features : dict of str to ndarray of shape (n_samples, n_gate_features)
         Under "phys" and "quality".
+    noise_power : ndarray of shape (n_samples,) or None
+        In units of the projection's typical noise; None without errors, or with a projection that does not know it.
     """
 
     reader: RowReader
     projected: np.ndarray
     snr: np.ndarray | None
     features: dict
+    noise_power: np.ndarray | None = None
 
     def __len__(self):
         return len(self.projected)
 
     def __getitem__(self, rows):
-        snr = None if self.snr is None else self.snr[rows]
+        snr, power = (None if values is None else values[rows] for values in (self.snr, self.noise_power))
         features = {name: values[rows] for name, values in self.features.items()}
-        return ReducedRows(self.reader, self.projected[rows], snr, features)
+        return ReducedRows(self.reader, self.projected[rows], snr, features, power)

@@ -4,19 +4,21 @@ import numbers
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_number, make_generator
 from dualgate.checkpoint import Checkpoint
+from dualgate.experts.noise import known_noise
 from dualgate.experts.passes import begin_sums, survey
+from dualgate.experts.predicting import Predicts
 from dualgate.experts.reading import ReadsRows
 from dualgate.experts.regimes import regime_codes
-from dualgate.experts.sharing import SHARING, check_alphas, fit_ridges
+from dualgate.experts.ridges import check_alphas, fit_ridges
+from dualgate.experts.sharing import SHARING
 from dualgate.passes import run_passes
-from dualgate.rows import check_fit_rows, check_rows_or_source, map_blocks, spread_rows
+from dualgate.rows import check_fit_rows, spread_rows
 
 
-class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
+class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
     r"""One ridge regression for each cell of physical regime and quality bin.
 
     Expert ``k * n_quality_bins_ + s`` serves regime k at quality bin s. All of them, the root ridge over all rows and
@@ -29,18 +31,24 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         Columns the experts read, as in ColumnTransformer (slice, list, names, mask, callable); None is all columns.
     error_columns : None or column specification
         Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"``.
-    quality_edges : None or increasing sequence of float
+    quality_edges : None, "auto" or increasing sequence of float
         Edges of the quality bins in signal-to-noise ratio ||flux|| / ||error||; a ratio equal to an edge belongs to
-        the bin below. ``(2, 4, 7)`` makes four bins, None a single one.
+        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"auto"`` cuts the ratios of the training rows
+        (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
     regime_edges : None or sequence of increasing sequences
         One sequence per physical condition, for `regimes` given to `fit` as conditions (n_samples, n_conditions).
         ``((4500, 5250), (-1, 0))`` makes nine regimes.
-    sharing : {"shrink", "offset", "independent"}
+    sharing : {"shrink", "independent", "offset", "scale", "alpha", "noise"}
         What the cells share.
 
         - ``"independent"``: every cell its own ridge and penalty.
         - ``"offset"``: w_k + Delta_s, with Delta_s common to all regimes, solved jointly.
         - ``"shrink"``: ridge towards the regime's ridge, which is a ridge towards the root.
+        - ``"scale"``: gamma_s w_k (x - mean of regime k) + b_k + beta_s, with gamma_s and beta_s common to all regimes.
+        - ``"alpha"``: w_k(alpha_s), one ridge path for each regime, one penalty for each quality bin.
+        - ``"noise"``: (C_k + s^2 D + alpha/n I)^-1 c_k, with C_k the covariance of the regime less its known noise and
+          s^2 D the noise of the cell: all rows of a regime inform every quality bin. It needs `error_columns`, and a
+          projection that keeps track of the noise: ``"whitened"``, a NoiseWhitenedPCA with errors, or None.
     alphas : None or sequence of float above zero
         Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
         to a million times the mean variance of the projected columns.
@@ -68,7 +76,10 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         Coefficients in projected columns.
     intercept_ : ndarray of shape (n_experts,), [unit of y]
     alpha_ : ndarray of shape (n_experts,)
-        Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes.
+        Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes; one
+        for all with ``"scale"``, for a regime with ``"noise"``, for a bin with ``"alpha"``.
+    quality_edges_ : ndarray of shape (n_quality_bins - 1,)
+        Edges of the quality bins, given or found.
     root_coef_, root_intercept_ : ndarray of shape (n_projected,), float
         The one ridge for all rows.
     y_range_ : tuple of float
@@ -191,7 +202,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
         checkpoint = Checkpoint.of(self, checkpoint, rows, y, codes)
         self._prepare(X, rows)
-        ratios, self.projection_, origin, _ = checkpoint.stage("survey", lambda: self._survey(rows, checkpoint))
+        found = checkpoint.stage("survey", lambda: (*self._survey(rows, checkpoint)[:3], self._noise))
+        ratios, self.projection_, origin, self._noise = found
         cells, folds = self._sort(codes, n_regimes, ratios)
         kept = np.ones(len(y), dtype=bool) if keep else None
         sums = begin_sums(self, origin, y, (cells, folds, kept), self.n_jobs)
@@ -244,7 +256,6 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
             self._prepare(X, rows)
             self.n_regimes_ = n_found if n_regimes is None else n_regimes
             check_number(self, "n_regimes", self.n_regimes_, kind=numbers.Integral, low=1)
-            self.n_experts_, self.n_folds_ = self.n_regimes_ * self.n_quality_bins_, self.cv
             self._generator = make_generator(self, self.random_state)
         if n_found > self.n_regimes_:
             raise ValueError(
@@ -253,6 +264,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
             )
         if begins:
             ratios, self.projection_, origin, _ = self._survey(rows)
+            self._find_edges(ratios)
+            self.n_experts_, self.n_folds_ = self.n_regimes_ * self.n_quality_bins_, self.cv
         else:
             ratios = self._ratios(rows)
         cells = self._cells(codes, ratios)
@@ -273,7 +286,8 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         statistics = sums.statistics.reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
         alphas = check_alphas(self, statistics)
         root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
-        models = SHARING[self.sharing](statistics, alphas, root)
+        noise = None if sums.noise_power is None else known_noise(self, sums.noise_power)
+        models = SHARING[self.sharing](statistics, alphas, root, noise)
         for model in (root, models):
             model.coef[:] *= sums.y_scale
             model.intercept[:] = model.intercept * sums.y_scale + sums.y_mean
@@ -281,68 +295,3 @@ class HierarchicalExperts(ReadsRows, RegressorMixin, BaseEstimator):
         self.coef_, self.intercept_, self.alpha_ = models.coef[-1], models.intercept[-1], models.alpha
         self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
         return models
-
-    def predict_each(self, X, *, with_root=False):
-        """Prediction of every expert for every row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        with_root : bool
-            Return the prediction of the root ridge too.
-
-        Returns
-        -------
-        expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-        root_prediction : ndarray of shape (n_samples,), [unit of y]
-            Only if `with_root`.
-        """
-        check_is_fitted(self, "coef_")
-        rows = check_rows_or_source(self, X, reset=False)
-
-        each = map_blocks(self, self._predict_block, rows, n_jobs=self.n_jobs)
-        return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
-
-    def _predict_block(self, first_row, block):
-        self._split(block, first_row)
-        return self._predict_projected(self._project(block))
-
-    def _predict_projected(self, projected):
-        """Prediction of every expert and, last, of the root, from projected columns."""
-        coef = np.vstack([self.coef_, self.root_coef_])
-        unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
-        product = projected @ (coef / unit).T.astype(projected.dtype)
-        return self._bounded(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_])
-
-    def _bounded(self, predictions):
-        return np.clip(predictions, *self.y_range_)
-
-    def predict(self, X, *, regimes=None):
-        """Prediction by each row's own expert where its regime is known, by the root ridge where not.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        regimes : None or array-like, as in `fit`
-            True regimes make this the oracle that a gate is measured against.
-
-        Returns
-        -------
-        prediction : ndarray of shape (n_samples,), [unit of y]
-        """
-        each, root = self.predict_each(X, with_root=True)
-        if regimes is None:
-            return root
-        rows = check_rows_or_source(self, X, reset=False)
-        return each[np.arange(len(each)), self.cells_of(regimes, self._ratios(rows), len(each))]
-
-    def quality_bins(self, X):
-        """Quality bin of every row of `X`, 0 for the lowest signal-to-noise ratio.
-
-        Returns
-        -------
-        bins : ndarray of int of shape (n_samples,)
-        """
-        check_is_fitted(self, "coef_")
-        rows = check_rows_or_source(self, X, reset=False)
-        return self._bins(self._ratios(rows), len(rows))

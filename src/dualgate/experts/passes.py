@@ -7,7 +7,8 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 
 from dualgate._validation import owner_name
-from dualgate.experts.sharing import check_memory_for
+from dualgate.experts.noise import noise_power, typical_noise
+from dualgate.experts.ridges import check_memory_for
 from dualgate.features import NoiseWhitenedPCA
 from dualgate.passes import Pass, Pieces, run_passes
 from dualgate.rows import RowSource, in_threads
@@ -75,6 +76,8 @@ class Survey(Pass):
 class CellSums(Pass):
     """Second pass: the statistics of every fold and cell, and the projected columns of the rows that are kept.
 
+    With ``sharing="noise"`` the noise power of the rows is summed too, into `noise_power` (folds x cells).
+
     Parameters
     ----------
     experts : HierarchicalExperts
@@ -92,6 +95,7 @@ class CellSums(Pass):
     def __init__(self, experts, statistics, y, cells, kept=None, *, first=0, n_jobs=None):
         self.experts, self.statistics, self.cells, self.kept = experts, statistics, cells, kept
         self.first, self.n_jobs, self.projected = first, n_jobs, Pieces()
+        self.noise_power = np.zeros(len(statistics.count)) if experts.sharing == "noise" else None
         self.y_range = (float(y.min()), float(y.max()))
         self.y_mean, self.y_scale = y.mean(), self.y_range[1] - self.y_range[0] or 1.0
         self.y = (y - self.y_mean) / self.y_scale
@@ -106,7 +110,7 @@ class CellSums(Pass):
     def turned_to(self, y, cells):
         """Return the pass over other rows, in the same units; `onto` adds these sums to it."""
         other = copy.copy(self)
-        other.statistics = self._empty()
+        other.statistics, other.noise_power = self._empty(), self._no_power()
         other.y, other.cells = (y - self.y_mean) / self.y_scale, cells
         other.y_range = (min(self.y_range[0], float(y.min())), max(self.y_range[1], float(y.max())))
         return other
@@ -114,7 +118,15 @@ class CellSums(Pass):
     def onto(self, earlier):
         """Add the sums of earlier rows; returns self."""
         self.statistics = earlier.statistics + self.statistics
+        self._add_power(earlier.noise_power)
         return self
+
+    def _no_power(self):
+        return None if self.noise_power is None else np.zeros_like(self.noise_power)
+
+    def _add_power(self, power):
+        if self.noise_power is not None:
+            self.noise_power = self.noise_power + power
 
     def _empty(self):
         return CellStatistics.zeros(
@@ -122,12 +134,20 @@ class CellSums(Pass):
         )
 
     def update(self, start, block):  # noqa: D102
-        self.add(start, in_threads(lambda i, j: self.experts._project(block[i:j]), len(block), self.n_jobs))
+        self.add(start, **in_threads(lambda i, j: self._read(block[i:j]), len(block), self.n_jobs))
 
-    def add(self, start, projected):
-        """Take in projected rows from number `start` on."""
+    def _read(self, rows):
+        columns = {"projected": self.experts._project(rows)}
+        if self.noise_power is not None:
+            columns["noise_power"] = noise_power(self.experts, rows)
+        return columns
+
+    def add(self, start, projected, noise_power=None):
+        """Take in projected rows from number `start` on, and their noise power where it is summed."""
         rows = slice(start - self.first, start - self.first + len(projected))
         self.statistics.update(projected, self.y[rows], self.cells[rows])
+        if self.noise_power is not None:
+            self._add_power(np.bincount(self.cells[rows], noise_power, minlength=len(self.noise_power)))
         if self.kept is not None:
             self.projected.add(start, projected[self.kept[rows]])
 
@@ -135,6 +155,7 @@ class CellSums(Pass):
         rows = slice(start, stop)
         part = copy.copy(self)
         part.statistics, part.projected, part.first = self._empty(), Pieces(), start
+        part.noise_power = self._no_power()
         part.y, part.cells = self.y[rows], self.cells[rows]
         part.kept = None if self.kept is None else self.kept[rows]
         return part
@@ -148,6 +169,7 @@ class CellSums(Pass):
         if self.statistics is not None:
             self.statistics = self.statistics + other.statistics
         self.projected.merge(other.projected)
+        self._add_power(other.noise_power)
         return self
 
     def detach(self):  # noqa: D102
@@ -200,6 +222,7 @@ def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):
     if learns or along or experts._error_columns is not None:
         passes = run_passes(experts, passes, rows, n_jobs=n_jobs, checkpoint=checkpoint)
     ratios, experts.projection_ = passes[0].finish()
+    experts._noise = typical_noise(experts, sample)
     origin = experts._project(sample).mean(axis=0, dtype=np.float64)
     return ratios, experts.projection_, origin, passes[1:]
 

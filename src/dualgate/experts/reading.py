@@ -15,11 +15,14 @@ from dualgate._validation import (
     resolve_columns,
     take_columns,
 )
-from dualgate.experts.regimes import check_edges, count_cells, draw_folds, regime_codes
+from dualgate.experts.noise import require_known_noise
+from dualgate.experts.regimes import check_edges, count_cells, draw_folds, equal_edges, regime_codes
 from dualgate.experts.sharing import SHARING
 from dualgate.features import NoiseWhitenedPCA, signal_to_noise
 from dualgate.features.whitened import find_error_columns
 from dualgate.rows import map_blocks
+
+AUTO_BINS = 4  # quality bins of ``quality_edges="auto"``
 
 
 class ReadsRows:
@@ -39,22 +42,36 @@ class ReadsRows:
     def _read_like(self, other):
         """Take columns and projection of other experts; bins are this one's own."""
         check_choice(self, "sharing", self.sharing, SHARING)
-        for name in ("columns_", "_error_columns", "projection_", "n_features_in_"):
+        for name in ("columns_", "_error_columns", "projection_", "_noise", "n_features_in_"):
             setattr(self, name, getattr(other, name))
         self._check_bins()
 
     def _check_bins(self):
-        self._edges = () if self.quality_edges is None else check_edges(self, "quality_edges", self.quality_edges)
-        if len(self._edges) and self.error_columns is None:
+        require_known_noise(self)
+        self._finds_edges = isinstance(self.quality_edges, str)
+        if self._finds_edges:
+            check_choice(self, "quality_edges", self.quality_edges, ["auto"])
+        if self.quality_edges is None or self._finds_edges:
+            self.quality_edges_ = np.empty(0)
+        else:
+            self.quality_edges_ = check_edges(self, "quality_edges", self.quality_edges)
+        if self.quality_edges is not None and self.error_columns is None:
             raise ValueError(
                 f"HierarchicalExperts.quality_edges={self.quality_edges!r} needs error_columns, which is None: "
                 "name the columns of X that hold the errors, or set quality_edges=None."
             )
-        self.n_quality_bins_ = len(self._edges) + 1
+        self.n_quality_bins_ = AUTO_BINS if self._finds_edges else len(self.quality_edges_) + 1
         self._regime_edges = self.regime_edges
+
+    def _find_edges(self, ratios):
+        """Find the edges of the bins from the rows, where that is asked for."""
+        if self._finds_edges:
+            self.quality_edges_ = equal_edges(ratios, AUTO_BINS)
+            self.n_quality_bins_ = len(self.quality_edges_) + 1
 
     def _sort(self, codes, n_regimes, ratios):
         """Put every row into its cell, and draw its fold."""
+        self._find_edges(ratios)
         self.n_regimes_, self.n_experts_ = n_regimes, n_regimes * self.n_quality_bins_
         cells = self._cells(codes, ratios)
         self.cell_counts_ = count_cells(self, cells, n_regimes, self.n_quality_bins_)
@@ -97,7 +114,7 @@ class ReadsRows:
     def _bins(self, ratios, n_rows):
         if self.n_quality_bins_ == 1:
             return np.zeros(n_rows, dtype=np.intp)
-        return np.digitize(ratios, self._edges, right=True)
+        return np.digitize(ratios, self.quality_edges_, right=True)
 
     def _make_projection(self):
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)

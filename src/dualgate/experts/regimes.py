@@ -14,8 +14,9 @@ class EmptyCellWarning(UserWarning):
     """A regime, or a cell of regime and quality bin, holds no training row.
 
     It comes when `HierarchicalExperts` is fitted and names the cell. The cell then takes the expert of its parent: the
-    regime's (with ``sharing="offset"``, that plus the offset of its bin), or
-    the root ridge. Merge regimes or widen `quality_edges` to be rid of it, or silence it with
+    regime's, or the root ridge. Where a bin is learnt from all regimes, the regime's expert is moved there, by offset,
+    scale, penalty or noise (``sharing="offset"``, ``"scale"``, ``"alpha"``, ``"noise"``). Merge regimes or
+    widen `quality_edges` to be rid of it, or silence it with
     ``warnings.simplefilter("ignore", EmptyCellWarning)``.
     """
 
@@ -96,6 +97,17 @@ def check_edges(owner, parameter, edges):
             f"{owner_name(owner)}.{parameter}={edges!r} must be finite numbers that increase, such as (2, 4, 7)."
         )
     return array
+
+
+def equal_edges(values, n_bins):
+    """Edges that cut `values` into bins of equal counts, halfway between two of them; fewer bins where many are equal.
+
+    A value belongs to the bin below the first edge that is not smaller.
+    """
+    ordered = np.sort(values)
+    last = np.unique(ordered[-(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1])  # largest of each bin but one
+    last = last[last < ordered[-1]]
+    return (last + ordered[np.searchsorted(ordered, last, side="right")]) / 2
 
 
 def count_cells(owner, cells, n_regimes, n_bins):

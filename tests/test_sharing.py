@@ -1,0 +1,473 @@
+"""Each way of sharing against a dense reference and a planted truth, and laws that hold for all of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import eigh
+from scipy.optimize import least_squares
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
+
+from dualgate.experts import SHARING, HierarchicalExperts, noise, sharing_joint
+from dualgate.experts.noise import KnownNoise
+from dualgate.experts.passes import begin_sums
+from dualgate.experts.regimes import equal_edges
+from dualgate.experts.ridges import fit_ridges
+from dualgate.features import NoiseWhitenedPCA, signal_to_noise
+from dualgate.statistics import CellStatistics
+
+N_FOLDS, ALPHAS = 3, np.array([0.1, 2.0, 50.0])
+
+
+class Cells:
+    """Rows of every fold, regime and quality bin, noisier in the lower bins, and the strategies that solve them."""
+
+    def __init__(self, n_rows=400, shape=(3, 4), width=3, seed=0):
+        rng = np.random.default_rng(seed)
+        self.shape, self.variances = shape, rng.uniform(0.5, 2, width)
+        self.k, self.s = (rng.integers(0, n, n_rows) for n in shape)
+        self.fold = rng.integers(0, N_FOLDS, n_rows)
+        self.power = 2.0 / (1 + self.s) ** 2 * rng.uniform(0.8, 1.2, n_rows)
+        true = rng.normal(size=(n_rows, width)) + self.k[:, None]
+        scatter = np.sqrt(self.power[:, None] * self.variances) * rng.normal(size=true.shape)
+        self.rules = rng.normal(size=(shape[0], width))
+        self.X = true + scatter
+        self.y = np.einsum("ij,ij->i", true, self.rules[self.k]) + 0.3 * rng.normal(size=n_rows) + 2 * self.k
+
+    def keep(self, rows):
+        """Drop the other rows."""
+        for name in ("k", "s", "fold", "power", "X", "y"):
+            setattr(self, name, getattr(self, name)[rows])
+        return self
+
+    def solve(self, sharing, alphas=ALPHAS):
+        full = (N_FOLDS, *self.shape)
+        cells = np.ravel_multi_index((self.fold, self.k, self.s), full)
+        folds = CellStatistics.from_rows(self.X, self.y, cells, int(np.prod(full))).reshape(*full)
+        power = np.bincount(cells, self.power, minlength=int(np.prod(full))).reshape(full)
+        root = fit_ridges(folds.sum((1, 2)).reshape(N_FOLDS, 1), alphas)
+        return SHARING[sharing](folds, alphas, root, KnownNoise(power, self.variances))
+
+    def predict(self, models, training_set=-1):
+        """Prediction of every cell for every row."""
+        return self.X @ models.coef[training_set].T + models.intercept[training_set]
+
+    def error(self, models, rows):
+        """Squared error of held-out rows by the models of their own cells."""
+        cells = self.k * self.shape[1] + self.s
+        each = [np.square(self.y - self.predict(models, f)[np.arange(len(self.y)), cells]) for f in range(N_FOLDS)]
+        return sum(np.sum(each[f][rows & (self.fold == f)]) for f in range(N_FOLDS))
+
+    def training(self, training_set):
+        """Rows of a training set: without fold 0, 1, ..., and last all."""
+        return self.fold != training_set if training_set < N_FOLDS else np.ones(len(self.y), dtype=bool)
+
+
+# ---- scale -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training_set", range(N_FOLDS + 1))
+def test_scale_is_the_joint_least_squares_solution(training_set):
+    cells, alpha = Cells(), 30.0
+    n_regimes, n_bins = cells.shape
+    rows = cells.training(training_set)
+    X, y, k, s = cells.X[rows], cells.y[rows], cells.k[rows], cells.s[rows]
+    centre = np.stack([X[k == regime].mean(0) for regime in range(n_regimes)])
+    share = np.bincount(s) / len(s)
+
+    def split(values):
+        gamma, beta, level, coef = np.split(values, np.cumsum([n_bins, n_bins, n_regimes]))
+        return gamma, beta, level, coef.reshape(n_regimes, -1)
+
+    def residuals(values):
+        gamma, beta, level, coef = split(values)
+        fitted = gamma[s] * np.einsum("ij,ij->i", X - centre[k], coef[k]) + level[k] + beta[s]
+        penalties = np.sqrt(alpha * share) * gamma * coef[..., None]
+        return np.r_[y - fitted, penalties.ravel()]
+
+    start = np.r_[np.ones(n_bins), np.zeros(n_bins + n_regimes), np.full(3 * n_regimes, 0.1)]
+    gamma, beta, level, coef = split(least_squares(residuals, start, xtol=1e-14, ftol=1e-14, gtol=1e-12).x)
+    models = cells.solve("scale", [alpha])
+    expected = gamma[:, None] * coef[:, None]
+    assert_allclose(models.coef[training_set].reshape(expected.shape), expected, atol=1e-5)
+    levels = level[:, None] + beta - (expected * centre[:, None]).sum(-1)
+    assert_allclose(models.intercept[training_set].reshape(levels.shape), levels, atol=1e-5)
+
+
+def test_scale_finds_planted_scales_and_shifts():
+    rng = np.random.default_rng(1)
+    n, gamma, beta = 3000, np.array([0.2, 0.6, 1.0, 1.4]), np.array([0.5, 0.0, -1.0, 2.0])
+    k = rng.integers(0, 5, n)
+    s = rng.choice(4, n, p=[0.1, 0.2, 0.3, 0.4])
+    X, rules, level = rng.normal(size=(n, 6)) + 3, rng.normal(size=(5, 6)), 10 * rng.normal(size=5)
+    centre = np.stack([X[k == regime].mean(0) for regime in range(5)])
+    y = gamma[s] * np.einsum("ij,ij->i", X - centre[k], rules[k]) + level[k] + beta[s]
+    error = np.linalg.norm(X, axis=1, keepdims=True) / np.sqrt(6) / (1 + 2.0 * s[:, None]) * np.ones(6)
+    experts = HierarchicalExperts(
+        slice(0, 6), slice(6, 12), quality_edges=(2, 4, 6), sharing="scale", alphas=[1e-7, 1.0], random_state=0
+    ).fit(np.hstack([X, error]), y, regimes=k)
+    assert_allclose(experts.coef_, (gamma[:, None] * rules[:, None]).reshape(20, 6), atol=1e-5)
+    assert_allclose(experts.predict(np.hstack([X, error]), regimes=k), y, atol=1e-4)
+    assert_allclose(experts.alpha_, 1e-7)
+
+
+def test_scale_settles_where_bins_and_regimes_almost_coincide():
+    cells = Cells(n_rows=3000, shape=(3, 3))
+    cells.keep((cells.k == cells.s) | (np.random.default_rng(0).uniform(size=3000) < 0.02))
+    models = cells.solve("scale", [1.0])
+    again = cells.solve("scale", [1.0 + 1e-9])
+    assert_allclose(again.coef, models.coef, atol=1e-5)
+
+
+def test_scale_says_when_it_did_not_settle(monkeypatch):
+    monkeypatch.setattr(sharing_joint, "MAX_ROUNDS", 2)
+    with pytest.warns(ConvergenceWarning, match="sharing='scale' did not settle within 2 rounds"):
+        Cells().solve("scale")
+
+
+# ---- alpha -----------------------------------------------------------------------------------------------
+
+
+def test_alpha_is_one_dense_path_per_regime_and_one_penalty_per_bin():
+    cells = Cells(n_rows=120, width=8)
+    n_regimes, n_bins = cells.shape
+    models = cells.solve("alpha")
+
+    def dense(training_set, regime, alpha):
+        """Ridge on the regime's rows, a one beside them."""
+        rows = cells.training(training_set) & (cells.k == regime)
+        design = np.vstack([np.c_[cells.X[rows], np.ones(rows.sum())], np.sqrt(alpha) * np.eye(8, 9)])
+        solution = np.linalg.lstsq(design, np.r_[cells.y[rows], np.zeros(8)])[0]
+        return solution[:8], solution[8]
+
+    for level in range(n_bins):
+        errors = []
+        for alpha in ALPHAS:
+            error = 0.0
+            for fold in range(N_FOLDS):
+                for regime in range(n_regimes):
+                    rows = (cells.fold == fold) & (cells.k == regime) & (cells.s == level)
+                    coef, intercept = dense(fold, regime, alpha)
+                    error += np.square(cells.y[rows] - cells.X[rows] @ coef - intercept).sum()
+            errors.append(error)
+        alpha = ALPHAS[np.argmin(errors)]
+        for regime in range(n_regimes):
+            cell = regime * n_bins + level
+            assert models.alpha[cell] == alpha
+            for training_set in range(N_FOLDS + 1):
+                coef, intercept = dense(training_set, regime, alpha)
+                assert_allclose(models.coef[training_set, cell], coef, rtol=1e-6, atol=1e-9)
+                assert_allclose(models.intercept[training_set, cell], intercept, rtol=1e-6, atol=1e-8)
+
+
+def test_alpha_grows_where_the_noise_does():
+    rng = np.random.default_rng(2)
+    n, level = 2000, np.arange(2000) % 3
+    true, k = rng.normal(size=(n, 5)), rng.integers(0, 2, n)
+    error = np.array([3.0, 1.0, 0.05])[level][:, None] * np.ones(5)
+    X, y = true + error * rng.normal(size=true.shape), np.einsum("ij,ij->i", true, rng.normal(size=(2, 5))[k])
+    order = np.argsort(signal_to_noise(X, error))
+    experts = HierarchicalExperts(slice(0, 5), slice(5, 10), quality_edges="auto", sharing="alpha", random_state=0).fit(
+        np.hstack([X, error])[order], y[order], regimes=k[order]
+    )
+    alphas = experts.alpha_.reshape(2, 4)
+    assert_array_equal(alphas[0], alphas[1])
+    assert alphas[0, 0] > 10 * alphas[0, -1]
+
+
+# ---- noise -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.7])
+@pytest.mark.parametrize("n_rows", [60, 900])  # with few rows the noise-subtracted covariance is not positive
+def test_noise_is_the_dense_best_linear_rule_of_each_level(n_rows, exponent, monkeypatch):
+    monkeypatch.setattr(noise, "EXPONENTS", (exponent,))
+    cells = Cells(n_rows=n_rows, shape=(2, 3), width=6)
+    n_regimes, n_bins = cells.shape
+    models, D = cells.solve("noise"), np.diag(cells.variances)
+    n_negative = 0
+    for training_set in range(N_FOLDS + 1):
+        rows = cells.training(training_set)
+        for regime in range(n_regimes):
+            own = rows & (cells.k == regime)
+            mean_power = [cells.power[own & (cells.s == level)].mean() for level in range(n_bins)]
+            weights = np.array(mean_power)[cells.s[own]] ** -exponent
+            weights /= weights.sum()
+            x_mean, y_mean = weights @ cells.X[own], weights @ cells.y[own]
+            x, y, n = cells.X[own] - x_mean, cells.y[own] - y_mean, own.sum()
+            values, vectors = eigh((x.T * weights) @ x - weights @ cells.power[own] * D, D)
+            n_negative += (values < 0).sum()
+            signal = D @ vectors @ np.diag(values.clip(min=0)) @ vectors.T @ D
+            for level in range(n_bins):
+                cell = regime * n_bins + level
+                alpha = models.alpha[cell]
+                matrix = signal + mean_power[level] * D + alpha / n * np.eye(6)
+                coef = np.linalg.solve(matrix, (x.T * weights) @ y)
+                assert_allclose(models.coef[training_set, cell], coef, rtol=1e-7, atol=1e-10)
+                assert_allclose(models.intercept[training_set, cell], y_mean - x_mean @ coef)
+    assert (n_negative > 0) == (n_rows == 60)
+    for regime in range(n_regimes):  # and the penalty is the one with the smallest held-out error
+        errors = [cells.error(cells.solve("noise", [alpha]), cells.k == regime) for alpha in ALPHAS]
+        assert models.alpha[regime * n_bins] == ALPHAS[np.argmin(errors)]
+
+
+def test_noise_weighs_as_serves_the_held_out_rows_best(monkeypatch):
+    cells, every = Cells(n_rows=300), np.ones(300, dtype=bool)
+    chosen = cells.error(cells.solve("noise"), every)
+    errors = []
+    for exponent in noise.EXPONENTS:
+        monkeypatch.setattr(noise, "EXPONENTS", (exponent,))
+        errors.append(cells.error(cells.solve("noise"), every))
+    assert len(set(np.round(errors, 6))) == len(errors)
+    assert_allclose(chosen, min(errors))
+
+
+def noisy_rows(n, seed, width=12, levels=(2.0, 1.0, 0.5, 0.25)):
+    """Two regimes, and noise whose level alone varies."""
+    rng, rules = np.random.default_rng(seed), np.random.default_rng(50).normal(size=(2, width))
+    k, level = rng.integers(0, 2, n), np.array(levels)[rng.integers(0, len(levels), n)][:, None]
+    true, shape = rng.normal(size=(n, width)), np.linspace(0.5, 1.5, width)
+    y = np.einsum("ij,ij->i", true, rules[k]) + 5 * k
+    return np.hstack([true + level * shape * rng.normal(size=true.shape), level * shape]), y, k, rules
+
+
+def noisy_experts(**params):
+    edges = (0.75, 1.5, 2.6)
+    return HierarchicalExperts(
+        slice(0, 12), slice(12, 24), quality_edges=edges, sharing="noise", random_state=0
+    ).set_params(**params)
+
+
+@pytest.mark.parametrize("projection", [None, "whitened"])
+def test_few_rows_with_known_noise_beat_cells_on_their_own(projection):
+    X, y, k, _ = noisy_rows(250, 0)
+    unseen, target, regime, _ = noisy_rows(4000, 1)
+    error = {}
+    for sharing in ("noise", "independent", "shrink"):
+        experts = noisy_experts(sharing=sharing, projection=projection).fit(X, y, regimes=k)
+        error[sharing] = np.mean(np.square(target - experts.predict(unseen, regimes=regime)))
+    assert error["noise"] < 0.9 * error["shrink"]
+    assert error["noise"] < 0.9 * error["independent"]
+
+
+def test_noise_finds_the_rule_of_every_level():
+    cells = Cells(n_rows=40_000, shape=(2, 4), width=5)
+    models = cells.solve("noise", [1e-3])
+    for regime in range(2):
+        for level in range(4):
+            power = cells.power[cells.s == level].mean()
+            planted = cells.rules[regime] / (1 + power * cells.variances)  # the true covariance is the identity
+            assert_allclose(models.coef[-1, 4 * regime + level], planted, atol=0.04)
+
+
+def test_noise_is_the_same_in_pixels_and_in_whitened_components():
+    X, y, k, _ = noisy_rows(2000, 4)
+    frozen = FrozenEstimator(NoiseWhitenedPCA(12, columns=slice(0, 12), error_columns=slice(12, 24)).fit(X))
+    pixels, whitened, before = (
+        noisy_experts(projection=projection, n_components=12, alphas=[1e-7]).fit(X, y, regimes=k)
+        for projection in (None, "whitened", frozen)
+    )
+    assert_allclose(whitened.predict_each(X), pixels.predict_each(X), rtol=1e-6, atol=1e-6)
+    assert_allclose(before.predict_each(X), whitened.predict_each(X), rtol=1e-9)
+
+
+def test_noise_does_not_depend_on_units():
+    X, y, k, _ = noisy_rows(500, 5)
+    expected = noisy_experts(alphas=[1e-9]).fit(X, y, regimes=k).predict_each(X)
+    small = (X * 1e-17).astype(np.float32)
+    other = noisy_experts(alphas=[1e-43]).fit(small, y * 1e20, regimes=k).predict_each(small)
+    assert_allclose(other / 1e20, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_noise_adds_up_in_partial_fit_and_cannot_begin_late():
+    X, y, k, _ = noisy_rows(1200, 6)
+    whole = noisy_experts(alphas=[2.0]).fit(X, y, regimes=k)
+    parts, late = noisy_experts(alphas=[2.0]), noisy_experts(sharing="shrink")
+    for rows in np.array_split(np.arange(1200), 3):
+        parts.partial_fit(X[rows], y[rows], regimes=k[rows], n_regimes=2)
+    assert_allclose(parts.coef_, whole.coef_, rtol=1e-6, atol=1e-9)
+    assert_allclose(parts.predict_each(X), whole.predict_each(X), rtol=1e-6, atol=1e-8)
+    late.partial_fit(X, y, regimes=k).set_params(sharing="noise")
+    with pytest.raises(ValueError, match=r"sharing='noise'.*without noise power: begin anew"):
+        late.partial_fit(X, y, regimes=k)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"error_columns": None, "quality_edges": None}, "sharing='noise' needs error_columns, which is None"),
+        ({"projection": PCA(3)}, r"does not know the noise behind projection=PCA.*set projection to 'whitened'"),
+        ({"projection": NoiseWhitenedPCA(3)}, "a NoiseWhitenedPCA with error_columns, or to None"),
+        ({"quality_edges": "equal"}, r"quality_edges='equal' must be one of 'auto'"),
+        ({"quality_edges": "auto", "error_columns": None, "sharing": "shrink"}, "'auto' needs error_columns"),
+    ],
+)
+def test_messages(params, message):
+    X, y, k, _ = noisy_rows(50, 7)
+    with pytest.raises(ValueError, match=message):
+        noisy_experts(**params).fit(X, y, regimes=k)
+
+
+# ---- laws of all of them -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_one_bin_is_a_ridge_for_each_regime(sharing):
+    cells = Cells(n_rows=600, shape=(3, 1))
+    models = cells.solve(sharing, [4.0])
+    root = Ridge(alpha=4.0).fit(cells.X, cells.y).coef_
+    for regime in range(3):
+        own = cells.k == regime
+        towards = root if sharing == "shrink" else np.zeros(3)
+        ridge = Ridge(alpha=4.0).fit(cells.X[own], cells.y[own] - cells.X[own] @ towards)
+        assert_allclose(models.coef[-1, regime], ridge.coef_ + towards, rtol=1e-7, atol=1e-9)
+        assert_allclose(models.intercept[-1, regime], ridge.intercept_, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_the_origin_of_x_and_y_does_not_matter(sharing):
+    cells = Cells()
+    before = cells.predict(cells.solve(sharing))
+    cells.X, cells.y = cells.X + np.array([30.0, -20.0, 5.0]), cells.y + 7.0
+    assert_allclose(cells.predict(cells.solve(sharing)) - 7.0, before, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_a_model_without_a_fold_does_not_know_it(sharing, monkeypatch):
+    monkeypatch.setattr(noise, "EXPONENTS", (0.5,))
+    cells = Cells()
+    before = cells.solve(sharing, [3.0]).coef
+    cells.y = np.where(cells.fold == 1, 100.0 * cells.y**2, cells.y)
+    after = cells.solve(sharing, [3.0]).coef
+    if sharing not in ("shrink", "offset"):  # which also choose whether to share at all, from all folds together
+        assert_allclose(after[1], before[1], rtol=1e-6, atol=1e-8)
+    assert not np.allclose(after[-1], before[-1])
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_a_regime_without_rows_is_the_root_and_an_empty_cell_is_near_its_regime(sharing):
+    cells = Cells(n_rows=1200)
+    truth = Cells(n_rows=1200)
+    cells.keep((cells.k != 1) & ~((cells.k == 2) & (cells.s == 3)))
+    models = cells.solve(sharing)
+    root = Ridge(alpha=ALPHAS[0]).fit(cells.X, cells.y)
+    assert_allclose(models.coef[-1, 4:8], np.tile(root.coef_, (4, 1)), atol=0.02)
+    assert_allclose(models.coef[-1, 5], models.coef[-1, 4])
+    missing = (truth.k == 2) & (truth.s == 3)
+    residual = truth.y[missing] - truth.predict(models)[missing, 11]
+    assert np.var(residual) < 0.5 * np.var(truth.y[missing])
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_a_bin_that_is_empty_in_all_regimes_is_harmless(sharing):
+    cells = Cells(n_rows=1200)
+    without_regime = Cells(n_rows=1200).keep((cells.s != 2) & (cells.k != 1)).solve(sharing)
+    assert np.isfinite(without_regime.coef).all()
+    assert np.isinf(without_regime.alpha[4:8]).all()
+    cells.keep(cells.s != 2)
+    models = cells.solve(sharing)
+    prediction = cells.predict(models)
+    assert np.isfinite(models.coef).all()
+    assert np.isfinite(prediction).all()
+    cell = cells.k * 4 + 2  # the empty bin answers for rows of others about as well as the regime
+    assert np.mean(np.square(cells.y - prediction[np.arange(len(cell)), cell])) < 0.6 * np.var(cells.y)
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+@settings(deadline=None, max_examples=5)
+@given(order=st.permutations(range(5)))
+def test_the_order_in_which_parts_are_merged_does_not_matter(sharing, order):
+    X, y, k, _ = noisy_rows(600, 8)
+    experts = noisy_experts(sharing=sharing).fit(X, y, regimes=k)
+    cells, folds = k * 4 + experts.quality_bins(X), np.arange(600) % 5
+    sums = begin_sums(experts, X[:, :12].mean(0), y, (cells, folds, None))
+    bounds = np.linspace(0, 600, 6).astype(int)
+    total = sums.part(0, 0)
+    for place in order:
+        part = sums.part(bounds[place], bounds[place + 1])
+        part.update(part.first, X[bounds[place] : bounds[place + 1]])
+        total.merge(part.lighten())
+    sums.update(0, X)
+    assert_allclose(experts._solve(total).coef, experts._solve(sums).coef, rtol=1e-6, atol=1e-8)
+    assert_allclose(experts._solve(total).intercept, experts._solve(sums).intercept, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+@pytest.mark.parametrize("edges", [None, (1.2,), (0.7, 0.9, 1.2, 1.5, 1.9, 2.5, 3.0), "auto"])
+def test_any_number_of_bins_works(sharing, edges):
+    X, y, k, _ = noisy_rows(1500, 9)
+    experts = noisy_experts(sharing=sharing, quality_edges=edges)
+    crossed = experts.fit_predict_each(X, y, regimes=k)
+    n_bins = {None: 1, "auto": 4}.get(edges) or len(edges) + 1
+    assert experts.n_quality_bins_ == n_bins == len(experts.quality_edges_) + 1
+    assert crossed.shape == (1500, 2 * n_bins)
+    own = k * n_bins + experts.quality_bins(X)
+    assert np.mean(np.square(y - crossed[np.arange(1500), own])) < 0.5 * np.var(y)
+
+
+# ---- bins of equal counts, regimes on any grid -------------------------------------------------------------
+
+
+def test_auto_bins_hold_equal_counts_and_stay_as_they_were_found():
+    X, y, k, _ = noisy_rows(1003, 10)
+    experts = noisy_experts(sharing="shrink", quality_edges="auto").fit(X, y, regimes=k)
+    bins = experts.quality_bins(X)
+    assert_array_equal(np.bincount(bins), [251, 251, 251, 250])
+    assert_array_equal(experts.cell_counts_.sum(0), np.bincount(bins))
+    ratios = signal_to_noise(X[:, :12], X[:, 12:])
+    assert_array_equal(np.digitize(ratios, experts.quality_edges_, right=True), bins)
+    given = noisy_experts(sharing="shrink", quality_edges=experts.quality_edges_.tolist()).fit(X, y, regimes=k)
+    assert_array_equal(given.coef_, experts.coef_)
+    first = slice(0, 400)
+    parts = noisy_experts(sharing="shrink", quality_edges="auto").partial_fit(X[first], y[first], regimes=k[first])
+    edges = parts.quality_edges_
+    assert_array_equal(np.bincount(parts.quality_bins(X[first])), [100] * 4)
+    parts.partial_fit(X[400:] * np.r_[np.full(12, 9.0), np.ones(12)], y[400:], regimes=k[400:])
+    assert_array_equal(parts.quality_edges_, edges)
+    assert parts.cell_counts_[:, 3].sum() > 600
+
+
+@settings(deadline=None, max_examples=100)
+@given(values=st.lists(st.integers(1, 12), min_size=1, max_size=60), n_bins=st.integers(1, 6))
+def test_equal_edges_leave_no_bin_empty_and_none_too_large(values, n_bins):
+    values = np.array(values, dtype=float)
+    edges = equal_edges(values, n_bins)
+    assert np.all(np.diff(edges) > 0)
+    counts = np.bincount(np.digitize(values, edges, right=True), minlength=len(edges) + 1)
+    assert counts.min() > 0
+    assert len(counts) <= n_bins
+    ties = np.unique(values, return_counts=True)[1].max()
+    assert counts.max() <= -(-len(values) // n_bins) + ties - 1 + (len(counts) == 1) * len(values)
+
+
+def test_auto_bins_of_equal_ratios_are_one():
+    X, y, k, _ = noisy_rows(60, 11)
+    X[:, :12] = np.tile(X[:1, :12], (60, 1))
+    X[:, 12:] = 1.0
+    experts = noisy_experts(quality_edges="auto", sharing="independent").fit(X, y, regimes=k)
+    assert experts.n_quality_bins_ == 1
+    assert experts.n_experts_ == 2
+    assert_array_equal(experts.quality_bins(X), 0)
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (4, 4), (2, 5), (2, 2, 2)])
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_regimes_lie_on_any_grid(grid, sharing):
+    rng = np.random.default_rng(12)
+    n_regimes = int(np.prod(grid))
+    conditions = rng.uniform(0, 1, size=(150 * n_regimes, len(grid)))
+    codes = np.ravel_multi_index(tuple((conditions * grid).astype(int).T), grid)
+    rules = rng.normal(size=(n_regimes, 3))
+    X = rng.normal(size=(len(codes), 3))
+    y = np.einsum("ij,ij->i", X, rules[codes]) + codes
+    error = np.full_like(X, 0.01)
+    edges = tuple(tuple(np.arange(1, n) / n) for n in grid)
+    experts = HierarchicalExperts(slice(0, 3), slice(3, 6), regime_edges=edges, sharing=sharing, random_state=0)
+    experts.fit(np.hstack([X, error]), y, regimes=conditions)
+    assert experts.n_regimes_ == n_regimes
+    assert_allclose(experts.coef_, rules, atol=0.02)
+    assert_allclose(experts.predict(np.hstack([X, error]), regimes=conditions), y, atol=0.2)
