@@ -1,6 +1,5 @@
 """The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
 
-import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 

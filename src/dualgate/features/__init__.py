@@ -1,7 +1,7 @@
-"""What is read from a measurement: quality statistics, line windows, noise-whitened components."""
+"""What is read from a measurement: quality statistics, lines, noise-whitened components."""
 
-from dualgate.features.lines import LineWindows
+from dualgate.features.lines import LinePixels, LineWindows
 from dualgate.features.quality import QualityStatistics, signal_to_noise
 from dualgate.features.whitened import NoiseWhitenedPCA
 
-__all__ = ["LineWindows", "NoiseWhitenedPCA", "QualityStatistics", "signal_to_noise"]
+__all__ = ["LinePixels", "LineWindows", "NoiseWhitenedPCA", "QualityStatistics", "signal_to_noise"]

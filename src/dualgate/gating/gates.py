@@ -108,7 +108,6 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(self.n_features_in_)])
         return self.features_.get_feature_names_out([names[column] for column in self.columns_])
 
-
     def _check_tower(self):
         """Check `network` and `hidden`, and return the latter as a tuple."""
         if not callable(self.network) and not (isinstance(self.network, str) and self.network in NETWORKS):
@@ -121,13 +120,12 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
 
     def _build_network(self, n_features, n_outputs):
         """Make the module from standardised features (n_samples, n_features) to logits (n_samples, n_outputs)."""
-        from dualgate.gating._nets import check_network
+        from dualgate.gating._nets import build_network
 
         hidden = self._check_tower()
         if not callable(self.network):
             return NETWORKS[self.network](n_features, n_outputs, hidden)
-        built = self.network(n_features, n_outputs)
-        return check_network(f"{type(self).__name__}.network", self.network, built, (n_features, n_outputs))
+        return build_network(f"{type(self).__name__}.network", self.network, n_features, n_outputs)
 
 
 class PhysGate(_Gate):
@@ -143,13 +141,14 @@ class PhysGate(_Gate):
         twenty standardised principal components. For spectra, :class:`~dualgate.features.LineWindows` beside a few
         components serves well; `DualTowerMoERegressor.for_spectra` sets this up.
     hidden : sequence of int
-        Widths of the layers of a network with a name, ``"cnn"``: their channels; empty is a linear gate.
+        Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
     network : {"mlp", "cnn"} or callable
         What weighs the features, standardised on the training rows, logarithmic beyond three standard deviations.
         ``"mlp"`` adds a linear map and a multilayer perceptron; ``"cnn"`` a linear map and one-dimensional
-        convolutions over five neighbours, along features whose order means something, such as :class:`~dualgate.features.LinePixels`. A callable
-        ``network(n_features, n_outputs)`` returns a new torch.nn.Module from features (n_samples, n_features),
-        float32, to logits (n_samples, n_outputs); `hidden` does not reach it.
+        convolutions over five neighbours, for features whose order means something, such as
+        :class:`~dualgate.features.LinePixels`. A callable ``network(n_features, n_outputs)`` returns a new
+        torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
+        not reach it.
 
     Attributes
     ----------
@@ -183,11 +182,11 @@ class QualityGate(_Gate):
         Makes the gate's features from those columns. None is :class:`~dualgate.features.QualityStatistics`;
         ``"passthrough"`` takes the columns as they are, for a noise level that is a column of its own.
     hidden : sequence of int
-        Widths of the layers of a network with a name, ``"cnn"``: their channels; empty is a linear gate.
+        Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
     network : {"mlp", "cnn"} or callable
         What weighs the features, standardised on the training rows, logarithmic beyond three standard deviations.
         ``"mlp"`` adds a linear map and a multilayer perceptron; ``"cnn"`` a linear map and one-dimensional
-        convolutions over five neighbours, along features whose order means something. A callable
+        convolutions over five neighbours, for features whose order means something. A callable
         ``network(n_features, n_outputs)`` returns a new torch.nn.Module from features (n_samples, n_features),
         float32, to logits (n_samples, n_outputs); `hidden` does not reach it.
 

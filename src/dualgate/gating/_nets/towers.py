@@ -87,34 +87,33 @@ class Convolutions(nn.Module):
         return self.linear(features) + self.layers(features[:, None, :])
 
 
-def check_network(name, network, built, shape):
-    """Return `built`, what a user's `network` made, if it is a module of the right shape in and out.
+def build_network(name, network, n_features, n_outputs):
+    """Call a user's `network`, and return what it made if that is a module of the right shape in and out.
 
     Parameters
     ----------
     name : str
         Whose parameter it is, such as "PhysGate.network".
     network : callable
-    built : object
-    shape : tuple (n_features, n_outputs)
+    n_features, n_outputs : int
     """
-    n_features, n_outputs = shape
     wanted = f"a torch.nn.Module from features (n_samples, {n_features:,}) to logits (n_samples, {n_outputs:,})"
-    if not isinstance(built, nn.Module):
+    if isinstance(network, nn.Module):
         raise ValueError(
-            f"{name}={network!r} returned {built!r} for n_features={n_features:,}, n_outputs={n_outputs:,}: it must "
-            f"return {wanted}."
+            f"{name}={network!r} is a module: give what makes one, a callable network(n_features, n_outputs), so that "
+            "every fit starts anew."
         )
-    was_training = built.training
+    built = network(n_features, n_outputs)
+    if not isinstance(built, nn.Module):
+        raise ValueError(f"{name}={network!r} returned {built!r}: it must return {wanted}.")
     try:
         with torch.no_grad():
             outputs = built.eval()(torch.zeros(2, n_features))
     except RuntimeError as error:
         raise ValueError(
-            f"{name}={network!r} returned a module that fails on features of shape (2, {n_features:,}), float32: "
+            f"{name}={network!r} returned a module that fails on float32 features of shape (2, {n_features:,}): "
             f"{error}. It must be {wanted}."
         ) from error
-    built.train(was_training)
     found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if found != (2, n_outputs):
         raise ValueError(
