@@ -73,23 +73,27 @@ def test_any_network_finds_planted_regimes(planted, network, hidden):
 
 def test_convolutions_find_a_pattern_wherever_it_stands_and_a_linear_gate_does_not():
     rng = np.random.default_rng(3)
-    n_rows, kinds = 1500, rng.integers(0, 2, 1500)
+    n_rows, kinds = 1200, rng.integers(0, 2, 1200)
     pixels = 0.1 * rng.normal(size=(n_rows, 40))
-    shapes = np.array([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])  # both of mean zero, at any place
+    shapes = np.array([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])  # at any place, of either sign
     starts = rng.integers(0, 36, n_rows)
-    pixels[np.arange(n_rows)[:, None], starts[:, None] + np.arange(4)] += shapes[kinds]
+    pixels[np.arange(n_rows)[:, None], starts[:, None] + np.arange(4)] += shapes[kinds] * rng.choice(
+        [-1, 1], (n_rows, 1)
+    )
     z = rng.normal(size=n_rows)
     X, y = np.column_stack([pixels, z]), np.where(kinds, z, -z)
 
     def hits(**params):
         fitted = model(
+            max_epochs=10,
             phys_gate=PhysGate(slice(0, 40), "passthrough", **params),
             quality_gate="drop",
+            fusion="logit_add",  # which adds no layer of its own
             experts=HierarchicalExperts([40]),
-        ).fit(X[:1000], y[:1000], regimes=kinds[:1000])
-        return np.mean(fitted.predict_weights(X[1000:]).argmax(axis=1) == kinds[1000:])
+        ).fit(X[:900], y[:900], regimes=kinds[:900])
+        return np.mean(fitted.predict_weights(X[900:]).argmax(axis=1) == kinds[900:])
 
-    assert hits(network="cnn") > 0.95
+    assert hits(network="cnn", hidden=(6, 6)) > 0.95
     assert hits(hidden=()) < 0.7
 
 
@@ -166,14 +170,14 @@ def test_the_larger_the_penalty_the_lower_the_entropy(planted, loss):
     train, test = planted
     entropies = [
         gate_entropy(
-            planted_model(train, entropy_penalty=penalty, loss=loss, max_epochs=8)
+            planted_model(train, entropy_penalty=penalty, loss=loss, max_epochs=12)
             .fit(train.X, train.y, regimes=train.regimes)
             .predict_weights(test.X)
         ).mean()
-        for penalty in (-0.3, -0.03, 0.0, 0.1)
+        for penalty in (-1.0, 0.0, 0.1)
     ]
     assert np.all(np.diff(entropies) < 0)
-    assert entropies[0] > entropies[-1] + 0.3
+    assert entropies[0] > 1.5 * entropies[-1]
 
 
 def test_the_penalty_is_so_many_times_the_mean_entropy():

@@ -89,7 +89,7 @@ def test_pixels_are_those_around_the_lines_and_no_others(half_width):
 def test_pixels_know_neither_slope_nor_unit_and_other_pixels_do_not_matter():
     rng = np.random.default_rng(1)
     flux = 1 + 0.1 * rng.normal(size=(3, 4096))
-    pixels = LinePixels(WAVE).fit(flux)
+    pixels = LinePixels(WAVE, half_width=8).fit(flux)  # of no side-band
     assert_allclose(pixels.transform(7.5e-17 * flux), pixels.transform(flux))
     assert_allclose(pixels.transform(2 + 3e-4 * (WAVE[None] - 8000)), 1)
     inside = np.isin(WAVE, pixels.wave_)

@@ -164,7 +164,7 @@ class LinePixels(TransformerMixin, BaseEstimator):
     >>> pixels = LinePixels(wave, half_width=10).fit(flux[None])
     >>> p = pixels.transform(flux[None])[0]
     >>> round(float(p.min()), 2), round(float(pixels.wave_[p.argmin()]), 1)
-    (0.5, 8542.1)
+    (0.5, 8541.9)
     """
 
     def __init__(self, wave=None, *, half_width=None):
