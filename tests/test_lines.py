@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.integrate import trapezoid
 
-from dualgate.features import LineWindows
+from dualgate.features import LinePixels, LineWindows
 
 WAVE = np.linspace(7100, 8850, 4096)
 
@@ -62,3 +63,53 @@ def test_bad_wave_is_named(wave, message):
     with pytest.raises(ValueError, match=rf"LineWindows\.wave.*|{message}") as caught:
         LineWindows(wave).fit(np.ones((2, 4096)))
     assert caught.match(message)
+
+
+def test_pixels_over_the_continuum_add_up_to_the_width_that_line_windows_measure():
+    rng = np.random.default_rng(0)
+    flux = 5 * (1 + 1e-4 * (WAVE - 8000)) * (1 - gaussian(WAVE, 8542.09, 0.4, 1.5) + 0.02 * rng.normal(size=WAVE.size))
+    pixels = LinePixels(WAVE).fit(flux[None])
+    kept = pixels.transform(flux[None])[0]
+    calcium = (pixels.wave_ > 8522) & (pixels.wave_ < 8562)
+    width = trapezoid(1 - kept[calcium], pixels.wave_[calcium])
+    assert_allclose(width, features_of(flux)["ca_8542_width"], atol=0.02)
+
+
+@pytest.mark.parametrize("half_width", [1.0, 12.5])
+def test_pixels_are_those_around_the_lines_and_no_others(half_width):
+    pixels = LinePixels(WAVE, half_width=half_width).fit(np.ones((1, 4096)))
+    step = WAVE[1] - WAVE[0]
+    expected = [(8183.26, 8194.81), (8498.02, 8498.02), (8542.09, 8542.09), (8662.14, 8662.14)]
+    windows = np.split(pixels.wave_, np.flatnonzero(np.diff(pixels.wave_) > 1.5 * step) + 1)
+    for kept, (first, last) in zip(windows, expected, strict=True):
+        assert_allclose([kept[0], kept[-1]], [first - half_width, last + half_width], atol=step)
+    assert len(pixels.get_feature_names_out()) == len(pixels.wave_) == len(set(pixels.names_))
+
+
+def test_pixels_know_neither_slope_nor_unit_and_other_pixels_do_not_matter():
+    rng = np.random.default_rng(1)
+    flux = 1 + 0.1 * rng.normal(size=(3, 4096))
+    pixels = LinePixels(WAVE, half_width=8).fit(flux)  # of no side-band
+    assert_allclose(pixels.transform(7.5e-17 * flux), pixels.transform(flux))
+    assert_allclose(pixels.transform(2 + 3e-4 * (WAVE[None] - 8000)), 1)
+    inside = np.isin(WAVE, pixels.wave_)
+    moved = flux * np.where(inside, 1.3, 1.0)
+    assert_allclose(pixels.transform(moved), 1.3 * pixels.transform(flux))
+
+
+def test_pixels_of_noise_stay_finite_and_a_coarse_grid_keeps_some_of_every_line():
+    noise = np.vstack([np.random.default_rng(0).normal(size=(200, 4096)), np.zeros((1, 4096))])
+    assert np.isfinite(LinePixels(WAVE).fit_transform(noise)).all()
+    coarse = LinePixels(np.linspace(8000, 8800, 9), half_width=0.5).fit(np.ones((1, 9)))
+    assert {name.rsplit("_", 1)[0] for name in coarse.names_} == {"na_8190", "ca_8498", "ca_8542", "ca_8662"}
+
+
+@pytest.mark.parametrize("half_width", [0, -3.0, 31, np.nan, "wide"])
+def test_a_half_width_out_of_range_is_named(half_width):
+    with pytest.raises(ValueError, match=r"LinePixels\.half_width=.* must be a number above 0 and at most 30"):
+        LinePixels(WAVE, half_width=half_width).fit(np.ones((1, 4096)))
+
+
+def test_pixels_name_themselves_when_wave_is_wrong():
+    with pytest.raises(ValueError, match=r"LinePixels\.wave has shape \(4095,\)"):
+        LinePixels(WAVE[:-1]).fit(np.ones((1, 4096)))

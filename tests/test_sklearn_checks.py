@@ -4,7 +4,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
-from dualgate.features import LineWindows, NoiseWhitenedPCA, QualityStatistics
+from dualgate.features import LinePixels, LineWindows, NoiseWhitenedPCA, QualityStatistics
 from dualgate.gating import FUSIONS
 
 ESTIMATORS = [
@@ -12,6 +12,7 @@ ESTIMATORS = [
     HierarchicalExperts(),
     PhysGate(),
     QualityGate(),
+    LinePixels(),
     LineWindows(),
     NoiseWhitenedPCA(),
     QualityStatistics(),

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
-from dualgate.gating import FUSIONS, _nets
+from dualgate.gating import FUSIONS, NETWORKS, _nets
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 4))
@@ -56,9 +56,10 @@ def test_training_stops_early_and_goes_back_to_the_best_epoch():
     held_out = np.arange(400) < 100
     target = np.column_stack([predictions, NOISE])
     training = {"max_epochs": 200, "lr": 0.05, "batch_size": 32, "warmup_epochs": 0, "patience": 3}
-    features = {"phys": X}
+    training["entropy_penalty"] = 0.0
+    networks = {"phys": lambda n_features, n_outputs: NETWORKS["mlp"](n_features, n_outputs, (32, 16))}
     net, history = _nets.fit_gates(
-        features, {"phys": (32, 16)}, FUSIONS["concat"](), (2, 1), ("mse", target, held_out), training, seed=0
+        {"phys": X}, networks, FUSIONS["concat"](), (2, 1), ("mse", target, held_out), training, seed=0
     )
     losses = [epoch["valid_loss"] for epoch in history]
     assert len(losses) < 200

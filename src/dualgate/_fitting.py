@@ -39,6 +39,7 @@ def check_parameters(model):
     if model.batch_size is not None:
         check_number(model, "batch_size", model.batch_size, kind=numbers.Integral, low=1)
     check_number(model, "lr", model.lr, low=0, strict=True)
+    check_number(model, "entropy_penalty", model.entropy_penalty)
     check_number(model, "validation_fraction", model.validation_fraction, low=0, high=0.5)
 
 
@@ -95,7 +96,7 @@ def learn_from_array(model, rows, y, regimes, generator):
     cache = Cache(model.memory, rows, y, regimes)
     gates, features = {}, {}
     for name, gate in _make_gates(model).items():
-        gates[name], features[name] = cache(fit_gate, gate, rows, y)
+        gates[name], features[name] = cached_features(cache, gate, rows, y)
     experts = _make_experts(model, generator)
     if regimes is None:
         finder = make_finder(next(iter(features.values())), model.n_regimes, experts.random_state)
@@ -248,6 +249,14 @@ class Cache:
 def fit_gate(gate, rows, y, key):
     """Fit a gate and compute its features; `key` stands for the rows in the cache."""
     return gate, gate.fit(rows, y).transform(rows)
+
+
+def cached_features(cache, gate, rows, y):
+    """Fit a gate through the cache, without its tower: a search over towers computes the features once."""
+    gate._check_tower()
+    tower = {"hidden": gate.hidden, "network": gate.network}
+    gate, features = cache(fit_gate, gate.set_params(hidden=(), network="mlp"), rows, y)
+    return gate.set_params(**tower), features
 
 
 def fit_experts(experts, rows, y, key, regimes, cross_fit):

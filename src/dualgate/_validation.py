@@ -1,5 +1,6 @@
 """Checks, and the one shape every message has: argument, value, what must hold, what to do."""
 
+import math
 import numbers
 import reprlib
 
@@ -29,16 +30,17 @@ def check_choice(owner, name, value, choices):
 
 
 def check_number(owner, name, value, *, kind=numbers.Real, low=None, high=None, strict=False, hint=""):
-    """Return the number `value` if it lies within [low, high] (above `low` when `strict`)."""
+    """Return the number `value` if it lies within [low, high] (above `low` when `strict`); unbounded, it is finite."""
     bounds = []
     if low is not None:
         bounds.append(f"above {low}" if strict else f"at least {low}")
     if high is not None:
         bounds.append(f"at most {high}")
     fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
+    fits = fits and (bool(bounds) or math.isfinite(value))
     fits = fits and (low is None or (value > low if strict else value >= low))
     if not (fits and (high is None or value <= high)):
-        noun = "an integer" if kind is numbers.Integral else "a number"
+        noun = "an integer" if kind is numbers.Integral else "a number" if bounds else "a finite number"
         bound_text = " and ".join(bounds)
         raise ValueError(
             f"{owner_name(owner)}.{name}={value!r} must be {noun} {bound_text}".rstrip()

@@ -1,11 +1,11 @@
 """The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
 
-import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
 from dualgate._fitting import check_parameters, check_routing, learn
+from dualgate._training import train
 from dualgate._validation import check_target, make_generator
 from dualgate.experts import HierarchicalExperts
 from dualgate.features.lines import check_wave
@@ -47,6 +47,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     cross_fit : bool
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
+    entropy_penalty : float
+        Times the mean entropy of the weights [nats], added to the loss, which for ``"mse"`` is in units of the variance
+        of y. Above zero it sharpens the gates, below zero it flattens them, towards equal weights for all experts.
     n_regimes : int
         Regimes to find where none are given, at most; on average each has twenty rows or more.
     max_epochs : int
@@ -120,6 +123,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         fallback_confidence=None,
         loss="mse",
         cross_fit=True,
+        entropy_penalty=0.0,
         n_regimes=9,
         max_epochs=30,
         lr=1e-2,
@@ -141,6 +145,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self.fallback_confidence = fallback_confidence
         self.loss = loss
         self.cross_fit = cross_fit
+        self.entropy_penalty = entropy_penalty
         self.n_regimes = n_regimes
         self.max_epochs = max_epochs
         self.lr = lr
@@ -208,7 +213,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         ------
         ValueError
             If a parameter, `X`, `y` or `regimes` is not as described; the message names it. An
-            :class:`~dualgate.experts.EmptyCellWarning` names cells without rows.
+            :class:`~dualgate.experts.EmptyCellWarning` names cells without rows, a
+            :class:`~dualgate.gating.GateCollapseWarning` experts that the gates do not use.
         """
         if isinstance(X, ReducedRows):
             rows, y = X, check_target(self, y)
@@ -224,37 +230,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             lesson = learn(self, X, rows, y, regimes, generator, checkpoint)
             self.phys_gate_, self.quality_gate_ = (lesson.gates.get(name) for name in ("phys", "quality"))
             self.experts_ = lesson.experts
-            self._train(lesson, generator)
+            train(self, lesson, generator)
         return self
-
-    def _train(self, lesson, generator):
-        from dualgate.gating._nets import fit_gates
-
-        y = lesson.y
-        if self.loss == "cross_entropy":
-            values = lesson.cells
-        else:  # in standard deviations of y, so that the learning rate means the same for every target
-            scale = y.std() or 1.0
-            values = (np.column_stack([lesson.predictions, y]) - y.mean()) / scale
-        held_out = np.zeros(len(y), dtype=bool)
-        n_held_out = int(self.validation_fraction * len(y))
-        if n_held_out >= 10:
-            held_out[generator.permutation(len(y))[:n_held_out]] = True
-        self.fusion_ = self._realise("fusion")
-        self.net_, self.history_ = fit_gates(
-            lesson.features,
-            {name: tuple(self._realise(f"{name}_gate").hidden) for name in lesson.features},
-            self.fusion_,
-            (self.experts_.n_regimes_, self.experts_.n_quality_bins_),
-            (self.loss, values, held_out),
-            {
-                "batch_size": self.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048))),
-                **{name: getattr(self, name) for name in ("max_epochs", "lr", "warmup_epochs", "patience")},
-            },
-            seed=int(generator.integers(2**31)),
-            device=self.device,
-            verbose=self.verbose,
-        )
 
     def predict(self, X):
         """Predict by the weighted experts.

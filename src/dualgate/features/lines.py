@@ -1,10 +1,10 @@
-"""Depth and equivalent width of the lines that tell a star's gravity and metallicity."""
+"""The lines that tell a star's gravity and metallicity: depth and equivalent width, and their pixels."""
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_rows
+from dualgate._validation import check_number, check_rows, owner_name
 
 # name: (core half-width, line window, blue side-band, red side-band), air wavelengths [A].
 # Ca II: line windows and side-bands within those of Cenarro et al. 2001, MNRAS 326, 959 (CaT index), moved apart so
@@ -16,6 +16,7 @@ WINDOWS = {
     "na_8190": ((8183.26, 8194.81), (8178.0, 8200.0), (8143.0, 8153.0), (8233.0, 8244.0)),
 }
 BAND = (7100.0, 8850.0)  # [A] what an unnamed grid is taken to cover
+MAX_HALF_WIDTH = 30.0  # [A] keeps every window within a grid that covers the side-bands
 CORE_HALF_WIDTH = 2.0  # [A] half the window over which a line's depth is averaged
 CONTINUUM_FLOOR = 0.1  # of the mean absolute flux: a continuum of pure noise may not blow a ratio up
 
@@ -81,7 +82,7 @@ class LineWindows(TransformerMixin, BaseEstimator):
             If `wave` has another length than a row, does not increase, or leaves a window uncovered.
         """
         X = check_rows(self, X, reset=True)
-        wave = _check_wave(self.wave, X.shape[1])
+        wave = _check_wave(self, self.wave, X.shape[1])
         operators, names = [], []
         for name, (cores, window, blue, red) in WINDOWS.items():
             operators.append(_LineOperator(wave, cores, window, blue, red))
@@ -105,7 +106,7 @@ class LineWindows(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "names_")
         X = check_rows(self, X, reset=False)
-        floor = CONTINUUM_FLOOR * np.abs(X).mean(axis=1, dtype=np.float64) + np.finfo(np.float32).tiny
+        floor = _floor(X)
         features = np.column_stack([column for line in self._operators for column in line.measure(X, floor)])
         calcium = [i for i, name in enumerate(self.names_) if name.startswith("ca_8") and name.endswith("width")]
         return np.column_stack([features, features[:, calcium].sum(axis=1)])
@@ -125,30 +126,158 @@ class LineWindows(TransformerMixin, BaseEstimator):
         return np.array(self.names_, dtype=object)
 
 
-class _LineOperator:
-    """One line as weights on pixels: side-band means, and the core and window seen against their continuum.
+class LinePixels(TransformerMixin, BaseEstimator):
+    r"""Pixels around the lines of :class:`LineWindows`, divided by the side-band continuum.
 
-    The continuum at pixel j is ``blue + position_j * (red - blue)``; with weights v over a window, the mean of F / F_c
-    needs F_c per pixel, so the pixels of the line are kept and divided row by row.
+    .. math:: p_j = F_j / F_{c,j}
+
+    for every pixel j of the windows, with the continuum :math:`F_c` of :class:`LineWindows`: what a network sees that
+    is to find the shape of the lines by itself, such as ``PhysGate(features=LinePixels(wave), network="cnn")``.
+
+    Parameters
+    ----------
+    wave : None or array-like of shape (n_pixels,), [angstrom]
+        As for :class:`LineWindows`.
+    half_width : None or float, [angstrom]
+        Take the pixels up to this far from a line's centre, of the sodium doublet from both; above 0, at most 30. None
+        takes the windows of :class:`LineWindows`, 11 to 20 on either side.
+
+    Attributes
+    ----------
+    wave_ : ndarray of shape (n_out,), [angstrom]
+        Wavelength of every pixel kept, window by window: Na I 8183 + 8195, Ca II 8498, 8542, 8662. Wide windows may
+        overlap, and then hold a pixel each.
+    names_ : list of str
+        `na_8190_pixel0`, `na_8190_pixel1`, ..., `ca_8498_pixel0`, ...
+    n_features_in_ : int
+        Number of pixels seen in `fit`.
+
+    See Also
+    --------
+    LineWindows : Two numbers for each line.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> wave = np.linspace(7100, 8850, 4096)
+    >>> flux = 3 * (1 - 0.5 * np.exp(-0.5 * ((wave - 8542.09) / 2) ** 2))
+    >>> pixels = LinePixels(wave, half_width=10).fit(flux[None])
+    >>> p = pixels.transform(flux[None])[0]
+    >>> round(float(p.min()), 2), round(float(pixels.wave_[p.argmin()]), 1)
+    (0.5, 8541.9)
     """
 
-    def __init__(self, wave, cores, window, blue, red):
-        self.blue = _mean_weights(wave, *blue)
-        self.red = _mean_weights(wave, *red)
-        core = sum(_mean_weights(wave, at - CORE_HALF_WIDTH, at + CORE_HALF_WIDTH) for at in cores)
-        width = _mean_weights(wave, *window)
-        used = np.flatnonzero((core > 0) | (width > 0))
+    def __init__(self, wave=None, *, half_width=None):
+        self.wave = wave
+        self.half_width = half_width
+
+    def fit(self, X, y=None):
+        """Find the pixels of the windows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_pixels)
+            Flux rows.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : LinePixels
+
+        Raises
+        ------
+        ValueError
+            If `wave` has another length than a row, does not increase, or leaves a window uncovered, or if
+            `half_width` is out of range.
+        """
+        X = check_rows(self, X, reset=True)
+        wave = _check_wave(self, self.wave, X.shape[1])
+        if self.half_width is not None:
+            check_number(self, "half_width", self.half_width, low=0, strict=True, high=MAX_HALF_WIDTH)
+        continua, names = [], []
+        for name, (cores, window, blue, red) in sorted(WINDOWS.items(), key=lambda item: item[1][0]):
+            if self.half_width is not None:
+                window = cores[0] - self.half_width, cores[-1] + self.half_width
+            continua.append(_Continuum(wave, _mean_weights(wave, *window) > 0, blue, red))
+            names += [f"{name}_pixel{i}" for i in range(len(continua[-1].position))]
+        self._continua, self.names_ = continua, names
+        self.wave_ = np.concatenate([wave[continuum.pixels] for continuum in continua])
+        return self
+
+    def transform(self, X):
+        """Divide the pixels of the windows by the continuum.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_pixels)
+            Flux rows, in any unit.
+
+        Returns
+        -------
+        pixels : ndarray of shape (n_samples, n_out), float64 or float32 as `X`, [dimensionless]
+            In the order of `wave_`; 1 where there is no line. The continuum is at least a tenth of the row's mean
+            absolute flux, which bounds what noise can do.
+        """
+        check_is_fitted(self, "names_")
+        X = check_rows(self, X, reset=False)
+        floor = _floor(X)
+        return np.concatenate([continuum.divide(X, floor) for continuum in self._continua], axis=1)
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the pixels.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self, "names_")
+        return np.array(self.names_, dtype=object)
+
+
+class _Continuum:
+    """The pixels of a line, and the straight continuum over them: the line through two side-band means.
+
+    At pixel j it is ``blue + position_j * (red - blue)``; it is there pixel by pixel, since fluxes are divided by it.
+    """
+
+    def __init__(self, wave, used, blue, red):
+        self.blue, self.red = _mean_weights(wave, *blue), _mean_weights(wave, *red)
+        used = np.flatnonzero(used)
         self.pixels = slice(used[0], used[-1] + 1)
-        self.core, self.width = core[self.pixels] / len(cores), width[self.pixels] * (window[1] - window[0])
         middle_blue, middle_red = np.mean(blue), np.mean(red)
         self.position = (wave[self.pixels] - middle_blue) / (middle_red - middle_blue)
 
-    def measure(self, flux, floor):
-        """Depth and equivalent width of each row; the continuum never falls below `floor` (n_samples,)."""
+    def divide(self, flux, floor):
+        """Flux of the pixels (n_samples, n_used) over a continuum that never falls below `floor` (n_samples,)."""
         blue, red = (_apply(weights, flux) for weights in (self.blue, self.red))
         continuum = blue[:, None] + self.position * (red - blue)[:, None]
-        deficit = 1.0 - flux[:, self.pixels] / np.maximum(continuum, floor[:, None])
+        return flux[:, self.pixels] / np.maximum(continuum, floor[:, None])
+
+
+class _LineOperator:
+    """One line as weights on its pixels, for the means over its core and its window."""
+
+    def __init__(self, wave, cores, window, blue, red):
+        core = sum(_mean_weights(wave, at - CORE_HALF_WIDTH, at + CORE_HALF_WIDTH) for at in cores)
+        width = _mean_weights(wave, *window)
+        self.continuum = _Continuum(wave, (core > 0) | (width > 0), blue, red)
+        pixels = self.continuum.pixels
+        self.core, self.width = core[pixels] / len(cores), width[pixels] * (window[1] - window[0])
+
+    def measure(self, flux, floor):
+        """Depth and equivalent width of each row; the continuum never falls below `floor` (n_samples,)."""
+        deficit = 1.0 - self.continuum.divide(flux, floor)
         return deficit @ self.core, deficit @ self.width
+
+
+def _floor(flux):
+    """Least continuum of each row (n_samples,)."""
+    return CONTINUUM_FLOOR * np.abs(flux).mean(axis=1, dtype=np.float64) + np.finfo(np.float32).tiny
 
 
 def _apply(weights, flux):
@@ -175,16 +304,16 @@ def _mean_weights(wave, start, stop):
     return weights / (stop - start)
 
 
-def _check_wave(wave, n_pixels):
+def _check_wave(owner, wave, n_pixels):
     if wave is None:
         return np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
     wave = np.asarray(wave, dtype=np.float64)
     if wave.shape != (n_pixels,):
         raise ValueError(
-            f"LineWindows.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must hold one "
-            "wavelength per pixel. For X = [flux | error] give the flux columns only."
+            f"{owner_name(owner)}.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must hold "
+            "one wavelength per pixel. For X = [flux | error] give the flux columns only."
         )
-    return check_wave("LineWindows", wave)
+    return check_wave(owner_name(owner), wave)
 
 
 def check_wave(owner, wave):

@@ -1,5 +1,6 @@
 """The two towers and how they are fused into expert weights."""
 
+from dualgate.gating.collapse import GateCollapseWarning
 from dualgate.gating.fusion import (
     FUSIONS,
     ConcatFusion,
@@ -9,11 +10,14 @@ from dualgate.gating.fusion import (
     TemperatureFusion,
 )
 from dualgate.gating.gates import PhysGate, QualityGate
+from dualgate.gating.networks import NETWORKS
 
 __all__ = [
     "FUSIONS",
+    "NETWORKS",
     "ConcatFusion",
     "Fusion",
+    "GateCollapseWarning",
     "LogitAddFusion",
     "PhysGate",
     "ProductOfExpertsFusion",

@@ -1,4 +1,4 @@
-"""The towers' eyes: which columns a gate reads, what features it makes of them, how wide its network is."""
+"""The towers' eyes: which columns a gate reads, what features it makes of them, which network weighs them."""
 
 import numbers
 from abc import ABC, abstractmethod
@@ -14,17 +14,19 @@ from sklearn.utils.validation import check_is_fitted
 from dualgate._components import realise
 from dualgate._validation import check_number, check_rows, resolve_columns, take_columns
 from dualgate.features import QualityStatistics
+from dualgate.gating.networks import NETWORKS
 
 MAX_PLAIN_FEATURES = 20  # a physics gate without features of its own reduces more columns than this
 
 
 class _Gate(TransformerMixin, BaseEstimator, ABC):
-    """Columns, features and the width of a tower; what a gate learns from the target lives in the mixture."""
+    """Columns, features and the network of a tower; what a gate learns from the target lives in the mixture."""
 
-    def __init__(self, columns=None, features=None, hidden=(32, 16)):
+    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp"):
         self.columns = columns
         self.features = features
         self.hidden = hidden
+        self.network = network
 
     @abstractmethod
     def _default_features(self, n_samples, n_columns):
@@ -46,11 +48,11 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If `columns` selects nothing, `hidden` is not a sequence of widths, or `features` is no transformer.
+            If `columns` selects nothing, `hidden` is not a sequence of widths, `features` is no transformer, or
+            `network` is neither a name nor a callable.
         """
         array = check_rows(self, X, reset=True)
-        for width in check_hidden(self, self.hidden):
-            check_number(self, "hidden", width, kind=numbers.Integral, low=1)
+        self._check_tower()
         self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
         selected = take_columns(array, self.columns_)
         self.features_ = realise(
@@ -106,6 +108,25 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(self.n_features_in_)])
         return self.features_.get_feature_names_out([names[column] for column in self.columns_])
 
+    def _check_tower(self):
+        """Check `network` and `hidden`, and return the latter as a tuple."""
+        if not callable(self.network) and not (isinstance(self.network, str) and self.network in NETWORKS):
+            raise ValueError(
+                f"{type(self).__name__}.network={self.network!r} must be one of "
+                f"{', '.join(map(repr, sorted(NETWORKS)))}, or a callable network(n_features, n_outputs) that returns "
+                "a torch.nn.Module."
+            )
+        return _check_hidden(self, self.hidden)
+
+    def _build_network(self, n_features, n_outputs):
+        """Make the module from standardised features (n_samples, n_features) to logits (n_samples, n_outputs)."""
+        from dualgate.gating._nets import build_network
+
+        hidden = self._check_tower()
+        if not callable(self.network):
+            return NETWORKS[self.network](n_features, n_outputs, hidden)
+        return build_network(f"{type(self).__name__}.network", self.network, n_features, n_outputs)
+
 
 class PhysGate(_Gate):
     """What kind of object is it? Physical features of the measurement, and the tower that reads them.
@@ -120,7 +141,14 @@ class PhysGate(_Gate):
         twenty standardised principal components. For spectra, :class:`~dualgate.features.LineWindows` beside a few
         components serves well; `DualTowerMoERegressor.for_spectra` sets this up.
     hidden : sequence of int
-        Widths of the tower's hidden layers; empty is a linear gate.
+        Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
+    network : {"mlp", "cnn"} or callable
+        What weighs the features, standardised on the training rows, logarithmic beyond three standard deviations.
+        ``"mlp"`` adds a linear map and a multilayer perceptron; ``"cnn"`` a linear map and one-dimensional
+        convolutions over five neighbours, for features whose order means something, such as
+        :class:`~dualgate.features.LinePixels`. A callable ``network(n_features, n_outputs)`` returns a new
+        torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
+        not reach it.
 
     Attributes
     ----------
@@ -154,7 +182,13 @@ class QualityGate(_Gate):
         Makes the gate's features from those columns. None is :class:`~dualgate.features.QualityStatistics`;
         ``"passthrough"`` takes the columns as they are, for a noise level that is a column of its own.
     hidden : sequence of int
-        Widths of the tower's hidden layers; empty is a linear gate.
+        Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
+    network : {"mlp", "cnn"} or callable
+        What weighs the features, standardised on the training rows, logarithmic beyond three standard deviations.
+        ``"mlp"`` adds a linear map and a multilayer perceptron; ``"cnn"`` a linear map and one-dimensional
+        convolutions over five neighbours, for features whose order means something. A callable
+        ``network(n_features, n_outputs)`` returns a new torch.nn.Module from features (n_samples, n_features),
+        float32, to logits (n_samples, n_outputs); `hidden` does not reach it.
 
     Attributes
     ----------
@@ -174,10 +208,10 @@ class QualityGate(_Gate):
         return QualityStatistics()
 
 
-def check_hidden(owner, hidden):
-    """Return `hidden` as a tuple, or say that it is no sequence."""
+def _check_hidden(owner, hidden):
+    """Return `hidden` as a tuple of widths, or say what it should be."""
     if isinstance(hidden, (str, numbers.Number)) or not hasattr(hidden, "__iter__"):
         raise ValueError(
             f"{type(owner).__name__}.hidden={hidden!r} must be a sequence of layer widths, such as (32, 16)."
         )
-    return tuple(hidden)
+    return tuple(check_number(owner, "hidden", width, kind=numbers.Integral, low=1) for width in hidden)

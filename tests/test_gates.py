@@ -1,0 +1,243 @@
+"""What a tower may be made of, how sharp its gates are asked to be, and what is said when they collapse."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from torch import nn
+
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.evaluation import gate_entropy
+from dualgate.gating import NETWORKS, GateCollapseWarning, _nets
+from dualgate.gating.collapse import COLLAPSED_FROM, STARVED_BELOW, find_starved, warn_of_collapse
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(400, 4))
+REGIMES = (X[:, 0] > 0).astype(int)
+Y = np.where(REGIMES, X[:, 1], -X[:, 1])
+
+
+def wide_linear(n_features, n_outputs):
+    """A network of the user's own, at module level so that it pickles."""
+    return nn.Sequential(nn.Linear(n_features, 24), nn.Tanh(), nn.Linear(24, n_outputs))
+
+
+class Blind(nn.Module):
+    """Ignores the features and gives the first output all."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.register_buffer("logits", 30.0 * torch.eye(n_outputs)[0])
+
+    def forward(self, features):
+        return self.logits.expand(len(features), -1)
+
+
+def model(**params):
+    return DualTowerMoERegressor(**{"random_state": 0, "max_epochs": 15, **params})
+
+
+def planted_model(planted, **params):
+    return model(
+        phys_gate=PhysGate([0, 1]),
+        quality_gate=QualityGate(planted.error, "passthrough"),
+        experts=HierarchicalExperts(planted.flux, planted.error),
+    ).set_params(**params)
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5, 4)])
+@pytest.mark.parametrize("n_features", [1, 2, 3, 7, 31, 32, 100])
+@pytest.mark.parametrize("alias", sorted(NETWORKS))
+def test_a_network_weighs_any_number_of_features_row_by_row(alias, n_features, hidden):
+    module = NETWORKS[alias](n_features, 5, hidden)
+    features = torch.randn(6, n_features, generator=torch.Generator().manual_seed(0))
+    logits = module(features)
+    assert logits.shape == (6, 5)
+    torch.testing.assert_close(module(features.flip(0)), logits.flip(0))
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())  # no layer without a say
+
+
+@pytest.mark.parametrize("hidden", [(), (8, 4)])
+@pytest.mark.parametrize("network", [*sorted(NETWORKS), wide_linear])
+def test_any_network_finds_planted_regimes(planted, network, hidden):
+    train, test = planted
+    fitted = planted_model(train, phys_gate__network=network, phys_gate__hidden=hidden, max_epochs=8)
+    fitted.fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000])
+    assert np.mean(fitted.predict_weights(test.X).argmax(axis=1) == test.regimes) > 0.9
+
+
+def test_convolutions_find_a_pattern_wherever_it_stands_and_a_linear_gate_does_not():
+    rng = np.random.default_rng(3)
+    n_rows, kinds = 1200, rng.integers(0, 2, 1200)
+    pixels = 0.1 * rng.normal(size=(n_rows, 40))
+    shapes = np.array([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0]])  # at any place, of either sign
+    starts = rng.integers(0, 36, n_rows)
+    signs = rng.choice([-1, 1], (n_rows, 1))
+    pixels[np.arange(n_rows)[:, None], starts[:, None] + np.arange(4)] += signs * shapes[kinds]
+    z = rng.normal(size=n_rows)
+    X, y = np.column_stack([pixels, z]), np.where(kinds, z, -z)
+
+    def hits(**params):
+        fitted = model(
+            max_epochs=10,
+            phys_gate=PhysGate(slice(0, 40), "passthrough", **params),
+            quality_gate="drop",
+            fusion="logit_add",  # which adds no layer of its own
+            experts=HierarchicalExperts([40]),
+        ).fit(X[:900], y[:900], regimes=kinds[:900])
+        return np.mean(fitted.predict_weights(X[900:]).argmax(axis=1) == kinds[900:])
+
+    assert hits(network="cnn", hidden=(6, 6)) > 0.95
+    assert hits(hidden=()) < 0.7
+
+
+def test_a_network_of_ones_own_is_what_the_name_would_build():
+    def like_the_name(n_features, n_outputs):
+        return NETWORKS["cnn"](n_features, n_outputs, (8, 4))
+
+    named, own = (
+        model(phys_gate=PhysGate(network=network, hidden=(8, 4)), max_epochs=3).fit(X, Y, regimes=REGIMES).predict(X)
+        for network in ("cnn", like_the_name)
+    )
+    assert_array_equal(named, own)
+
+
+def test_a_network_sees_standardised_features_in_single_precision():
+    seen = []
+
+    class Watching(nn.Linear):
+        def forward(self, features):
+            seen.append(features)
+            return super().forward(features)
+
+    model(phys_gate=PhysGate(network=Watching), max_epochs=1).fit(1e3 + 50 * X, Y, regimes=REGIMES)
+    rows = max(seen, key=len)
+    assert (rows.dtype, tuple(rows.shape)) == (torch.float32, (400, 4))
+    assert_allclose(rows.mean(0), 0, atol=0.1)
+    assert_allclose(rows.std(0), 1, atol=0.1)
+
+
+def test_a_network_of_ones_own_clones_and_pickles_with_the_model():
+    fitted = model(phys_gate=PhysGate(network=wide_linear), max_epochs=2).fit(X, Y, regimes=REGIMES)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert_array_equal(again.predict(X), fitted.predict(X))
+    assert_array_equal(clone(fitted).fit(X, Y, regimes=REGIMES).predict(X), fitted.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda n_features, n_outputs: None, r"returned None: it must return a torch\.nn\.Module from features"),
+        (lambda n_features, n_outputs: nn.Linear(n_features, 7), r"into \(2, 7\), not \(2, 2\)"),
+        (lambda n_features, n_outputs: nn.Linear(9, n_outputs), r"fails on float32 features of shape \(2, 4\)"),
+        (lambda n_features, n_outputs: nn.LSTM(n_features, n_outputs), r"into tuple, not \(2, 2\)"),
+        (nn.Linear(4, 2), "is a module: give what makes one"),
+    ],
+)
+@pytest.mark.parametrize(("gate", "name"), [(PhysGate, "phys_gate"), (QualityGate, "quality_gate")])
+def test_a_network_that_is_none_is_named(gate, name, network, message):
+    with pytest.raises(ValueError, match=rf"{gate.__name__}\.network=.*{message}"):
+        model(**{name: gate(features="passthrough", network=network)}).fit(X, Y, regimes=REGIMES)
+
+
+def test_memory_computes_features_once_for_all_networks(tmp_path):
+    for network in ("mlp", "cnn", wide_linear, lambda n_features, n_outputs: nn.Linear(n_features, n_outputs)):
+        gate = PhysGate(network=network, hidden=(5,))
+        plain, cached = (
+            model(phys_gate=gate, max_epochs=1, memory=memory).fit(X, Y, regimes=REGIMES)
+            for memory in (None, str(tmp_path))
+        )
+        assert_array_equal(cached.predict(X), plain.predict(X))
+        assert (cached.phys_gate_.network, cached.phys_gate_.hidden) == (network, (5,))
+    assert len(list(tmp_path.rglob("output.pkl"))) == 3  # two gates' features, and the experts
+
+
+def test_a_large_set_goes_through_the_net_in_parts(monkeypatch):
+    fitted = model(max_epochs=1).fit(X, Y, regimes=REGIMES)
+    whole = fitted.trace(X)
+    monkeypatch.setattr(_nets.training, "RUN_ROWS", 130)
+    assert_allclose(fitted.trace(X).log_weights, whole.log_weights, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_the_larger_the_penalty_the_lower_the_entropy(planted, loss):
+    train, test = planted
+    entropies = [
+        gate_entropy(
+            planted_model(train, entropy_penalty=penalty, loss=loss, max_epochs=8)
+            .fit(train.X, train.y, regimes=train.regimes)
+            .predict_weights(test.X)
+        ).mean()
+        for penalty in (-1.0, -0.03, 0.1)
+    ]
+    assert np.all(np.diff(entropies) < 0)
+    assert entropies[0] > 1.5 * entropies[-1]
+
+
+def test_the_penalty_is_so_many_times_the_mean_entropy():
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    log_weights, target = logits.log_softmax(1), torch.randn(50, 7)
+    plain = _nets.training.MixtureSquaredError()
+    both = _nets.training.WithEntropy(plain, 0.7)(log_weights, target)
+    expected = plain(log_weights, target).item() + 0.7 * gate_entropy(log_weights.exp().double().numpy()).mean()
+    assert_allclose(both.item(), expected, rtol=1e-5)
+
+
+def test_no_penalty_changes_no_bit(monkeypatch):
+    plain = model(max_epochs=3).fit(X, Y, regimes=REGIMES).predict(X)
+    assert not np.array_equal(model(max_epochs=3, entropy_penalty=0.01).fit(X, Y, regimes=REGIMES).predict(X), plain)
+    monkeypatch.delattr(_nets.training, "WithEntropy")  # nothing of it may be touched
+    for zero in (0, 0.0, -0.0):
+        assert_array_equal(model(max_epochs=3, entropy_penalty=zero).fit(X, Y, regimes=REGIMES).predict(X), plain)
+
+
+def test_training_that_a_huge_penalty_breaks_says_so():
+    with pytest.raises(ValueError, match=r"entropy_penalty closer to zero than 1e\+300"):
+        model(entropy_penalty=1e300).fit(X, Y, regimes=REGIMES)
+
+
+def test_gates_that_give_one_expert_all_are_told(planted):
+    train, _ = planted
+    message = (
+        r"DualTowerMoERegressor: the gates leave 3 of 4 experts without weight, whose cells hold 7\d% of the training "
+        "rows: regime 1, regime 2, regime 3. Try a smaller lr"
+    )
+    blind = planted_model(train, phys_gate__network=Blind, quality_gate="drop", max_epochs=2)
+    with pytest.warns(GateCollapseWarning, match=message):
+        blind.fit(train.X, train.y, regimes=train.regimes)
+    with pytest.warns(GateCollapseWarning, match=r"7 of 8 experts.*regime 0 in quality bin 1, regime 1 in quality"):
+        blind.set_params(experts__quality_edges=(5,)).fit(train.X, train.y, regimes=train.regimes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GateCollapseWarning)
+        blind.fit(train.X, train.y, regimes=train.regimes)
+
+
+def test_a_learning_rate_that_saturates_the_gates_is_told(planted):
+    train, _ = planted
+    with pytest.warns(GateCollapseWarning):
+        planted_model(train, lr=10.0, max_epochs=5).fit(train.X, train.y, regimes=train.regimes)
+
+
+def test_starved_is_relative_to_a_cells_own_rows():
+    counts = np.array([[9_000, 0], [990, 10]])
+    even = counts.ravel() / counts.sum()
+    assert not find_starved(even, counts).any()
+    assert not find_starved(1.1 * STARVED_BELOW * even, counts).any()
+    assert_array_equal(find_starved(0.9 * STARVED_BELOW * even, counts), counts > 0)
+
+
+def test_a_few_starved_experts_are_no_collapse():
+    def warns(share):
+        counts = np.array([[1000 - share], [share]])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_collapse("Model", np.array([1.0, 0.0]), counts)
+        return len(caught) == 1
+
+    edge = int(1000 * COLLAPSED_FROM)
+    assert (warns(edge - 1), warns(edge)) == (False, True)
