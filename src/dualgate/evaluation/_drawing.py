@@ -33,6 +33,18 @@ def snr_axis(ax):
     ax.set(xlabel="SNR bin")
 
 
+def draw_density(ax, x, y, **hexbin_kwargs):
+    """Hexagons coloured by their rows, in a logarithmic scale that shows single rows too, with a colour bar."""
+    from matplotlib.colors import LogNorm
+
+    style = {"mincnt": 1, "cmap": "Blues", "linewidths": 0.1, "norm": LogNorm(vmin=0.3), **hexbin_kwargs}
+    hexagons = ax.hexbin(x, y, **style)
+    bar = ax.figure.colorbar(hexagons, ax=ax, label="rows")
+    bar.ax.set_ylim(bottom=1)
+    plain_log_axis(bar.ax.yaxis)
+    return hexagons
+
+
 def with_unit(name, unit):
     """Axis label with its unit in brackets, if there is one."""
     return name if unit is None else f"{name} [{unit}]"
@@ -48,14 +60,17 @@ def spread_out(places, gap, low, high):
 
     Neighbours that collide share their shift: they stay centred on the mean of their own places.
     """
-    clusters = []  # [wanted centre, size]
+
+    def centre(cluster):
+        half = gap * (len(cluster) - 1) / 2
+        return min(max(np.mean(cluster), low + half), high - half)
+
+    clusters = []
     for place in places:
-        clusters.append([place, 1])
+        clusters.append([place])
         while len(clusters) > 1:
-            (left, n_left), (right, n_right) = clusters[-2:]
-            if right - left >= gap * (n_left + n_right) / 2:
+            left, right = clusters[-2:]
+            if centre(right) - centre(left) >= gap * (len(left) + len(right)) / 2:
                 break
-            clusters[-2:] = [[(left * n_left + right * n_right) / (n_left + n_right), n_left + n_right]]
-    moved = [centre + gap * (step - (size - 1) / 2) for centre, size in clusters for step in range(size)]
-    overhang = max(0.0, low - min(moved, default=low)), max(0.0, max(moved, default=high) - high)
-    return np.array(moved) + overhang[0] - overhang[1]
+            clusters[-2:] = [left + right]
+    return np.array([centre(c) + gap * (step - (len(c) - 1) / 2) for c in clusters for step in range(len(c))])

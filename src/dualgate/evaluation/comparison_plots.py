@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from dualgate.evaluation._drawing import MARKERS, interval_reach, make_axes, snr_axis, with_unit
+from dualgate.evaluation._drawing import MARKERS, draw_density, interval_reach, make_axes, snr_axis, with_unit
 from dualgate.evaluation.diagnostics import SNR_NAMES
 from dualgate.evaluation.plots import R2BySNRDisplay
 from dualgate.evaluation.scores import bootstrap_scores, row_slices
+
+LABELS = {"r2": "R²", "mae": "mean |error|", "rmse": "RMSE", "bias": "bias"}
 
 
 class SNRBarsDisplay:
@@ -73,8 +75,7 @@ class SNRBarsDisplay:
         table = bootstrap_scores(y_true, predictions, slices, n_resamples=n_resamples, random_state=random_state)
         found = [[table.interval(score, name, bin_) for bin_ in SNR_NAMES] for name in predictions]
         ends = ([[getattr(each, end) for each in row] for row in found] for end in ("value", "low", "high"))
-        names = {"r2": "R²", "mae": "mean absolute error", "rmse": "root mean square error", "bias": "bias"}
-        label = with_unit(f"{names[score]} within the bin", None if score == "r2" else unit)
+        label = with_unit(f"{LABELS[score]} within the bin", None if score == "r2" else unit)
         return cls(list(predictions), *ends, label=label).plot(ax=ax)
 
     def plot(self, ax=None):
@@ -288,7 +289,7 @@ class PredictionDisplay:
     ax_, figure_ : matplotlib Axes and Figure
     hexagons_ : matplotlib PolyCollection, rows in every hexagon, in a logarithmic scale of colour
     median_ : matplotlib Line2D, median prediction in 15 groups of equally many rows
-    band_ : matplotlib PolyCollection, 16th to 84th percentile of the predictions in the same groups
+    band_ : list of two matplotlib Line2D, 16th and 84th percentile of the predictions in the same groups
 
     Examples
     --------
@@ -319,23 +320,16 @@ class PredictionDisplay:
         self.ax_ = make_axes(ax)
         self.figure_ = self.ax_.figure
         true, guess = np.asarray(self.y_true, dtype=float), np.asarray(self.y_pred, dtype=float)
-        style = {
-            "gridsize": 45,
-            "bins": "log",
-            "mincnt": 1,
-            "cmap": "Blues",
-            "linewidths": 0.1,
-            **(hexbin_kwargs or {}),
-        }
-        self.hexagons_ = self.ax_.hexbin(true, guess, **style)
+        self.hexagons_ = draw_density(self.ax_, true, guess, **{"gridsize": 45, **(hexbin_kwargs or {})})
         ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
         self.ax_.plot(ends, ends, color="0.2", linestyle="--", linewidth=1, label="equal")
         groups = [part for part in np.array_split(np.argsort(true), 15) if len(part)]
         low, middle, high = np.array([np.quantile(guess[part], [0.16, 0.5, 0.84]) for part in groups]).T
         centres = [np.median(true[part]) for part in groups]
-        self.band_ = self.ax_.fill_between(centres, low, high, color="C1", alpha=0.3, linewidth=0, label="16 to 84 %")
-        (self.median_,) = self.ax_.plot(centres, middle, color="C1", marker=MARKERS[0], markersize=3, label="median")
-        self.figure_.colorbar(self.hexagons_, ax=self.ax_, label="rows")
+        style = {"color": "C1", "linewidth": 1.2}
+        (self.median_,) = self.ax_.plot(centres, middle, marker=MARKERS[0], markersize=4, label="median", **style)
+        self.band_ = self.ax_.plot(centres, np.stack([low, high], 1), linestyle=":", **style)
+        self.band_[0].set_label("16 and 84 %")
         self.ax_.set(
             xlabel=with_unit(f"true {self.name}", self.unit), ylabel=with_unit(f"predicted {self.name}", self.unit)
         )

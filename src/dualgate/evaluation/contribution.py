@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dualgate.evaluation.resampling import Interval, bootstrap_r2, bootstrap_weights, percentile_interval, weight_blocks
+from dualgate.evaluation._checks import same_rows
+from dualgate.evaluation.resampling import Interval, percentile_interval, weight_blocks
 from dualgate.evaluation.scores import ALL_ROWS, ScoreTable, bootstrap_scores
 
 
@@ -179,9 +180,9 @@ def permutation_contribution(
 ) -> PermutationContribution:
     """Permutation importance of each tower: its features are shuffled among rows, all columns together.
 
-    What the experts see stays in place: `predict` holds it. The intervals know both sources of scatter, the shuffles
-    (bootstrap over repeats) and the test rows (bootstrap over rows). A model is judged here on combinations of
-    features that no row has; :func:`shapley_towers` asks models trained without the tower instead.
+    What the experts see stays in place: `predict` holds it. The intervals know the test rows and the shuffles: in a
+    resample, a row that was given the features of another counts as often as both of them do. A model is judged here
+    on combinations of features that no row has; :func:`shapley_towers` asks models trained without the tower instead.
 
     Parameters
     ----------
@@ -232,17 +233,28 @@ def permutation_contribution(
         raise ValueError(f"permutation_contribution.n_repeats={n_repeats} must be at least 2. Try 20.")
     rng = np.random.default_rng(random_state)
     orders = [rng.permutation(len(y)) for _ in range(n_repeats)]
-    guesses = [predict(phys, quality)]
-    guesses += [predict(phys[order], quality) for order in orders]
-    guesses += [predict(phys, quality[order]) for order in orders]
-    guesses += [predict(phys[order], quality[order]) for order in orders]
+    names = ["predict(phys, quality)", *(f"predict of shuffle {repeat}" for repeat in range(n_repeats))]
+    y, guess = same_rows(y_true=y, **{names[0]: predict(phys, quality)})
+    losses = []  # squared errors after a shuffle less those before, (n_samples, 3)
+    for name, order in zip(names[1:], orders, strict=True):
+        inputs = [(phys[order], quality), (phys, quality[order]), (phys[order], quality[order])]
+        _, *shuffled = same_rows(y_true=y, **{f"{name}, {part}": predict(*both) for part, both in enumerate(inputs)})
+        losses.append(np.square(y[:, None] - np.stack(shuffled, axis=1)) - np.square(y - guess)[:, None])
+    values = np.mean(losses, axis=(0, 1)) / y.var()
     blocks = weight_blocks(len(y), n_resamples, rng)
-    draws = np.concatenate([bootstrap_r2(y, guesses, weights) for weights in blocks])
-    (values,) = bootstrap_r2(y, guesses, np.ones((1, len(y))))
-    picked = bootstrap_weights(n_repeats, n_resamples=n_resamples, random_state=rng) / n_repeats
-    losses = []
-    for start in range(1, 1 + 3 * n_repeats, n_repeats):
-        here = slice(start, start + n_repeats)
-        shuffled = (draws[:, here] * picked).sum(axis=1)
-        losses.append(percentile_interval(values[0] - values[here].mean(), draws[:, 0] - shuffled, confidence))
-    return PermutationContribution(*losses)
+    draws = np.concatenate([_resampled_losses(y, losses, orders, weights) for weights in blocks])
+    return PermutationContribution(
+        *(percentile_interval(value, ends, confidence) for value, ends in zip(values, draws.T, strict=True))
+    )
+
+
+def _resampled_losses(y, losses, orders, weights):
+    """Loss of R^2 in every resample (n_resamples, 3): a shuffled row counts as often as both rows it is made of."""
+    lost, total = np.zeros((len(weights), 3)), np.zeros((len(weights), 1))
+    for loss, order in zip(losses, orders, strict=True):
+        pairs = weights * np.take(weights, order, axis=1)
+        lost += pairs @ loss
+        total += pairs.sum(axis=1, keepdims=True)
+    first, second = weights @ np.column_stack([y - y.mean(), np.square(y - y.mean())]).T[..., None] / len(y)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a handful of rows may draw one row only: no spread, NaN
+        return lost / total / (second - first**2)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dualgate.evaluation._drawing import interval_reach, make_axes, plain_log_axis, spread_out
+from dualgate.evaluation._drawing import draw_density, interval_reach, make_axes, plain_log_axis, spread_out
 from dualgate.evaluation.diagnostics import snr_bins
 from dualgate.evaluation.interpretation import trend
 
@@ -79,8 +79,8 @@ class TrendDisplay:
         self.ax_ = make_axes(ax)
         self.figure_ = self.ax_.figure
         x, values = np.asarray(self.x, dtype=float), np.asarray(self.values, dtype=float)
-        style = {"gridsize": (45, 22), "bins": "log", "mincnt": 1, "cmap": "Blues", "linewidths": 0.1}
-        self.hexagons_ = self.ax_.hexbin(x, values, xscale="log", **style | (hexbin_kwargs or {}))
+        style = {"gridsize": (45, 22), "xscale": "log", **(hexbin_kwargs or {})}
+        self.hexagons_ = draw_density(self.ax_, x, values, **style)
         bins = snr_bins(x, self.trend.edges)
         known = np.flatnonzero(self.trend.counts)
         means, low, high = np.array([[m.value, m.low, m.high] for m in self.trend.means])[known].T
@@ -95,7 +95,6 @@ class TrendDisplay:
         rho, chance = self.trend.rho, self.trend.p_value
         odds = "p < 0.001" if chance < 0.001 else f"p = {chance:.2g}"
         self.ax_.set_title(f"rank correlation {rho}, {odds}", fontsize="small", loc="left")
-        self.figure_.colorbar(self.hexagons_, ax=self.ax_, label="rows")
         self.ax_.set(xlabel=self.xlabel, ylabel=self.ylabel)
         plain_log_axis(self.ax_.xaxis)
         return self
@@ -153,7 +152,8 @@ class ConfusionDisplay:
         self.ax_ = make_axes(ax)
         self.figure_ = self.ax_.figure
         table = 100 * np.asarray(self.table, dtype=float)
-        self.image_ = self.ax_.imshow(table, cmap="Blues", vmin=0, vmax=100)
+        aspect = "equal" if table.shape[0] == table.shape[1] else "auto"
+        self.image_ = self.ax_.imshow(table, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
         self.texts_ = [
             self.ax_.text(
                 column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize="small",
@@ -164,7 +164,7 @@ class ConfusionDisplay:
         for axis, names, size in zip("yx", (self.row_names, self.column_names), table.shape, strict=True):
             names = [str(code) for code in range(size)] if names is None else list(names)
             self.ax_.set(**{f"{axis}ticks": range(size), f"{axis}ticklabels": names})
-            if axis == "x" and max(map(len, names)) > 3:
+            if axis == "x" and size * max(map(len, names)) > 40:  # they would run into each other
                 self.ax_.tick_params(axis="x", rotation=45)
                 for text in self.ax_.get_xticklabels():
                     text.set(ha="right", rotation_mode="anchor")
@@ -251,12 +251,19 @@ class CoefficientDisplay:
         self.ax_.set_ylim(places[-1] - 0.8, 0.8)
         self.ax_.set_xlim(wave[0], wave[-1])
         self.ax_.set(xlabel="wavelength [Å]", ylabel="expert")
-        self.ax_.annotate(
-            f"distance of two zero lines: {self.step_:g} {self.unit}", (1, 0), (0, -32), fontsize="small",
-            xycoords="axes fraction", textcoords="offset points", ha="right", va="top",
-        )  # fmt: skip
+        self._draw_scale(places.mean())
         self.marks_ = self._mark_lines(wave)
         return self
+
+    def _draw_scale(self, middle):
+        """Draw a bar as long as two zero lines are apart, to the right of the axes, and what it is worth."""
+        where = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
+        ends = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "shrinkA": 0, "shrinkB": 0, "linewidth": 0.8}
+        self.ax_.annotate("", (1.015, middle - 0.5), (1.015, middle + 0.5), arrowprops=ends, **where)
+        self.ax_.annotate(
+            f"{self.step_:g} {self.unit}", (1.015, middle), (6, 0), textcoords="offset points", rotation=90,
+            fontsize="small", ha="left", va="center", **where,
+        )  # fmt: skip
 
     def _mark_lines(self, wave):
         """Mark the lines with thin verticals, and write their names above, moved apart where they would collide."""
