@@ -12,7 +12,7 @@ from dualgate.evaluation.resampling import Interval
 from dualgate.features import QualityStatistics
 
 
-def spectra(n_samples=1500, n_pixels=60, seed=0):
+def spectra(n_samples=1000, n_pixels=60, seed=0):
     """Errors of a level of their own with a faint imprint of the target in each pixel, and their statistics."""
     rng = np.random.default_rng(seed)
     target, level = rng.uniform(1, 5, n_samples), np.exp(rng.normal(size=n_samples) * 0.5)

@@ -39,6 +39,7 @@ def draw_density(ax, x, y, **hexbin_kwargs):
 
     style = {"mincnt": 1, "cmap": "Blues", "linewidths": 0.1, "norm": LogNorm(vmin=0.3), **hexbin_kwargs}
     hexagons = ax.hexbin(x, y, **style)
+    hexagons.set_clim(vmax=max(2, hexagons.get_array().max()))
     bar = ax.figure.colorbar(hexagons, ax=ax, label="rows")
     bar.ax.set_ylim(bottom=1)
     plain_log_axis(bar.ax.yaxis)

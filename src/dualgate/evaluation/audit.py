@@ -155,26 +155,24 @@ def leakage_audit(
             for name, value, ends in zip(columns_of, values, draws, strict=True)
         }
 
-    boosting = HistGradientBoostingRegressor(random_state=random_state)
-    learners = {"ridge": (_ridge(), features), "boosting": (boosting, features)}
-    raw = {} if errors is None else {"errors": _error_reader(errors, len(target), n_folds, random_state)}
+    boosting = HistGradientBoostingRegressor(early_stopping=True, random_state=random_state)  # overfit, it hides a leak
+    ridge = make_pipeline(StandardScaler(), RidgeCV(ALPHAS))
+    learners = {"ridge": (ridge, features), "boosting": (boosting, features)}
+    raw = {}
+    if errors is not None:
+        raw["errors"] = (ridge, _leading_components(_table("errors", errors, len(target)), random_state))
     of_target = judge(target, learners | raw)
     of_errors = of_target.pop("errors", None)
     return LeakageAudit(of_target, judge(np.log(snr), learners), of_errors, target_limit, snr_floor)
 
 
-def _error_reader(errors, n_samples, n_folds, random_state):
-    """Ridge on the leading components of the pixels' errors, and these errors."""
-    errors = _table("errors", errors, n_samples)
-    n_train = n_samples - -(-n_samples // n_folds)  # rows of the smallest training part
-    n_components = min(MAX_COMPONENTS, errors.shape[1], n_train)
+def _leading_components(errors, random_state):
+    """Scores of standardised pixels (n_samples, n_components): seen without the target, so all rows may make them."""
     if errors.shape[1] == 1:
-        return _ridge(), errors
-    return _ridge(PCA(n_components, svd_solver="randomized", random_state=random_state)), errors
-
-
-def _ridge(*steps):
-    return make_pipeline(StandardScaler(), *steps, RidgeCV(ALPHAS))
+        return errors
+    n_components = min(MAX_COMPONENTS, *errors.shape)
+    reader = PCA(n_components, svd_solver="randomized", random_state=random_state)
+    return reader.fit_transform(StandardScaler().fit_transform(errors))
 
 
 def _table(name, columns, n_samples):
