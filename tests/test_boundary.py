@@ -48,6 +48,12 @@ def test_a_step_over_the_near_edge_leads_into_the_neighbour(step, row):
     assert regimes_of(moved[None])[0] == boundary.neighbours[row]
 
 
+def test_a_row_on_an_edge_is_above_it_and_its_neighbour_below():
+    boundary = boundary_samples([[4500, -0.5], [4000, -1.0]], REGIME_EDGES, DISTANCES)
+    assert boundary.regimes.tolist() == [4, 1]
+    assert boundary.neighbours.tolist() == [1, 0]
+
+
 def test_near_is_by_distance_alone():
     conditions = stars()
     near = boundary_samples(conditions, REGIME_EDGES, DISTANCES).near
