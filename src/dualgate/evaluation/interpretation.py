@@ -159,7 +159,9 @@ def regime_confusion(weights: ArrayLike, regimes: ArrayLike, n_bins: int = 1) ->
     return RegimeConfusion(_group_means(members, weights), (members @ chosen.T).astype(int))
 
 
-def mean_weights(weights: ArrayLike, regimes: ArrayLike, bins: ArrayLike, *, n_bins: int = 4) -> np.ndarray:
+def mean_weights(
+    weights: ArrayLike, regimes: ArrayLike, bins: ArrayLike, *, n_regimes: int | None = None, n_bins: int = 4
+) -> np.ndarray:
     """Mean expert weights of the rows of every regime and SNR bin.
 
     Parameters
@@ -170,14 +172,15 @@ def mean_weights(weights: ArrayLike, regimes: ArrayLike, bins: ArrayLike, *, n_b
         True regime of every row, counted from 0.
     bins : array-like of int, shape (n_samples,)
         SNR bin of every row, such as :func:`snr_bins`.
+    n_regimes : int, default=None
+        How many regimes there are; None takes the largest code plus one.
     n_bins : int, default=4
         How many SNR bins there are.
 
     Returns
     -------
     table : ndarray of shape (n_regimes, n_bins, n_experts), [dimensionless]
-        Sums to one over experts; NaN where no row has this regime and bin. The largest code tells the number of
-        regimes.
+        Sums to one over experts; NaN where no row has this regime and bin.
 
     Raises
     ------
@@ -190,7 +193,7 @@ def mean_weights(weights: ArrayLike, regimes: ArrayLike, bins: ArrayLike, *, n_b
     [[[nan, nan], [0.7, 0.3]]]
     """
     weights = check_distributions(weights, "mean_weights")
-    of_regime, of_bin = bin_members(regimes, len(weights)), bin_members(bins, len(weights), n_bins)
+    of_regime, of_bin = bin_members(regimes, len(weights), n_regimes), bin_members(bins, len(weights), n_bins)
     members = of_regime[:, None] * of_bin  # (n_regimes, n_bins, n_samples)
     return _group_means(members, weights)
 
