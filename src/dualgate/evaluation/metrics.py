@@ -70,7 +70,7 @@ def gate_entropy(weights: ArrayLike) -> np.ndarray:
     >>> gate_entropy([[1.0, 0.0], [0.5, 0.5]]).round(3).tolist()
     [0.0, 0.693]
     """
-    return entr(_distributions(weights, "gate_entropy")).sum(axis=1)
+    return entr(check_distributions(weights, "gate_entropy")).sum(axis=1)
 
 
 def gate_confidence(weights: ArrayLike) -> np.ndarray:
@@ -96,7 +96,7 @@ def gate_confidence(weights: ArrayLike) -> np.ndarray:
     >>> gate_confidence([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]]).tolist()
     [0.7, 1.0]
     """
-    return _distributions(weights, "gate_confidence").max(axis=1)
+    return check_distributions(weights, "gate_confidence").max(axis=1)
 
 
 def r2_by_bin(y_true: ArrayLike, y_pred: ArrayLike, bins: ArrayLike, n_bins: int | None = None) -> np.ndarray:
@@ -175,7 +175,7 @@ def bin_members(bins: ArrayLike, n_samples: int, n_bins: int | None = None) -> n
     return (bins == np.arange(n_bins)[:, None]).astype(float)
 
 
-def _distributions(weights, owner):
+def check_distributions(weights, owner):
     """Rows of `weights` as float64 distributions over experts, (n_samples, n_experts)."""
     weights = np.asarray(weights, dtype=float)
     if weights.ndim != 2:

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from dualgate.evaluation.diagnostics import SNR_NAMES, SNR_RANGES, snr_bins
+from dualgate.evaluation._drawing import MARKERS, make_axes, plain_log_axis, snr_axis
+from dualgate.evaluation.diagnostics import SNR_NAMES, snr_bins
 from dualgate.evaluation.metrics import bin_members, gate_entropy
 from dualgate.evaluation.resampling import bootstrap_r2, bootstrap_weights
-
-MARKERS = "osD^vPX<>"
 
 
 class EntropyDisplay:
@@ -91,7 +90,7 @@ class EntropyDisplay:
         -------
         self : EntropyDisplay
         """
-        self.ax_ = _axes(ax)
+        self.ax_ = make_axes(ax)
         self.figure_ = self.ax_.figure
         style = {"s": 4, "alpha": 0.25, "linewidths": 0, **(scatter_kwargs or {})}
         self.scatter_ = self.ax_.scatter(self.snr, self.entropy, **style)
@@ -110,7 +109,7 @@ class EntropyDisplay:
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
             )  # fmt: skip
         self.ax_.set(xlabel="SNR = ||flux|| / ||error||", ylabel="gate entropy [nats]", xscale="log")
-        _plain_log_axis(self.ax_.xaxis)
+        plain_log_axis(self.ax_.xaxis)
         return self
 
 
@@ -188,7 +187,7 @@ class R2ByMethodDisplay:
         -------
         self : R2ByMethodDisplay
         """
-        self.ax_ = _axes(ax)
+        self.ax_ = make_axes(ax)
         self.figure_ = self.ax_.figure
         r2, low, high = (np.asarray(values, dtype=float) for values in (self.r2, self.low, self.high))
         groups = np.asarray(self.groups if self.groups is not None else [""] * len(r2))
@@ -269,7 +268,7 @@ class R2BySNRDisplay:
         -------
         self : R2BySNRDisplay
         """
-        self.ax_ = _axes(ax)
+        self.ax_ = make_axes(ax)
         self.figure_ = self.ax_.figure
         r2 = np.asarray(self.r2, dtype=float)
         low = r2 if self.low is None else np.asarray(self.low, dtype=float)
@@ -283,26 +282,6 @@ class R2BySNRDisplay:
             )
             for index, name in enumerate(self.names)
         ]  # fmt: skip
-        ticks = [f"{name}\n{limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)]
-        self.ax_.set_xticks(bins, ticks)
-        self.ax_.grid(axis="y", alpha=0.3)
-        self.ax_.set(xlabel="SNR bin", ylabel="R² within the bin")
+        snr_axis(self.ax_)
+        self.ax_.set(ylabel="R² within the bin")
         return self
-
-
-def _axes(ax):
-    """Axes to draw on: the given ones or those of a new figure."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(layout="constrained")[1]
-
-
-def _plain_log_axis(axis):
-    """Label a logarithmic axis with 1, 2, 5, 10 rather than powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -40,6 +40,41 @@ class Interval:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
+def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval around an estimate from its bootstrap draws.
+
+    Parameters
+    ----------
+    value : float
+        The estimate.
+    draws : array-like of shape (n_resamples,)
+        The same number in every resample; draws that are NaN are left out.
+    confidence : float, default=0.95
+        Coverage of the percentile interval, between 0 and 1.
+
+    Returns
+    -------
+    interval : Interval
+        With NaN ends where no draw is finite.
+
+    Raises
+    ------
+    ValueError
+        If `confidence` is outside 0 to 1.
+
+    Examples
+    --------
+    >>> print(percentile_interval(0.5, [0.0, 0.5, 1.0], confidence=0.8))
+    +0.500 [+0.100, +0.900]
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"percentile_interval.confidence={confidence} must lie between 0 and 1. Try 0.95.")
+    draws, tail = np.asarray(draws, dtype=float), (1 - confidence) / 2
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high), confidence)
+
+
 def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=None) -> np.ndarray:
     """How often every row appears in every bootstrap resample.
 

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+
+from dualgate.evaluation import (
+    bootstrap_scores,
+    permutation_contribution,
+    row_slices,
+    shapley_samples,
+    shapley_towers,
+    shapley_values,
+)
+
+SCORES = st.tuples(*[st.floats(-1, 1)] * 4)
+
+
+def problem(n_samples=500, seed=0):
+    """Targets of a physics part, a quality part and noise, and what each tower would predict."""
+    rng = np.random.default_rng(seed)
+    phys, quality, noise = rng.normal(size=(3, n_samples))
+    y = 2 * phys + quality + 0.5 * noise
+    return y, np.zeros(n_samples), 2 * phys, quality, 2 * phys + quality
+
+
+@given(scores=SCORES)
+def test_shares_add_up_to_the_gain_and_swap_with_the_towers(scores):
+    none, phys, quality, both = scores
+    here, there = shapley_values(none, phys, quality, both), shapley_values(none, quality, phys, both)
+    assert here["phys"] + here["quality"] == pytest.approx(both - none)
+    assert here["phys"] == there["quality"]
+    assert here["interaction"] == pytest.approx(there["interaction"])
+
+
+@given(scores=SCORES)
+def test_a_tower_that_adds_nothing_gets_nothing(scores):
+    none, phys, *_ = scores
+    shares = shapley_values(none, phys, none, phys)
+    assert shares["quality"] == 0
+    assert shares["phys"] == pytest.approx(phys - none)
+
+
+@given(first=SCORES, second=SCORES)
+def test_shares_of_a_sum_of_games_are_the_sum_of_shares(first, second):
+    total = shapley_values(*np.add(first, second))
+    for name, share in total.items():
+        assert share == pytest.approx(shapley_values(*first)[name] + shapley_values(*second)[name], abs=1e-12)
+
+
+def test_independent_parts_get_the_variance_they_explain():
+    """Without interaction the shares are the parts' shares of the variance, 4 and 1 of 5.25."""
+    shares = shapley_towers(*problem(20_000), n_resamples=100, random_state=0)
+    assert shares.phys.value == pytest.approx(4 / 5.25, abs=0.01)
+    assert shares.quality.value == pytest.approx(1 / 5.25, abs=0.01)
+    assert shares.total.value == pytest.approx(shares.phys.value + shares.quality.value)
+    assert shares.interaction.low < 0 < shares.interaction.high or abs(shares.interaction.value) < 0.01
+
+
+def test_towers_that_know_the_same_share_it_with_negative_interaction():
+    y, none, phys, *_ = problem()
+    shares = shapley_towers(y, none, phys, phys, phys, n_resamples=100, random_state=0)
+    assert shares.phys == shares.quality
+    assert shares.interaction.high < 0
+
+
+def test_shares_in_a_slice_are_those_of_its_rows():
+    y, none, phys, quality, both = problem()
+    snr = np.random.default_rng(0).uniform(1, 9, len(y))
+    guesses = {"n": none, "p": phys, "q": quality, "pq": both}
+    table = bootstrap_scores(y, guesses, row_slices(len(y), snr=snr), n_resamples=50, random_state=0)
+    values, draws = shapley_samples(table, "n", "p", "q", "pq", part="H")
+    inside = snr > 7
+    expected = shapley_values(*(r2_score(y[inside], guess[inside]) for guess in guesses.values()))
+    assert_allclose(list(values.values()), list(expected.values()))
+    assert_allclose(draws["phys"] + draws["quality"], draws["total"])
+
+
+def linear(phys, quality):
+    return 2 * phys[:, 0] + phys[:, 1] * 0 + quality[:, 0]
+
+
+def features(n_samples, seed=0):
+    y, _, phys, quality, _ = problem(n_samples, seed)
+    return np.column_stack([phys / 2, np.ones(n_samples)]), quality[:, None], y
+
+
+def test_an_ignored_tower_contributes_exactly_nothing():
+    phys, quality, y = features(300)
+    found = permutation_contribution(lambda p, q: 2 * p[:, 0], phys, quality, y, n_resamples=50, random_state=0)
+    assert (found.quality.value, found.quality.low, found.quality.high) == (0, 0, 0)
+    assert found.phys.low > 0
+    assert found.both == found.phys
+
+
+def test_permutation_agrees_with_scikit_learn_on_single_columns():
+    phys, quality, y = features(2000)
+    found = permutation_contribution(linear, phys, quality, y, n_repeats=10, n_resamples=100, random_state=0)
+    model = LinearRegression(fit_intercept=False).fit(np.eye(2), [2.0, 1.0])
+    columns = np.column_stack([phys[:, 0], quality])
+    theirs = permutation_importance(model, columns, y, n_repeats=10, random_state=1).importances_mean
+    assert_allclose([found.phys.value, found.quality.value], theirs, rtol=0.03)
+
+
+def test_permutation_intervals_cover_the_truth():
+    """A shuffled part of variance v costs 2 v of the variance of y: 8 / 5.25 and 2 / 5.25."""
+    hits = []
+    for seed in range(120):
+        contribution = permutation_contribution(
+            linear, *features(200, seed), n_repeats=20, n_resamples=200, random_state=seed
+        )
+        pairs = [(contribution.phys, 8 / 5.25), (contribution.quality, 2 / 5.25)]
+        hits.append([found.low <= truth <= found.high for found, truth in pairs])
+    assert (np.abs(np.mean(hits, axis=0) - 0.95) < 0.05).all()
+
+
+def test_bad_arguments_are_named():
+    phys, quality, y = features(20)
+    with pytest.raises(ValueError, match=r"phys_features has 19 rows"):
+        permutation_contribution(linear, phys[1:], quality, y)
+    with pytest.raises(ValueError, match=r"n_repeats=1 must be at least 2"):
+        permutation_contribution(linear, phys, quality, y, n_repeats=1)

@@ -1,0 +1,145 @@
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.testing import assert_allclose
+from sklearn.metrics import root_mean_squared_error
+
+from dualgate.evaluation import (
+    BayesLimitDisplay,
+    CoefficientDisplay,
+    ConfusionDisplay,
+    GainDisplay,
+    PredictionDisplay,
+    SNRBarsDisplay,
+    TrendDisplay,
+    delta_r2,
+    snr_bins,
+)
+from dualgate.evaluation._drawing import spread_out
+
+
+@pytest.fixture
+def ax():
+    return Figure(layout="constrained").add_subplot()
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    y, snr = rng.normal(3, 1, size=400), rng.uniform(0.5, 12, size=400)
+    return y, snr, {"good": y + 0.3 * rng.normal(size=400), "poor": y + rng.normal(size=400) / snr}
+
+
+def test_bars_are_as_high_as_the_score_of_the_bin(ax, problem):
+    y, snr, predictions = problem
+    display = SNRBarsDisplay.from_predictions(
+        y, predictions, snr, score="rmse", unit="dex", n_resamples=50, random_state=0, ax=ax
+    )
+    for bars, guess in zip(display.bars_, predictions.values(), strict=True):
+        for bin_, bar in enumerate(bars):
+            inside = snr_bins(snr) == bin_
+            assert bar.get_height() == pytest.approx(root_mean_squared_error(y[inside], guess[inside]))
+    assert ax.get_ylabel() == "RMSE within the bin [dex]"
+
+
+def test_bars_of_one_bin_do_not_overlap(ax):
+    display = SNRBarsDisplay(list("abcde"), np.ones((5, 4))).plot(ax)
+    ends = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bars in display.bars_ for bar in bars)
+    assert all(left[1] <= right[0] + 1e-9 for left, right in pairwise(ends))
+
+
+def test_gains_are_filled_where_the_interval_excludes_zero(ax):
+    display = GainDisplay(["a", "b", "c"], [0.1, 0.0, -0.1], [0.05, -0.1, -0.2], [0.2, 0.1, -0.05], wanted=0.01)
+    shown, unsure = display.plot(ax).errorbars_
+    assert shown.lines[0].get_xdata().tolist() == [0.1, -0.1]
+    assert unsure.lines[0].get_xdata().tolist() == [0.0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert ax.yaxis_inverted()
+    assert 0.0 in [line.get_xdata()[0] for line in ax.lines]
+
+
+def test_gains_over_a_prediction_are_paired(ax, problem):
+    y, _, predictions = problem
+    display = GainDisplay.from_predictions(y, predictions, "poor", n_resamples=100, random_state=0, ax=ax)
+    expected = delta_r2(y, predictions["good"], predictions["poor"], n_resamples=100, random_state=0)
+    assert display.names == ["good"]
+    assert_allclose([display.gain[0], display.low[0], display.high[0]], [expected.value, expected.low, expected.high])
+
+
+def test_the_bayes_limit_spans_every_bin(ax):
+    limit = [0.3, 0.5, 0.8, 0.9]
+    display = BayesLimitDisplay(["a"], [[0.1, 0.2, 0.3, 0.4]], limit=limit, limit_low=[0.2] * 4, limit_high=[0.95] * 4)
+    segments = np.array(display.plot(ax).limit_.get_segments())  # (4, 2 ends, x and y)
+    assert_allclose(segments[:, 0, 1], limit)
+    assert_allclose(segments[:, :, 0].mean(axis=1), range(4))
+
+
+def test_the_density_counts_every_row_once(ax, problem):
+    y, _, predictions = problem
+    display = PredictionDisplay(y, predictions["good"], name="log g", unit="dex").plot(ax)
+    assert display.hexagons_.get_array().sum() == len(y)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("true log g [dex]", "predicted log g [dex]")
+    low, high = (line.get_ydata() for line in display.band_)
+    assert (low <= display.median_.get_ydata()).all()
+    assert (display.median_.get_ydata() <= high).all()
+
+
+def test_a_trend_shows_its_means_and_its_test(ax, problem):
+    _, snr, _ = problem
+    display = TrendDisplay.from_values(snr, 1 / snr, ylabel="temperature", ax=ax)
+    assert_allclose(display.means_.lines[0].get_ydata(), [mean.value for mean in display.trend.means])
+    assert "-1.000" in ax.get_title(loc="left")
+    assert "p < 0.001" in ax.get_title(loc="left")
+    assert display.hexagons_.get_array().sum() == len(snr)
+
+
+def test_a_trend_survives_an_empty_bin(ax):
+    snr = np.linspace(3, 9, 50)
+    display = TrendDisplay.from_values(snr, snr, ax=ax)
+    assert len(display.means_.lines[0].get_ydata()) == 3
+
+
+def test_confusion_writes_percents_and_leaves_unknown_cells_empty(ax):
+    display = ConfusionDisplay([[0.9, 0.1], [np.nan, np.nan]], ["cool", "warm"]).plot(ax)
+    assert [text.get_text() for text in display.texts_] == ["90", "10"]
+    assert [text.get_color() for text in display.texts_] == ["white", "black"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["cool", "warm"]
+
+
+def test_coefficients_keep_their_values_in_units_of_the_step(ax):
+    wave, coefs = np.linspace(8400, 8800, 200), np.random.default_rng(0).normal(size=(3, 200))
+    display = CoefficientDisplay(wave, coefs, list("abc"), unit="dex per mean flux").plot(ax)
+    for place, (curve, row) in enumerate(zip(display.curves_, coefs, strict=True)):
+        assert_allclose((curve.get_ydata() + place) * display.step_, row)
+    assert any(text.get_text() == f"{display.step_:g} dex per mean flux" for text in ax.texts)
+
+
+def test_line_names_do_not_touch_and_outsiders_are_left_out():
+    lines = {"Na I 8183": 8183.3, "Na I 8195": 8194.8, "Ca II 8542": 8542.1, "H alpha": 6562.8, "last": 8849.0}
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    display = CoefficientDisplay(np.linspace(7100, 8850, 500), np.ones((2, 500)), lines=lines)
+    display.plot(figure.add_subplot())
+    figure.draw_without_rendering()
+    assert [mark.get_text() for mark in display.marks_] == ["Na I 8183", "Na I 8195", "Ca II 8542", "last"]
+    boxes = [Text.get_window_extent(mark) for mark in display.marks_]  # of the names, without their leaders
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+@given(places=st.lists(st.floats(0, 100), min_size=1, max_size=12).map(sorted))
+def test_spread_labels_keep_order_gap_and_bounds(places):
+    moved = spread_out(places, 5.0, 0.0, 100.0)
+    assert (np.diff(moved) >= 5.0 - 1e-9).all()
+    assert moved.min() >= -1e-9
+    assert moved.max() <= 100 + 1e-9
+    if len(places) == 1 or np.diff(places).min() >= 5:
+        assert_allclose(moved, places)
+
+
+def test_coefficients_must_be_of_pixels():
+    with pytest.raises(ValueError, match=r"CoefficientDisplay.coefs has shape \(2, 3\)"):
+        CoefficientDisplay(np.arange(5.0), np.ones((2, 3))).plot()
