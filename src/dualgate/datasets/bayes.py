@@ -19,7 +19,7 @@ from dualgate.datasets.synthesis import WAVE
 from dualgate.rows import as_source, iter_blocks
 
 TOLERANCE = 0.01  # of chi^2, what the projection may lose of a star at the smallest errors, mean over stars
-_BASIS_STARS, _HELD_OUT = 1536, 512
+_BASIS_STARS, _HELD_OUT = 1024, 512
 _TILE = 512  # stars emulated together
 _ROWS = 64  # rows worked on together
 _GUIDES = 2048  # prior draws that guide the first proposal
@@ -165,10 +165,9 @@ def bayes_limit(
 
 @dataclass(frozen=True, eq=False)
 class _Sampler:
-    """Posterior moments of rows: the basis, the draws of the prior and their coefficients, shared by all threads."""
+    """Posterior moments of rows: basis, draws of the prior and their coefficients, shared by all threads."""
 
     basis: SpectrumBasis
-    products: np.ndarray
     draws: np.ndarray  # (n_samples, 5), in the unit box
     coefficients: np.ndarray  # (n_components, n_samples)
     seed: int
@@ -191,12 +190,12 @@ class _Sampler:
             delayed(_coefficients)(basis, draws[start : start + _TILE]) for start in range(0, n_samples, _TILE)
         )
         coefficients = np.ascontiguousarray(np.vstack(parts).T)
-        return cls(basis, basis.products(), draws, coefficients, seed, n_rounds, min_size)
+        return cls(basis, draws, coefficients, seed, n_rounds, min_size)
 
     def __call__(self, first, rows):
         """Posterior mean, standard deviation and effective size of `rows`, (3, n_rows); the first is row `first`."""
         flux, error = np.hsplit(rows, 2)
-        gram, moment = self.basis.statistics(flux, error, self.products)
+        gram, moment = self.basis.statistics(flux, error)
         results = np.empty((3, len(rows)))
         for row, known in enumerate(log_likelihoods(gram, moment, self.coefficients)):
             draws, weights = self.draws, normalised(known)

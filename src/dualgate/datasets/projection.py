@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-MAX_COMPONENTS = 256
+MAX_COMPONENTS = 192
 _STEP = 16  # components are tried in such steps
-_STARS = 512  # whose products of coefficients are held at once
+_STARS = 256  # whose products of coefficients are held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +68,13 @@ class SpectrumBasis:
         """Coefficients (n_stars, n_components) of noise-free `flux` (n_stars, n_pixels)."""
         return ((flux - self.mean) * self.weight) @ self.directions
 
-    def products(self):
-        """Products of every two directions in flux, (n_pixels, n_pairs), for `statistics`."""
-        basis = self.directions / self.weight[:, None]
-        return pairs(basis.T.astype(np.float64)).T
-
-    def statistics(self, flux, error, products):
+    def statistics(self, flux, error):
         """Sum up what rows say of their stars.
 
         Parameters
         ----------
         flux, error : ndarray of shape (n_rows, n_pixels)
             Measured flux and the standard deviation of its noise.
-        products : ndarray
-            From :meth:`products`.
 
         Returns
         -------
@@ -90,14 +83,16 @@ class SpectrumBasis:
         moment : ndarray of shape (n_rows, n_components)
             b.
         """
-        precision = 1 / error.astype(np.float64) ** 2
-        upper = np.triu_indices(self.directions.shape[1])
-        gram = np.empty((len(flux), self.directions.shape[1], self.directions.shape[1]))
-        gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = precision @ products
-        return gram, ((flux - self.mean) * precision / self.weight) @ self.directions
+        n_components = self.directions.shape[1]
+        gram, moment = np.empty((len(flux), n_components, n_components)), np.empty((len(flux), n_components))
+        for row, sigma in enumerate(error.astype(np.float64)):
+            scaled = self.directions / (self.weight * sigma)[:, None]  # (n_pixels, n_components)
+            gram[row] = scaled.T @ scaled
+            moment[row] = (flux[row] - self.mean) / sigma @ scaled
+        return gram, moment
 
 
-def pairs(columns):
+def _pairs(columns):
     """Products of every two rows of `columns` (n_components, n), in the order of `numpy.triu_indices`."""
     n_components = len(columns)
     out = np.empty((n_components * (n_components + 1) // 2, columns.shape[1]))
@@ -141,5 +136,5 @@ def log_likelihoods(gram, moment, coefficients):
     out = moment @ coefficients
     for start in range(0, out.shape[1], _STARS):
         stars = slice(start, start + _STARS)
-        out[:, stars] += packed @ pairs(coefficients[:, stars])
+        out[:, stars] += packed @ _pairs(coefficients[:, stars])
     return out
