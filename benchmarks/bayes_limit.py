@@ -24,7 +24,7 @@ def main(n_rows=2000):
     limit = bayes_limit(data.X, y=data.y, random_state=0)
     seconds = time.perf_counter() - begun
     bins = bin_members(snr_bins(data.snr), n_rows, len(SNR_NAMES))
-    names = [f"{name} {limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)]
+    names = [f"{name} {ratios}" for name, ratios in zip(SNR_NAMES, SNR_RANGES, strict=True)]
     resamples = bootstrap_weights(n_rows, random_state=0)
     print("rows              n  expected R2           observed R2           mean square of (y - prediction) / std")
     for name, inside in zip(["all", *names], [np.ones(n_rows), *bins], strict=True):
@@ -32,8 +32,10 @@ def main(n_rows=2000):
         weights = weights[weights.any(axis=1)]
         expected = 1 - weights @ limit.std**2 / weights.sum(axis=1) / PRIOR_VARIANCE
         observed = bootstrap_r2(data.y, [limit.prediction], weights)[:, 0]
-        square = np.average(((data.y - limit.prediction) / limit.std) ** 2, weights=inside)
-        print(f"{name:12s} {inside.sum():6.0f}  {interval(expected)}  {interval(observed)}  {square:.3f}")
+        squares = ((data.y - limit.prediction) / limit.std)[inside > 0] ** 2
+        spread = squares.std() / np.sqrt(len(squares))
+        limits = f"{interval(expected)}  {interval(observed)}"
+        print(f"{name:12s} {inside.sum():6.0f}  {limits}  {squares.mean():.2f} ± {spread:.2f}")
     low, middle = np.quantile(limit.effective_sample_size, [0.05, 0.5])
     print(f"effective draws: median {middle:.0f}, 5 % {low:.0f}, fewest {limit.effective_sample_size.min():.0f}")
     print(f"{seconds:.0f} s")

@@ -20,7 +20,7 @@ PRIOR_STD = np.sqrt(16 / 12)
 @pytest.fixture(scope="module")
 def rows():
     """Stars of the prior under errors of other stars, which so tell nothing of them."""
-    stars = make_spectra(120, random_state=5, noise_level=0)
+    stars = make_spectra(100, random_state=5, noise_level=0)
     error = np.roll(stars.error, 1, axis=0)
     noise = np.random.default_rng(0).standard_normal(error.shape)
     return np.hstack([stars.flux + error * noise, error]).astype(np.float32), stars.y
@@ -29,7 +29,7 @@ def rows():
 @pytest.fixture(scope="module")
 def limit(rows):
     X, y = rows
-    return bayes_limit(X, y=y, n_samples=4000, min_size=150, random_state=0, n_jobs=1)
+    return bayes_limit(X, y=y, n_samples=4000, min_size=100, random_state=0, n_jobs=1)
 
 
 def test_posteriors_are_calibrated(rows, limit):
@@ -48,13 +48,13 @@ def test_expected_and_observed_r2_agree(rows, limit):
 
 
 def test_every_row_has_the_draws_that_were_asked_for(limit):
-    assert limit.effective_sample_size.min() >= 150
+    assert limit.effective_sample_size.min() >= 100
 
 
 def test_two_stages_agree_with_very_many_draws_of_the_prior():
     data = make_spectra(60, random_state=5)
     noisy = data.X[np.argsort(data.snr)[10:12]]
-    brute = bayes_limit(noisy, n_samples=40_000, n_rounds=0, min_size=300, random_state=1, n_jobs=1)
+    brute = bayes_limit(noisy, n_samples=30_000, n_rounds=0, min_size=300, random_state=1, n_jobs=1)
     staged = bayes_limit(noisy, n_samples=500, min_size=1500, random_state=2, n_jobs=1)
     scatter = brute.std * np.sqrt(1 / brute.effective_sample_size + 1 / staged.effective_sample_size)
     assert (np.abs(brute.prediction - staged.prediction) < 4 * scatter).all()

@@ -66,7 +66,7 @@ def bayes_limit(
     *,
     y: ArrayLike | None = None,
     n_samples: int = 65_536,
-    n_rounds: int = 24,
+    n_rounds: int = 48,
     min_size: float = 1000,
     random_state=None,
     n_jobs: int | None = -1,
@@ -96,7 +96,7 @@ def bayes_limit(
         True log g, for `r2_observed`.
     n_samples : int, default=65536
         Draws of the prior, at least 100.
-    n_rounds : int, default=24
+    n_rounds : int, default=48
         Rounds of 512 fresh draws for a row, at most; 0 leaves the draws of the prior alone.
     min_size : float, default=1000
         Effective number of draws at which a row is done, at least 2. Sampling costs 1 / min_size of the unexplained
@@ -136,7 +136,7 @@ def bayes_limit(
     """
     owner = "bayes_limit"
     check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=100, hint="try 65536.")
-    check_number(owner, "n_rounds", n_rounds, kind=numbers.Integral, low=0, hint="try 24.")
+    check_number(owner, "n_rounds", n_rounds, kind=numbers.Integral, low=0, hint="try 48.")
     check_number(owner, "min_size", min_size, low=2, hint="try 1000.")
     X = _check_spectra(owner, X)
     if y is not None:

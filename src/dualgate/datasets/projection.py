@@ -66,7 +66,9 @@ class SpectrumBasis:
 
     def coefficients(self, flux):
         """Coefficients (n_stars, n_components) of noise-free `flux` (n_stars, n_pixels)."""
-        return ((flux - self.mean) * self.weight) @ self.directions
+        centred = flux - self.mean
+        centred *= self.weight
+        return centred @ self.directions
 
     def statistics(self, flux, error):
         """Sum up what rows say of their stars.
