@@ -1,4 +1,4 @@
-"""Data sets: simulated stellar spectra with their errors, and spectra in HDF5 files.
+"""Data sets: simulated stellar spectra with their errors and the best that can be done on them, and HDF5 files.
 
 Importing this package is cheap: the simulator, numpy, scipy and h5py load on first use of a name.
 """
@@ -6,9 +6,12 @@ Importing this package is cheap: the simulator, numpy, scipy and h5py load on fi
 from importlib import import_module
 
 _HOMES = {
+    "BayesLimit": "dualgate.datasets.bayes",
+    "BayesLimitWarning": "dualgate.datasets.bayes",
     "SimulatedSpectra": "dualgate.datasets.streams",
     "SpectraFiles": "dualgate.datasets.shards",
     "SpectraSimulator": "dualgate.datasets.spectra",
+    "bayes_limit": "dualgate.datasets.bayes",
     "iter_spectra": "dualgate.datasets.spectra",
     "make_spectra": "dualgate.datasets.spectra",
     "open_spectra": "dualgate.datasets.shards",
@@ -18,9 +21,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "BayesLimit",
+    "BayesLimitWarning",
     "SimulatedSpectra",
     "SpectraFiles",
     "SpectraSimulator",
+    "bayes_limit",
     "iter_spectra",
     "make_spectra",
     "open_spectra",

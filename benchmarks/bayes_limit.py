@@ -1,0 +1,50 @@
+"""The best R^2 of log g that any regressor can reach on the embedded data, in all and for each bin of SNR.
+
+Rows 300,000 to 302,000 of the table 42. "Expected" follows from the posterior variances alone, "observed" is the R^2 of
+the posterior mean on the true log g.
+
+    python benchmarks/bayes_limit.py [n_rows]
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from dualgate.datasets import bayes_limit, make_spectra
+from dualgate.evaluation import SNR_NAMES, SNR_RANGES, Interval, bin_members, bootstrap_r2, bootstrap_weights, snr_bins
+
+FIRST_ROW = 300_000
+PRIOR_VARIANCE = 16 / 12  # of log g, uniform from 1 to 5
+
+
+def main(n_rows=2000):
+    data = make_spectra(n_rows, random_state=42, start=FIRST_ROW)
+    begun = time.perf_counter()
+    limit = bayes_limit(data.X, y=data.y, random_state=0)
+    seconds = time.perf_counter() - begun
+    bins = bin_members(snr_bins(data.snr), n_rows, len(SNR_NAMES))
+    names = [f"{name} {ratios}" for name, ratios in zip(SNR_NAMES, SNR_RANGES, strict=True)]
+    resamples = bootstrap_weights(n_rows, random_state=0)
+    print("rows              n  expected R2           observed R2           mean square of (y - prediction) / std")
+    for name, inside in zip(["all", *names], [np.ones(n_rows), *bins], strict=True):
+        weights = np.vstack([inside, resamples * inside])
+        weights = weights[weights.any(axis=1)]
+        expected = 1 - weights @ limit.std**2 / weights.sum(axis=1) / PRIOR_VARIANCE
+        observed = bootstrap_r2(data.y, [limit.prediction], weights)[:, 0]
+        squares = ((data.y - limit.prediction) / limit.std)[inside > 0] ** 2
+        spread = squares.std() / np.sqrt(len(squares))
+        limits = f"{interval(expected)}  {interval(observed)}"
+        print(f"{name:12s} {inside.sum():6.0f}  {limits}  {squares.mean():.2f} ± {spread:.2f}")
+    low, middle = np.quantile(limit.effective_sample_size, [0.05, 0.5])
+    print(f"effective draws: median {middle:.0f}, 5 % {low:.0f}, fewest {limit.effective_sample_size.min():.0f}")
+    print(f"{seconds:.0f} s")
+
+
+def interval(draws):
+    """Write the first number and the 95 % range of the others, which are bootstrap resamples."""
+    return str(Interval(draws[0], *np.nanquantile(draws[1:], [0.025, 0.975])))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
