@@ -101,7 +101,8 @@ def learn_from_array(model, rows, y, regimes, generator):
     if regimes is None:
         finder = make_finder(next(iter(features.values())), model.n_regimes, experts.random_state)
         regimes = finder.fit_predict(next(iter(features.values())))
-    experts, predictions = cache(fit_experts, experts, rows, y, regimes, model.cross_fit)
+    experts, predictions, reduced = cache(fit_experts, experts, rows, y, regimes, model.cross_fit)
+    features = gate_readings(gates, features, **reduced)
     codes, _ = regime_codes(model, regimes, experts._regime_edges, len(y))
     cells = codes * experts.n_quality_bins_
     if model.loss == "cross_entropy" and experts.n_quality_bins_ > 1:
@@ -122,7 +123,10 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
     def survey():
         sample = spread_rows(source, n_jobs=model.n_jobs)
         along = [] if regimes is not None else [_begin_finding(model, reader, sample)]
-        return reader, *reader.fit(source, source, sample, checkpoint, along)
+        codes = (
+            None if regimes is None else regime_codes(reader.experts, regimes, reader.experts.regime_edges, len(y))[0]
+        )
+        return reader, *reader.fit(source, source, sample, checkpoint, along, (y, codes))
 
     reader, ratios, origin, along = checkpoint.stage("survey", survey)
     experts = reader.experts
@@ -138,9 +142,10 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
         return run_passes(model, passes, source, n_jobs=model.n_jobs, checkpoint=checkpoint)
 
     sums, *seen = checkpoint.stage("sums", sums)
-    models, projected = experts._solve(sums), sums.projected.joined()
+    models, reduced = experts._solve(sums), sums.kept_rows.joined()
     features = {name: each.pieces.joined() for name, each in zip(reader.gates, seen, strict=True)}
-    predictions = _predict_each(model, experts, projected, folds[kept], models)
+    features = gate_readings(reader.gates, features, **reduced)
+    predictions = _predict_each(model, experts, reduced["projected"], folds[kept], models)
     return Lesson(reader.gates, experts, features, predictions, cells[kept], y[kept])
 
 
@@ -165,20 +170,35 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     sums = begin_sums(experts, reduced.projected.mean(axis=0, dtype=np.float64), y, (cells, folds, None))
     sums.add(0, reduced.projected, reduced.noise_power)
     kept = _choose_rows(len(y), generator)
-    predictions = _predict_each(model, experts, reduced.projected[kept], folds[kept], experts._solve(sums))
-    features = {name: values[kept] for name, values in features.items()}
+    taken = reduced[kept]
+    predictions = _predict_each(model, experts, taken.projected, folds[kept], experts._solve(sums))
+    features = gate_readings(gates, taken.features, taken.projected, taken.variances)
     return Lesson(gates, experts, features, predictions, cells[kept], y[kept])
 
 
-def fit_reader(model, X):
-    """Fit what turns rows of X into `ReducedRows` for this mixture and for all that read alike."""
+def gate_readings(gates, features, projected, variances=None):
+    """Collect what each tower reads of some rows: features of its gate, and what the gate wants of the projection."""
+    return {name: gate.reading(features[name], projected, variances) for name, gate in gates.items()}
+
+
+def fit_reader(model, X, y=None, regimes=None):
+    """Fit what turns rows of X into `ReducedRows` for this mixture and for all that read alike.
+
+    Targets and regimes are for a projection that is supervised, such as that of `for_spectra`.
+    """
     rows = check_rows_or_source(model, X, reset=True)
     reader = RowReader(
         _make_gates(model), _make_experts(model, make_generator(model, model.random_state)), model.n_jobs
     )
     with checked_once(rows):
-        reader.fit(X, rows, spread_rows(rows, n_jobs=model.n_jobs))
+        sample = spread_rows(rows, n_jobs=model.n_jobs)
+        reader.fit(X, rows, sample, target=(y, known_codes(reader, regimes, len(rows))))
     return reader
+
+
+def known_codes(reader, regimes, n_rows):
+    """Codes of regimes that were given, None where they are to be found."""
+    return None if regimes is None else regime_codes(reader.experts, regimes, reader.experts.regime_edges, n_rows)[0]
 
 
 def _choose_rows(n_rows, generator):
@@ -260,7 +280,8 @@ def cached_features(cache, gate, rows, y):
 
 
 def fit_experts(experts, rows, y, key, regimes, cross_fit):
-    """Fit the experts and predict the training rows; `key` stands for the rows in the cache."""
+    """Fit the experts, predict the training rows and reduce them; `key` stands for the rows in the cache."""
+    reduced, folds, models = experts._fit(rows, y, regimes, keep=True)
     if cross_fit:
-        return experts, experts.fit_predict_each(rows, y, regimes=regimes)
-    return experts, experts.fit(rows, y, regimes=regimes).predict_each(rows)
+        return experts, experts._cross_fitted(reduced["projected"], folds, models), reduced
+    return experts, experts._predict_projected(reduced["projected"])[:, :-1], reduced

@@ -4,7 +4,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._fitting import check_parameters, check_routing, learn
+from dualgate._fitting import check_parameters, check_routing, gate_readings, learn
 from dualgate._training import train
 from dualgate._validation import check_target, make_generator
 from dualgate.experts import HierarchicalExperts
@@ -279,15 +279,14 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         check_is_fitted(self, "net_")
         check_routing(self)
         if isinstance(X, ReducedRows):
-            stages = self._stages(X.features, self.experts_._predict_projected(X.projected))
+            stages = self._stages(X.features, {"projected": X.projected, "variances": X.variances})
             return stages if what == "stages" else getattr(self._trace(stages), what)
         rows = check_rows_or_source(self, X, reset=False)
         rows = X if hasattr(X, "columns") else rows
 
         def run(first, block):
             features = {name: gate.transform(block) for name, gate in self._gates().items()}
-            each = self.experts_._predict_block(first, block)
-            stages = self._stages(features, each)
+            stages = self._stages(features, self.experts_._reduce_block(first, block))
             return stages if what == "stages" else getattr(self._trace(stages), what)
 
         with checked_once(rows):
@@ -297,11 +296,12 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         gates = {"phys": self.phys_gate_, "quality": self.quality_gate_}
         return {name: gate for name, gate in gates.items() if gate is not None}
 
-    def _stages(self, features, each):
-        """Stages by name, the absent ones left out; `each` holds the experts' predictions and, last, the root's."""
+    def _stages(self, features, reduced):
+        """Stages by name, the absent ones left out, from the gates' features and the experts' reduced rows."""
         from dualgate.gating._nets import run_gates
 
-        features = {name: features[name] for name in self._gates()}
+        each = self.experts_._predict_projected(reduced["projected"])  # the last is the root's
+        features = gate_readings(self._gates(), features, **reduced)
         logits = run_gates(self.net_, features)
         stages = {
             **{f"{name}_features": values for name, values in features.items()},

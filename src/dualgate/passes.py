@@ -59,13 +59,16 @@ class Collect(Pass):
     Parameters
     ----------
     function : callable
-        From a block of rows to an array, or several by name; picklable.
+        From a block of rows to an array, or several by name; picklable. With `numbered`, from the block and the number
+        of its first row.
     kept : None or ndarray of bool of shape (n_samples,)
     n_jobs : None or int
+    numbered : bool
+        Not with `kept`.
     """
 
-    def __init__(self, function, kept=None, *, n_jobs=None):
-        self.function, self.kept, self.n_jobs = function, kept, n_jobs
+    def __init__(self, function, kept=None, *, n_jobs=None, numbered=False):
+        self.function, self.kept, self.n_jobs, self.numbered = function, kept, n_jobs, numbered
         self.first, self.pieces = 0, Pieces()
 
     def update(self, start, block):  # noqa: D102
@@ -73,7 +76,9 @@ class Collect(Pass):
             wanted = self.kept[start - self.first : start - self.first + len(block)]
             block = block if wanted.all() else block[wanted]
         if len(block):
-            self.pieces.add(start, in_threads(lambda i, j: self.function(block[i:j]), len(block), self.n_jobs))
+            number = (lambda i: (start + i,)) if self.numbered else (lambda i: ())
+            results = in_threads(lambda i, j: self.function(block[i:j], *number(i)), len(block), self.n_jobs)
+            self.pieces.add(start, results)
 
     def part(self, start, stop):  # noqa: D102
         part = copy(self)

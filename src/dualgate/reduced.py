@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualgate.checkpoint import Checkpoint
 from dualgate.experts.noise import knows_noise, noise_power
 from dualgate.experts.passes import survey
 from dualgate.features import signal_to_noise
@@ -27,7 +28,7 @@ class RowReader:
         self.gates, self.experts, self.n_jobs = gates, experts, n_jobs
         self.n_features_in_ = None
 
-    def fit(self, X, rows, sample, checkpoint=None, along=()):
+    def fit(self, X, rows, sample, checkpoint=None, along=(), target=(None, None)):
         """Fit the gates' features to a sample and the experts' projection to all rows, in one pass.
 
         Parameters
@@ -41,6 +42,8 @@ class RowReader:
         checkpoint : None or Checkpoint
         along : sequence of Pass
             What else wants to see every row.
+        target : tuple (y, codes)
+            Targets and regimes, or None, for a supervised projection.
 
         Returns
         -------
@@ -54,16 +57,18 @@ class RowReader:
                 gate.fit(sample)
         self.experts._prepare(X, rows)
         ratios, self.experts.projection_, origin, along = survey(
-            self.experts, rows, sample, checkpoint, self.n_jobs, along
+            self.experts, rows, sample, checkpoint or Checkpoint(None), self.n_jobs, along, target
         )
         return ratios, origin, along
 
-    def read(self, X):
+    def read(self, X, *, training=False):
         """Read all rows of `X` once.
 
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
+        training : bool
+            Whether these are the rows of `fit`, in their order.
 
         Returns
         -------
@@ -73,16 +78,18 @@ class RowReader:
         rows = check_rows_or_source(self.experts, X, reset=False)
         rows = X if hasattr(X, "columns") else rows
         with checked_once(rows):
-            (reading,) = run_passes(self, [Collect(self.reduce, n_jobs=self.n_jobs)], rows, n_jobs=self.n_jobs)
+            reading = Collect(self.reduce, n_jobs=self.n_jobs, numbered=training)
+            (reading,) = run_passes(self, [reading], rows, n_jobs=self.n_jobs)
         columns = reading.pieces.joined()
-        projected, snr, power = (columns.pop(name, None) for name in ("projected", "snr", "noise_power"))
-        return ReducedRows(self, projected, snr, columns, power)
+        beside = {name: columns.pop(name, None) for name in ("projected", "snr", "variances", "noise_power")}
+        return ReducedRows(self, features=columns, **beside)
 
-    def reduce(self, block):
-        """Features of each gate, projected columns, signal-to-noise ratio and noise power of some rows."""
+    def reduce(self, block, training_row=None):
+        """Features of each gate, projected columns, and what is known of their quality, of some rows."""
         columns = {name: gate.transform(block) for name, gate in self.gates.items()}
         flux, error = self.experts._split(block)
-        columns["projected"] = np.array(self.experts._project(block))  # never a view: the block is overwritten
+        reduced = self.experts._reduce(block, training_row)
+        columns |= {name: np.array(values) for name, values in reduced.items()}  # no view: the block is overwritten
         if error is not None:
             columns["snr"] = signal_to_noise(flux, error)
         if knows_noise(self.experts):
@@ -104,7 +111,9 @@ class ReducedRows:
     snr : ndarray of shape (n_samples,) or None
         None without errors.
     features : dict of str to ndarray of shape (n_samples, n_gate_features)
-        Under "phys" and "quality".
+        What each gate makes of its columns, under "phys" and "quality".
+    variances : ndarray of shape (n_samples, n_projected) or None
+        Posterior variances of the projected columns; None where the projection knows none.
     noise_power : ndarray of shape (n_samples,) or None
         In units of the projection's typical noise; None without errors, or with a projection that does not know it.
     """
@@ -113,12 +122,14 @@ class ReducedRows:
     projected: np.ndarray
     snr: np.ndarray | None
     features: dict
+    variances: np.ndarray | None = None
     noise_power: np.ndarray | None = None
 
     def __len__(self):
         return len(self.projected)
 
     def __getitem__(self, rows):
-        snr, power = (None if values is None else values[rows] for values in (self.snr, self.noise_power))
         features = {name: values[rows] for name, values in self.features.items()}
-        return ReducedRows(self.reader, self.projected[rows], snr, features, power)
+        beside = (self.projected, self.snr, self.variances, self.noise_power)
+        projected, snr, variances, power = (None if values is None else values[rows] for values in beside)
+        return ReducedRows(self.reader, projected, snr, features, variances, power)

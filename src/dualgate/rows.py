@@ -12,7 +12,14 @@ from sklearn import config_context, get_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
-from dualgate._validation import allows_nan, check_rows, check_rows_and_target, check_target, require_finite, require_samples
+from dualgate._validation import (
+    allows_nan,
+    check_rows,
+    check_rows_and_target,
+    check_target,
+    require_finite,
+    require_samples,
+)
 
 BLOCK_BYTES = 1 << 27  # of a block; large enough for fast products, small beside everything else
 SAMPLE_ROWS = 8192  # rows that stand for all where a fit needs rows at hand and not only their sums

@@ -186,7 +186,8 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
             Cross-fitted; penalties and projection are those of the whole.
         """
-        return self._cross_fitted(*self._fit(X, y, regimes, keep=True))
+        kept, folds, models = self._fit(X, y, regimes, keep=True)
+        return self._cross_fitted(kept["projected"], folds, models)
 
     def _cross_fitted(self, projected, folds, models):
         predictions = np.empty((len(projected), self.n_experts_))
@@ -202,16 +203,17 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
         checkpoint = Checkpoint.of(self, checkpoint, rows, y, codes)
         self._prepare(X, rows)
-        found = checkpoint.stage("survey", lambda: (*self._survey(rows, checkpoint)[:3], self._noise))
+        found = checkpoint.stage("survey", lambda: (*self._survey(rows, (y, codes), checkpoint)[:3], self._noise))
         ratios, self.projection_, origin, self._noise = found
         cells, folds = self._sort(codes, n_regimes, ratios)
         kept = np.ones(len(y), dtype=bool) if keep else None
         sums = begin_sums(self, origin, y, (cells, folds, kept), self.n_jobs)
         (sums,) = checkpoint.stage("sums", lambda: self._run([sums], rows, checkpoint))
-        return sums.projected.joined() if keep else None, folds, self._solve(sums)
+        return sums.kept_rows.joined() if keep else None, folds, self._solve(sums)
 
-    def _survey(self, rows, checkpoint=None):
-        return survey(self, rows, spread_rows(rows, n_jobs=self.n_jobs), checkpoint, self.n_jobs)
+    def _survey(self, rows, target, checkpoint=None):
+        sample, checkpoint = spread_rows(rows, n_jobs=self.n_jobs), checkpoint or Checkpoint(None)
+        return survey(self, rows, sample, checkpoint, self.n_jobs, target=target)
 
     def _run(self, passes, rows, checkpoint=None):
         return run_passes(self, passes, rows, n_jobs=self.n_jobs, checkpoint=checkpoint)
@@ -263,7 +265,7 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
                 f"{self.n_regimes_} regimes, 0 to {self.n_regimes_ - 1}: give n_regimes= in the first call."
             )
         if begins:
-            ratios, self.projection_, origin, _ = self._survey(rows)
+            ratios, self.projection_, origin, _ = self._survey(rows, (y, codes))
             self._find_edges(ratios)
             self.n_experts_, self.n_folds_ = self.n_regimes_ * self.n_quality_bins_, self.cv
         else:

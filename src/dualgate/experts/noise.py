@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 
 from dualgate._validation import owner_name, take_columns
 from dualgate.experts.ridges import Ridges, fall_back, training_sets
@@ -29,14 +28,9 @@ class KnownNoise:
     variances: np.ndarray
 
 
-def _whitening(experts):
-    projection = experts.projection_
-    return projection.estimator if isinstance(projection, FrozenEstimator) else projection
-
-
 def knows_noise(experts):
     """Tell whether the errors give the noise of the projected columns."""
-    inner = _whitening(experts)
+    inner = experts._unfrozen()
     if experts._error_columns is None:
         return False
     return inner is None or (isinstance(inner, NoiseWhitenedPCA) and inner.error_columns is not None)
@@ -63,7 +57,7 @@ def typical_noise(experts, sample):
     if not knows_noise(experts):
         return None
     if experts.projection_ is not None:
-        return _whitening(experts).noise_
+        return experts._unfrozen().noise_
     error = experts._split(sample)[1]
     return np.sqrt(np.square(error, dtype=np.float64).mean(axis=0))
 
@@ -73,14 +67,14 @@ def noise_power(experts, block):
     if experts.projection_ is None:
         error = experts._split(block)[1]
     else:
-        error = take_columns(experts._projection_input(block), _whitening(experts)._error_columns)
+        error = take_columns(experts._projection_input(block), experts._unfrozen()._error_columns)
     ratio = error / experts._noise.astype(error.dtype)
     return np.einsum("ij,ij->i", ratio, ratio, dtype=np.float64) / ratio.shape[1]
 
 
 def known_noise(experts, power):
     """Put the summed noise power of folds x cells beside the noise covariance of the projected columns."""
-    whitening = _whitening(experts)
+    whitening = experts._unfrozen()
     variances = experts._noise**2 if whitening is None else np.ones(len(whitening.components_))
     return KnownNoise(power.reshape(experts.n_folds_, experts.n_regimes_, experts.n_quality_bins_), variances)
 

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from dualgate._validation import owner_name
 from dualgate.experts.noise import noise_power, typical_noise
 from dualgate.experts.ridges import check_memory_for
-from dualgate.features import NoiseWhitenedPCA
+from dualgate.features import NoiseWhitenedPCA, WienerScores
 from dualgate.passes import Pass, Pieces, run_passes
 from dualgate.rows import RowSource, in_threads
 from dualgate.statistics import CellStatistics
@@ -89,12 +89,14 @@ class CellSums(Pass):
     cells : ndarray of int of shape (n_samples,)
         Fold x cell of every row.
     kept : None or ndarray of bool of shape (n_samples,)
-        Rows whose projected columns are wanted.
+        Rows whose projected columns are wanted; `kept_rows` holds them, and what comes with them, by name.
+    training : bool
+        Whether these are the rows that the projection learned from.
     """
 
-    def __init__(self, experts, statistics, y, cells, kept=None, *, first=0, n_jobs=None):
+    def __init__(self, experts, statistics, y, cells, kept=None, *, first=0, training=True, n_jobs=None):
         self.experts, self.statistics, self.cells, self.kept = experts, statistics, cells, kept
-        self.first, self.n_jobs, self.projected = first, n_jobs, Pieces()
+        self.first, self.training, self.n_jobs, self.kept_rows = first, training, n_jobs, Pieces()
         self.noise_power = np.zeros(len(statistics.count)) if experts.sharing == "noise" else None
         self.y_range = (float(y.min()), float(y.max()))
         self.y_mean, self.y_scale = y.mean(), self.y_range[1] - self.y_range[0] or 1.0
@@ -110,7 +112,7 @@ class CellSums(Pass):
     def turned_to(self, y, cells):
         """Return the pass over other rows, in the same units; `onto` adds these sums to it."""
         other = copy.copy(self)
-        other.statistics, other.noise_power = self._empty(), self._no_power()
+        other.statistics, other.noise_power, other.training = self._empty(), self._no_power(), False
         other.y, other.cells = (y - self.y_mean) / self.y_scale, cells
         other.y_range = (min(self.y_range[0], float(y.min())), max(self.y_range[1], float(y.max())))
         return other
@@ -134,27 +136,28 @@ class CellSums(Pass):
         )
 
     def update(self, start, block):  # noqa: D102
-        self.add(start, **in_threads(lambda i, j: self._read(block[i:j]), len(block), self.n_jobs))
+        self.add(start, **in_threads(lambda i, j: self._read(start + i, block[i:j]), len(block), self.n_jobs))
 
-    def _read(self, rows):
-        columns = {"projected": self.experts._project(rows)}
+    def _read(self, first, rows):
+        columns = self.experts._reduce(rows, first if self.training else None)
         if self.noise_power is not None:
             columns["noise_power"] = noise_power(self.experts, rows)
         return columns
 
-    def add(self, start, projected, noise_power=None):
-        """Take in projected rows from number `start` on, and their noise power where it is summed."""
+    def add(self, start, projected, noise_power=None, **beside):
+        """Take in projected rows from number `start` on, their noise power where it is summed, and what is kept too."""
         rows = slice(start - self.first, start - self.first + len(projected))
         self.statistics.update(projected, self.y[rows], self.cells[rows])
         if self.noise_power is not None:
             self._add_power(np.bincount(self.cells[rows], noise_power, minlength=len(self.noise_power)))
         if self.kept is not None:
-            self.projected.add(start, projected[self.kept[rows]])
+            wanted = self.kept[rows]
+            self.kept_rows.add(start, {name: each[wanted] for name, each in {"projected": projected, **beside}.items()})
 
     def part(self, start, stop):  # noqa: D102
         rows = slice(start, stop)
         part = copy.copy(self)
-        part.statistics, part.projected, part.first = self._empty(), Pieces(), start
+        part.statistics, part.kept_rows, part.first = self._empty(), Pieces(), start
         part.noise_power = self._no_power()
         part.y, part.cells = self.y[rows], self.cells[rows]
         part.kept = None if self.kept is None else self.kept[rows]
@@ -168,7 +171,7 @@ class CellSums(Pass):
     def merge(self, other):  # noqa: D102
         if self.statistics is not None:
             self.statistics = self.statistics + other.statistics
-        self.projected.merge(other.projected)
+        self.kept_rows.merge(other.kept_rows)
         self._add_power(other.noise_power)
         return self
 
@@ -180,11 +183,12 @@ class CellSums(Pass):
         self.statistics = statistics
 
 
-def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):
+def survey(experts, rows, sample, checkpoint, n_jobs=None, along=(), target=(None, None)):
     """Fit the projection of `experts`, and find the signal-to-noise ratio of every row.
 
     What is in memory is handed to the projection whole. Of a source, the whitened projection and any other with
-    `partial_fit` see every block; one without learns from a sample of the rows.
+    `partial_fit` see every block; one without learns from a sample of the rows. Wiener scores read the rows several
+    times before.
 
     Parameters
     ----------
@@ -192,10 +196,12 @@ def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):
     rows : ndarray, DataFrame or RowSource
     sample : ndarray or DataFrame
         A few of these rows, spread over all.
-    checkpoint : None or Checkpoint
+    checkpoint : Checkpoint
     n_jobs : None or int
     along : sequence of Pass
         What else wants to see every row.
+    target : tuple (y, codes)
+        Targets and regimes of all rows, or None, for a supervised projection.
 
     Returns
     -------
@@ -211,7 +217,9 @@ def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):
     projection, learns = experts.projection_, ""
     if not (projection is None or isinstance(projection, FrozenEstimator)):
         seen = experts._projection_input(sample)
-        if isinstance(projection, NoiseWhitenedPCA):
+        if isinstance(projection, WienerScores):
+            _learn_factors(experts, rows, seen, checkpoint, n_jobs, target)
+        elif isinstance(projection, NoiseWhitenedPCA):
             learns = "add"
             projection.begin(seen, seen)
         elif isinstance(rows, RowSource) and hasattr(projection, "partial_fit"):
@@ -225,6 +233,20 @@ def survey(experts, rows, sample, checkpoint=None, n_jobs=None, along=()):
     experts._noise = typical_noise(experts, sample)
     origin = experts._project(sample).mean(axis=0, dtype=np.float64)
     return ratios, experts.projection_, origin, passes[1:]
+
+
+def _learn_factors(experts, rows, seen, checkpoint, n_jobs, target):
+    """Fit Wiener scores, a stage of the checkpoint for each step."""
+    projection = experts.projection_
+    projection.begin(seen, seen)
+    chosen = projection.choose(len(rows))
+    if chosen is not None:
+        rows = rows.iloc[chosen] if hasattr(rows, "iloc") else rows[chosen]
+
+    def run(sums):
+        return run_passes(experts, [sums], rows, n_jobs=n_jobs, checkpoint=checkpoint)[0]
+
+    projection.learn(*target, experts._weigh, run, checkpoint.stage)
 
 
 def begin_sums(experts, origin, y, sorted_rows, n_jobs=None):

@@ -30,9 +30,12 @@ class Predicts:
         each = map_blocks(self, self._predict_block, rows, n_jobs=self.n_jobs)
         return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
 
-    def _predict_block(self, first_row, block):
+    def _reduce_block(self, first_row, block):
         self._split(block, first_row)
-        return self._predict_projected(self._project(block))
+        return self._reduce(block)
+
+    def _predict_block(self, first_row, block):
+        return self._predict_projected(self._reduce_block(first_row, block)["projected"])
 
     def _predict_projected(self, projected):
         """Prediction of every expert and, last, of the root, from projected columns."""

@@ -1,6 +1,7 @@
 """What the experts read of a row: the columns, their errors, the projection, the signal-to-noise ratio."""
 
 import numbers
+from functools import partial
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -18,10 +19,11 @@ from dualgate._validation import (
 from dualgate.experts.noise import require_known_noise
 from dualgate.experts.regimes import check_edges, count_cells, draw_folds, equal_edges, regime_codes
 from dualgate.experts.sharing import SHARING
-from dualgate.features import NoiseWhitenedPCA, signal_to_noise
+from dualgate.features import NoiseWhitenedPCA, WienerScores, signal_to_noise
 from dualgate.features.whitened import find_error_columns
 from dualgate.rows import map_blocks
 
+PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
 AUTO_BINS = 4  # quality bins of ``quality_edges="auto"``
 
 
@@ -120,26 +122,53 @@ class ReadsRows:
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
         if self.projection is None:
             return None
-        if self.projection == "whitened":
+        if isinstance(self.projection, str):
+            check_choice(self, "projection", self.projection, PROJECTIONS)
             width, paired = len(self.columns_), self._error_columns is not None
             error_columns = slice(width, 2 * width) if paired else None
-            return NoiseWhitenedPCA(self.n_components, columns=slice(0, width), error_columns=error_columns)
-        if isinstance(self.projection, str):
-            check_choice(self, "projection", self.projection, ["whitened"])
+            projection = PROJECTIONS[self.projection](self.n_components)
+            return projection.set_params(columns=slice(0, width), error_columns=error_columns)
         return realise(self, "projection", self.projection, default=None, base=(TransformerMixin, FrozenEstimator))
 
     def _projection_input(self, rows):
         """Select the columns; for the whitened projection, their errors beside them."""
         columns = self.columns_
-        fitted = self.projection_
-        inner = fitted.estimator if isinstance(fitted, FrozenEstimator) else fitted
-        if isinstance(inner, NoiseWhitenedPCA) and inner.error_columns is not None:
+        inner = self._unfrozen()
+        if isinstance(inner, (NoiseWhitenedPCA, WienerScores)) and inner.error_columns is not None:
             columns = np.r_[self.columns_, self._error_columns]
         return take_columns(_as_floats(rows), columns)
+
+    def _unfrozen(self):
+        """Return the projection itself, out of the wrapper that keeps it as it is."""
+        return self.projection_.estimator if isinstance(self.projection_, FrozenEstimator) else self.projection_
+
+    def _weigh(self, block):
+        """Weights and weighted deviations of pixels, for the fit of Wiener scores; see `WienerScores.read`."""
+        return self.projection_.read(self._projection_input(block))
+
+    def _reduce(self, block, training_row=None):
+        """Projected columns of some rows, and posterior variances where the projection knows them, by name.
+
+        Parameters
+        ----------
+        block : ndarray or DataFrame
+        training_row : None or int
+            Number of the first row among those of the fit, for projections that have a way of their own for rows they
+            learned from.
+        """
+        inner = self._unfrozen()
+        if not isinstance(inner, WienerScores):
+            return {"projected": self._project(block)}
+        rows = self._projection_input(block)
+        own = training_row is not None and inner is self.projection_
+        projected, variances = inner.project_training(rows, training_row) if own else inner.project(rows)
+        return {"projected": projected, "variances": variances}
 
     def _project(self, block):
         if self.projection_ is None:
             return take_columns(_as_floats(block), self.columns_)
+        if isinstance(self._unfrozen(), WienerScores):
+            return self._reduce(block)["projected"]
         projected = np.asarray(self.projection_.transform(self._projection_input(block)))
         if projected.ndim != 2 or projected.dtype.kind != "f":
             raise ValueError(

@@ -8,17 +8,14 @@ V, B and the mean from sums over rows, kept by fold, so that the loadings withou
 import copy
 
 import numpy as np
-from scipy.linalg import solveh_banded
 
 from dualgate.passes import Pass
 
-_SHRINK_STEPS = 20  # fixed-point steps for the two penalties of each factor
 _ROWS = 4096  # rows worked on at a time
-_TINY = 1e-9  # of the mean weight of a pixel: keeps what no row measured solvable
 
 
 def n_products(width):
-    """Number of different products of `width` columns, squares included."""
+    """Count the different products of `width` columns, squares included."""
     return width * (width + 1) // 2
 
 
@@ -75,9 +72,9 @@ def weigh(flux, error, mean, noise, dtype=np.float32):
 
 
 def posterior(weights, weighted, loadings, folded):
-    """Mean and covariance of the factors of every row, given its pixels.
+    r"""Mean and covariance of the factors of every row, given its pixels.
 
-    .. math:: S = (V^T E^{-1} V + I)^{-1}, \\qquad m = S V^T E^{-1} (x - mean)
+    .. math:: S = (V^T E^{-1} V + I)^{-1}, \qquad m = S V^T E^{-1} (x - mean)
 
     Parameters
     ----------
@@ -115,7 +112,7 @@ class Factors:
         self.free, self.known, self.shift = free, known, shift
 
     def rotated(self, rotation):
-        """Loadings of all factors together, turned (n_pixels, n_factors)."""
+        """Return the loadings of all factors together, turned (n_pixels, n_factors)."""
         return np.hstack([self.free, self.known]) @ rotation
 
 
@@ -136,16 +133,18 @@ class FactorSums(Pass):
 
     def __init__(self, read, factors, known, n_folds):
         self.read, self.factors, self.known, self.n_folds, self.first = read, factors, known, n_folds, 0
-        self._empty()
+        self.gram = self.moment = self.second = 0.0  # arrays from the first rows on: what is empty travels light
+        self.n_rows = 0
 
-    def _empty(self):
+    def _begin(self):
         n_pixels, width = len(self.factors.shift), self.factors.free.shape[1] + self.known.shape[1] + 1
         self.gram = np.zeros((self.n_folds, n_pixels, n_products(width)))
         self.moment = np.zeros((self.n_folds, n_pixels, width))
         self.second = np.zeros((width, width))
-        self.n_rows = 0
 
     def update(self, start, block):  # noqa: D102
+        if self.n_rows == 0:
+            self._begin()
         for first in range(0, len(block), _ROWS):
             self._add(start + first, block[first : first + _ROWS])
 
@@ -155,9 +154,7 @@ class FactorSums(Pass):
         present = self.factors
         expected = (known @ present.known.T + present.shift).astype(weights.dtype)
         expected *= weights
-        free, covariance = posterior(
-            weights, weighted - expected, present.free, products(present.free, weights.dtype)
-        )
+        free, covariance = posterior(weights, weighted - expected, present.free, products(present.free, weights.dtype))
         n_free = free.shape[1]
         factors = np.hstack([free, known, np.ones((len(block), 1))])
         second = factors[:, :, None] * factors[:, None, :]
@@ -174,7 +171,8 @@ class FactorSums(Pass):
     def part(self, start, stop):  # noqa: D102
         part = copy.copy(self)
         part.first, part.known = start, self.known[start:stop]
-        part._empty()
+        part.gram = part.moment = part.second = 0.0
+        part.n_rows = 0
         return part
 
     def lighten(self):  # noqa: D102
@@ -188,129 +186,63 @@ class FactorSums(Pass):
         return self
 
 
-class Loadings:
-    """The maximisation: loadings from the sums of a pass, of all rows or without a fold.
-
-    Each factor's loadings have a Gaussian prior, a penalty on their second differences (`smooth`) and one on their
-    size, and both penalties are those that make the loadings most probable (empirical Bayes). Free factors are turned
-    and scaled after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
+def known_factors(y, regimes=None):
+    """Factors that are known while fitting: y, or with regimes their means and the slope of y in each.
 
     Parameters
     ----------
-    sums : FactorSums
-        After all rows.
-    smooth : bool
-        Whether neighbouring columns are neighbouring pixels, so that loadings may be taken as smooth.
-    penalties : ndarray of shape (2, width) or None
-        Of roughness and of size, from the step before.
+    y : ndarray of shape (n_samples,)
+    regimes : None or ndarray of int of shape (n_samples,)
 
-    References
-    ----------
-    Liu, Rubin & Wu 1998, Biometrika 85, 755 (parameter expansion). MacKay 1992, Neural Computation 4, 415 (evidence).
+    Returns
+    -------
+    known : ndarray of shape (n_samples, n_known)
+        Uncorrelated, of mean zero and variance one.
     """
-
-    def __init__(self, sums, smooth, penalties=None):
-        self.sums, self.smooth = sums, smooth
-        self.n_free, self.width = sums.factors.free.shape[1], sums.moment.shape[2] - 1
-        second = sums.second / sums.n_rows
-        free, rest = slice(0, self.n_free), slice(self.n_free, None)
-        self._slope = np.linalg.lstsq(second[rest, rest], second[rest, free], rcond=None)[0]  # z on (u, 1)
-        spread = second[free, free] - self._slope.T @ second[rest, rest] @ self._slope
-        self._turn = np.linalg.cholesky(spread + 1e-12 * np.eye(self.n_free))
-        gram, moment = sums.gram.sum(axis=0), sums.moment.sum(axis=0)
-        gram = unfold(gram, moment.shape[1])
-        if penalties is None:
-            penalties = _first_penalties(gram, moment, smooth)
-        solution = _solve(gram, moment, penalties)
-        self.penalties = _update_penalties(gram, solution, penalties, smooth)
-        self.all = self._factors(solution)
-
-    def without(self, fold):
-        """Return the factors that the rows outside a fold find."""
-        gram = self.sums.gram.sum(axis=0) - self.sums.gram[fold]
-        moment = self.sums.moment.sum(axis=0) - self.sums.moment[fold]
-        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self.penalties))
-
-    def _factors(self, solution):
-        free = solution[:, : self.n_free]
-        rest = solution[:, self.n_free :] + free @ self._slope.T
-        return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
+    columns = y[:, None]
+    if regimes is not None:
+        member = (regimes[:, None] == np.unique(regimes)).astype(np.float64)
+        columns = np.hstack([member, member * (y - y.mean())[:, None]])
+    columns = columns - columns.mean(axis=0)
+    scale = columns.std(axis=0)
+    left, values, _ = np.linalg.svd(columns / np.where(scale > 0, scale, 1.0), full_matrices=False)
+    return left[:, values > 1e-6 * max(values[0], 1.0)] * np.sqrt(len(y))
 
 
-def _roughness(n_pixels):
-    """Eigenvalues of the squared second difference, as if the pixels were a ring."""
-    frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
-    return (2 - 2 * np.cos(frequency)) ** 2
+def scores_of(weights, weighted, shift, scaled, folded):
+    """Scores and variances of rows, by loadings whose mean is `shift` away from the one that was subtracted."""
+    if shift.any():
+        weighted = weighted - weights * shift.astype(weights.dtype)
+    scores, covariance = posterior(weights, weighted, scaled, folded)
+    variances = np.einsum("nii->ni", covariance)
+    return scores.astype(weights.dtype), variances.astype(weights.dtype)
 
 
-def _first_penalties(gram, moment, smooth):
-    """Penalties from unpenalised loadings, their noise taken off."""
-    n_pixels, width = moment.shape
-    precision = _precision(gram)
-    ridge = _TINY * precision
-    ridge[-1] = 0
-    loadings = _solve(gram, moment, np.stack([np.zeros(width), ridge]))
-    size = np.square(loadings).sum(axis=0)
-    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.full(width, np.inf)
-    noise = n_pixels / precision
-    size = np.maximum(size - noise, 0.02 * size) + 1e-300
-    rough = np.maximum(rough - 6 * noise, 0.02 * rough) + 1e-300  # 6 = 1 + 4 + 1, the power of a second difference
-    penalties = np.stack([n_pixels / rough, n_pixels / size if not smooth else 0 * size])
-    penalties[:, -1] = 0  # the mean is what it is
-    return penalties
+def fill(flux, error):
+    """Put the pixel's own mean, and its typical error, in the place of what was not measured."""
+    bad = ~np.isfinite(flux)
+    if error is not None:
+        bad |= ~np.isfinite(error)
+    if not bad.any():
+        return flux, error
+    count = np.maximum((~bad).sum(axis=0), 1)
+
+    def filled(values):
+        mean = np.where(bad, 0, values).sum(axis=0) / count
+        return np.where(bad, mean, values)
+
+    if error is None:
+        return filled(flux), None
+    error = filled(error)
+    never = ~(error > 0)  # a pixel that no row measured
+    return filled(flux), np.where(never, error[~never].max(initial=1.0), error)
 
 
-def _precision(gram):
-    """Typical precision of the loadings of every factor (width,)."""
-    diagonal = np.einsum("pii->pi", gram)
-    return np.median(diagonal, axis=0) + _TINY * diagonal.mean(axis=0) + 1e-300
-
-
-def _update_penalties(gram, loadings, penalties, smooth):
-    """Raise the evidence: the expected roughness and size of the loadings under the present penalties."""
-    n_pixels = len(loadings)
-    size = np.square(loadings).sum(axis=0)
-    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.zeros_like(size)
-    powers = _roughness(n_pixels)
-    precision = _precision(gram)
-    updated = penalties.copy()
-    for factor in range(loadings.shape[1] - 1):
-        stiff, ridge = updated[:, factor]
-        for _ in range(_SHRINK_STEPS):
-            uncertain = 1 / (precision[factor] + stiff * powers + ridge)
-            if smooth:
-                stiff = n_pixels / (rough[factor] + (powers * uncertain).sum())
-            else:
-                ridge = n_pixels / (size[factor] + uncertain.sum())
-        updated[:, factor] = stiff, ridge
-    return updated
-
-
-def _solve(gram, moment, penalties):
-    """Loadings (n_pixels, width) from the normal equations of every pixel, tied to their neighbours by roughness."""
-    n_pixels, width = moment.shape
-    stiff, ridge = penalties
-    floor = _TINY * np.einsum("pii->pi", gram).mean(axis=0)
-    gram = gram + np.eye(width) * (ridge + floor)
-    if not stiff.any() or n_pixels < 3:
-        return np.linalg.solve(gram, moment[..., None])[..., 0]
-    # lower bands of the matrix over (pixel, factor), pixel slowest: a block tridiagonal with one block more
-    bands = np.zeros((2 * width + 1, n_pixels * width))
-    for column in range(width):
-        for row in range(column, width):
-            bands[row - column, column::width] += gram[:, row, column]
-    for step, values in enumerate(_second_difference_bands(n_pixels)):
-        for factor in range(width):
-            bands[step * width, factor::width][: n_pixels - step] += stiff[factor] * values
-    solution = solveh_banded(bands, moment.ravel(), overwrite_ab=True, lower=True, check_finite=False)
-    return solution.reshape(n_pixels, width)
-
-
-def _second_difference_bands(n_pixels):
-    """Diagonal and two lower bands of D'D, D the second difference of neighbouring pixels."""
-    kernel = np.array([1.0, -2.0, 1.0])
-    bands = [np.zeros(n_pixels - step) for step in range(3)]
-    for step in range(3):
-        for offset in range(3 - step):
-            bands[step][offset : offset + n_pixels - 2] += kernel[offset] * kernel[offset + step]
-    return bands
+def folds_of(rows, chosen, n_folds):
+    """Fold of rows of a fit by number, -1 for those it did not read; `chosen` are those it read, None for all."""
+    if chosen is None:
+        return rows % n_folds
+    if len(chosen) == 0:
+        return np.full(len(rows), -1)
+    place = np.minimum(np.searchsorted(chosen, rows), len(chosen) - 1)
+    return np.where(chosen[place] == rows, place % n_folds, -1)

@@ -6,21 +6,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import (
-    check_number,
-    require_finite,
-    require_positive_errors,
-    resolve_columns,
-    take_columns,
-)
-from dualgate.features.factors import Factors, FactorSums, Loadings, posterior, products, weigh
-from dualgate.features.whitened import NoiseWhitenedPCA, find_error_columns, leading
+from dualgate._validation import check_number, require_positive_errors, resolve_columns, take_columns
+from dualgate.features.factors import FactorSums, fill, folds_of, known_factors, products, scores_of, weigh
+from dualgate.features.loadings import Loadings, clean_factors, first_factors
+from dualgate.features.whitened import find_error_columns
 from dualgate.passes import run_passes
-from dualgate.rows import as_source, check_rows_or_source, choose_spread, iter_blocks, map_blocks, spread_rows
-from dualgate.statistics import CellStatistics
-
-_MIN_SIGNAL = 0.05  # variance, in units of the noise, that a factor starts with at least
-_MIN_NOISE = 1e-6  # of the variance of a column, where rows come without errors
+from dualgate.rows import as_source, check_rows_or_source, choose_spread, map_blocks, spread_rows
 
 
 class WienerScores(TransformerMixin, BaseEstimator):
@@ -32,14 +23,13 @@ class WienerScores(TransformerMixin, BaseEstimator):
     .. math:: A = V^T E^{-1} V + I, \qquad \hat z = A^{-1} V^T E^{-1} (x - \bar x),
 
     with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 where the row says nothing, near 0 where it says all. This
-    is generalised least squares with a Gaussian prior, factor analysis with known noise. A noisy row has small scores, so
-    that what is linear in z stays the best prediction at any quality. A pixel whose flux or error is NaN, or whose
+    is generalised least squares with a Gaussian prior, factor analysis with known noise. A noisy row has small scores,
+    so that what is linear in z stays the best prediction at any quality. A pixel whose flux or error is NaN, or whose
     error is infinite, has weight zero.
 
     The loadings V come from noise-free flux where there is some (`clean` of `fit`), else from the noisy rows by
-    expectation-maximisation. With `supervised`, the target and the regimes have loadings of their own while fitting,
-    and are factors like others afterwards: directions that tell the target are weak, and an unsupervised fit
-    finds them last.
+    expectation-maximisation. With `supervised`, the target and the regimes have loadings of their own while fitting and
+    are factors like others afterwards: what tells the target is weak, and an unsupervised fit finds it last.
 
     Parameters
     ----------
@@ -81,8 +71,8 @@ class WienerScores(TransformerMixin, BaseEstimator):
 
     References
     ----------
-    Bailey 2012, PASP 124, 1015 (principal components of noisy, incomplete data). Tipping & Bishop 1999, J. R. Stat. Soc.
-    B 61, 611 (probabilistic principal components). Rubin & Thayer 1982, Psychometrika 47, 69 (EM for factor analysis).
+    Bailey 2012, PASP 124, 1015 (principal components of noisy, incomplete data). Tipping & Bishop 1999, J. R. Stat.
+    Soc. B 61, 611 (probabilistic principal components). Rubin & Thayer 1982, Psychometrika 47, 69 (EM).
 
     Examples
     --------
@@ -160,11 +150,7 @@ class WienerScores(TransformerMixin, BaseEstimator):
         if clean is not None:
             return self._fit_clean(clean)
         seen = rows if self.choose(len(rows)) is None else rows[self._chosen]
-
-        def run(step, sums):
-            return run_passes(self, [sums], seen, n_jobs=self.n_jobs)[0]
-
-        return self.learn(y, regimes, len(rows), self.read, run)
+        return self.learn(y, regimes, self.read, lambda sums: run_passes(self, [sums], seen, n_jobs=self.n_jobs)[0])
 
     def begin(self, X, sample):
         """Start a fit: columns, typical noise and first loadings, from rows spread over all."""
@@ -174,58 +160,49 @@ class WienerScores(TransformerMixin, BaseEstimator):
             check_number(self, "max_rows", self.max_rows, kind=numbers.Integral, low=2)
         self.n_features_in_ = sample.shape[1]
         self.columns_ = resolve_columns(self, "columns", self.columns, X, sample.shape[1])
-        self._error_columns = None
-        if self.error_columns is not None:
-            self._error_columns = find_error_columns(self, X, self.columns_)
-        flux, error = _fill(*self._split(sample))
-        n_pixels = flux.shape[1]
-        paired = error is not None
-        most = n_pixels if paired else max(1, n_pixels - 1)
-        kept = max(1, min(self.n_components, most, len(flux) - 1))
-        errors = {"error_columns": slice(n_pixels, None)} if paired else {}
-        start = NoiseWhitenedPCA(kept, columns=slice(0, n_pixels), random_state=self.random_state, **errors)
-        start.fit(np.hstack([flux, error]) if paired else flux)
-        self.mean_, self.noise_, signal = start.mean_, start.noise_, start.signal_variance_
-        if not paired:
-            spread = np.square(flux - self.mean_).mean(axis=0, dtype=np.float64)
-            left = (spread.sum() - signal.sum()) / max(1, n_pixels - kept)
-            noise = max(left, _MIN_NOISE * spread.mean()) or 1.0
-            self.noise_, signal = np.full(n_pixels, np.sqrt(noise)), signal / noise - 1
-        loadings = start.components_.T * np.sqrt(np.maximum(signal, _MIN_SIGNAL))
-        self._start = Factors(loadings, np.zeros((n_pixels, 0)), np.zeros(n_pixels))
+        paired = self.error_columns is not None
+        self._error_columns = find_error_columns(self, X, self.columns_) if paired else None
+        flux, error = fill(*self._split(sample))
+        self.mean_, self.noise_, self._start = first_factors(flux, error, self.n_components, self.random_state)
 
     def choose(self, n_rows):
         """Row numbers that the steps read, None for all."""
-        self._chosen = None if self.max_rows is None or n_rows <= self.max_rows else choose_spread(n_rows, self.max_rows)
+        few = self.max_rows is None or n_rows <= self.max_rows
+        self._chosen = None if few else choose_spread(n_rows, self.max_rows)
+        self._n_read = n_rows if few else len(self._chosen)
         return self._chosen
 
-    def learn(self, y, regimes, n_rows, read, run):
+    def learn(self, y, regimes, read, run, stage=lambda name, compute: compute()):
         """Go through the steps of expectation-maximisation, and end the fit.
 
         Parameters
         ----------
         y, regimes
             As in `fit`, of all rows.
-        n_rows : int
         read : callable, block -> (weights, weighted)
-        run : callable, (step, FactorSums) -> FactorSums
+        run : callable, FactorSums -> FactorSums
             Runs the sums over the rows that :meth:`choose` chose.
+        stage : callable, (name, compute) -> result
+            Calls ``compute()``, or knows its result from an earlier run.
 
         Returns
         -------
         self : WienerScores
         """
         chosen = slice(None) if self._chosen is None else self._chosen
-        known = np.zeros((len(np.arange(n_rows)[chosen]), 0))
+        known = np.zeros((self._n_read, 0))
         if self.supervised and y is not None:
             codes = None if regimes is None else np.asarray(regimes)[chosen]
             known = known_factors(np.asarray(y, dtype=np.float64)[chosen], codes)
         factors, penalties = self.__dict__.pop("_start"), None
         factors.known = np.zeros((len(factors.shift), known.shape[1]))
         for step in range(self.n_iter):
-            found = Loadings(run(step, FactorSums(read, factors, known, self.cv)), self.smooth, penalties)
-            factors, penalties = found.all, found.penalties
-        folds = [found.without(fold) for fold in range(self.cv)]
+
+            def maximise(factors=factors, penalties=penalties, last=step == self.n_iter - 1):
+                found = Loadings(run(FactorSums(read, factors, known, self.cv)), self.smooth, penalties)
+                return found.all, found.penalties, [found.without(fold) for fold in range(self.cv)] if last else []
+
+            factors, penalties, folds = stage(f"factors, step {step}", maximise)
         _, _, turned = np.linalg.svd(np.hstack([factors.free, factors.known]), full_matrices=False)
         self._finish(factors, folds, turned.T)
         return self
@@ -247,21 +224,14 @@ class WienerScores(TransformerMixin, BaseEstimator):
         n_pixels = len(self.columns_)
         if rows.ndim != 2 or rows.shape[1] not in (n_pixels, self.n_features_in_):
             raise ValueError(
-                f"WienerScores.fit: clean has shape {rows.shape} and must have {n_pixels:,} columns, one per flux column, "
-                f"or {self.n_features_in_:,} like X."
+                f"WienerScores.fit: clean has shape {rows.shape} and must have {n_pixels:,} columns, one per flux "
+                f"column, or {self.n_features_in_:,} like X."
             )
         columns = self.columns_ if rows.shape[1] == self.n_features_in_ else np.arange(n_pixels)
-        sums = CellStatistics.zeros(1, n_pixels, origin=self.mean_ / self.noise_)
-        for _, block in iter_blocks("WienerScores.fit: clean", rows, n_jobs=self.n_jobs):
-            flux = take_columns(block, columns)
-            require_finite(self, "clean", flux)
-            nothing = np.zeros(len(flux), dtype=int)
-            sums.update(flux / self.noise_.astype(flux.dtype), nothing, nothing)
         kept = max(1, min(self.n_components, n_pixels, len(rows) - 1))
-        variance, vectors = leading(sums.centred()[0][0] / len(rows), kept, self.random_state)
-        shift = sums.means()[0][0] - self.mean_ / self.noise_
-        self._start, self._chosen = None, np.zeros(0, dtype=np.intp)
-        factors = Factors(vectors * np.sqrt(variance.clip(min=0)), np.zeros((n_pixels, 0)), shift)
+        factors = clean_factors(rows, columns, self.mean_, self.noise_, kept, self.random_state)
+        del self._start
+        self._chosen = np.zeros(0, dtype=np.intp)
         self._finish(factors, [], np.eye(kept))
         return self
 
@@ -319,28 +289,20 @@ class WienerScores(TransformerMixin, BaseEstimator):
         """Scores and posterior variances of a block of rows, each (n_rows, n_factors)."""
         weights, weighted = self.read(np.asarray(block))
         shift, scaled = np.zeros(len(self.mean_)), self.loadings_ / self.noise_[:, None]
-        return _scores(weights, weighted, shift, scaled, self._products(scaled, weights.dtype))
+        return scores_of(weights, weighted, shift, scaled, self._products(scaled, weights.dtype))
 
     def project_training(self, block, first_row):
         """Scores and variances of rows of `fit` from number `first_row` on, by loadings that did not see them."""
         scores, variances = self.project(block)
-        folds = self._folds_of(first_row + np.arange(len(scores)))
+        folds = folds_of(first_row + np.arange(len(scores)), self._chosen, self.cv)
         weights, weighted = self.read(np.asarray(block))
         for fold, (mean, scaled) in enumerate(self._folds):
             here = folds == fold
             if here.any():
                 shift = (mean - self.mean_) / self.noise_
                 folded = products(scaled, weights.dtype)
-                scores[here], variances[here] = _scores(weights[here], weighted[here], shift, scaled, folded)
+                scores[here], variances[here] = scores_of(weights[here], weighted[here], shift, scaled, folded)
         return scores, variances
-
-    def _folds_of(self, rows):
-        """Fold of each row of `fit`, -1 where the fit did not read it."""
-        if self._chosen is None:
-            return rows % self.cv
-        place = np.minimum(np.searchsorted(self._chosen, rows), max(0, len(self._chosen) - 1))
-        known = self._chosen[place] == rows if len(self._chosen) else np.zeros(len(rows), dtype=bool)
-        return np.where(known, place % self.cv, -1)
 
     def _products(self, scaled, dtype):
         """Products of loadings, kept until the estimator is pickled: they take longer than some rows."""
@@ -386,53 +348,3 @@ class WienerScores(TransformerMixin, BaseEstimator):
         kinds = ("score", "variance") if self.variances else ("score",)
         names = [f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])]
         return np.array(names, dtype=object)
-
-
-def known_factors(y, regimes=None):
-    """Factors that are known while fitting: y, or with regimes their means and the slope of y in each.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,)
-    regimes : None or ndarray of int of shape (n_samples,)
-
-    Returns
-    -------
-    known : ndarray of shape (n_samples, n_known)
-        Uncorrelated, of mean zero and variance one.
-    """
-    columns = y[:, None]
-    if regimes is not None:
-        member = (regimes[:, None] == np.unique(regimes)).astype(np.float64)
-        columns = np.hstack([member, member * (y - y.mean())[:, None]])
-    columns = columns - columns.mean(axis=0)
-    scale = columns.std(axis=0)
-    left, values, _ = np.linalg.svd(columns / np.where(scale > 0, scale, 1.0), full_matrices=False)
-    return left[:, values > 1e-6 * max(values[0], 1.0)] * np.sqrt(len(y))
-
-
-def _scores(weights, weighted, shift, scaled, folded):
-    if shift.any():
-        weighted = weighted - weights * shift.astype(weights.dtype)
-    scores, covariance = posterior(weights, weighted, scaled, folded)
-    variances = np.einsum("nii->ni", covariance)
-    return scores.astype(weights.dtype), variances.astype(weights.dtype)
-
-
-def _fill(flux, error):
-    """Put the pixel's own mean, and its typical error, in the place of what was not measured."""
-    bad = ~np.isfinite(flux)
-    if error is not None:
-        bad |= ~np.isfinite(error)
-    if not bad.any():
-        return flux, error
-    count = np.maximum((~bad).sum(axis=0), 1)
-
-    def filled(values):
-        mean = np.where(bad, 0, values).sum(axis=0) / count
-        return np.where(bad, mean, values)
-
-    if error is None:
-        return filled(flux), None
-    error = filled(error)
-    return filled(flux), np.where(error > 0, error, error[error > 0].max(initial=1.0))  # never measured: no error at all

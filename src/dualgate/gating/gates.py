@@ -32,6 +32,23 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
     def _default_features(self, n_samples, n_columns):
         """Make the transformer for `features=None`."""
 
+    @abstractmethod
+    def reading(self, features, projected, variances):
+        """Return what the tower reads: the gate's features, and beside them what the projection says of the rows.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_samples, n_gate_features)
+            From `transform`.
+        projected : ndarray of shape (n_samples, n_projected)
+        variances : ndarray of shape (n_samples, n_projected) or None
+            Posterior variances of the projected columns; None where the projection knows none.
+
+        Returns
+        -------
+        reading : ndarray of shape (n_samples, n_read)
+        """
+
     def fit(self, X, y=None):
         """Fit the features.
 
@@ -149,6 +166,8 @@ class PhysGate(_Gate):
         :class:`~dualgate.features.LinePixels`. A callable ``network(n_features, n_outputs)`` returns a new
         torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
         not reach it.
+    scores : bool
+        Whether the tower reads what the experts read, too: their projected columns, such as Wiener scores.
 
     Attributes
     ----------
@@ -163,6 +182,13 @@ class PhysGate(_Gate):
     array([[0., 2.],
            [3., 5.]])
     """
+
+    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", scores=False):
+        super().__init__(columns, features, hidden, network)
+        self.scores = scores
+
+    def reading(self, features, projected, variances):  # noqa: D102
+        return np.hstack([features, projected]) if self.scores else features
 
     def _default_features(self, n_samples, n_columns):
         if n_columns <= MAX_PLAIN_FEATURES:
@@ -189,6 +215,9 @@ class QualityGate(_Gate):
         convolutions over five neighbours, for features whose order means something. A callable
         ``network(n_features, n_outputs)`` returns a new torch.nn.Module from features (n_samples, n_features),
         float32, to logits (n_samples, n_outputs); `hidden` does not reach it.
+    variances : bool
+        Whether the tower reads how well the experts' columns are known, too: the logarithms of the posterior variances
+        of Wiener scores.
 
     Attributes
     ----------
@@ -203,6 +232,20 @@ class QualityGate(_Gate):
     >>> gate.transform(np.ones((3, 6))).shape
     (3, 10)
     """
+
+    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", variances=False):
+        super().__init__(columns, features, hidden, network)
+        self.variances = variances
+
+    def reading(self, features, projected, variances):  # noqa: D102
+        if not self.variances:
+            return features
+        if variances is None:
+            raise ValueError(
+                "QualityGate.variances=True, but the projection of the experts knows no posterior variances: set it to "
+                "'wiener' or to WienerScores, or variances to False."
+            )
+        return np.hstack([features, np.log(variances)])
 
     def _default_features(self, n_samples, n_columns):
         return QualityStatistics()

@@ -1,0 +1,202 @@
+"""The maximisation behind Wiener scores: loadings from sums over rows, as smooth or as small as the rows say."""
+
+import numpy as np
+from scipy.linalg import solveh_banded
+
+from dualgate._validation import require_finite, take_columns
+from dualgate.features.factors import Factors, unfold
+from dualgate.features.whitened import NoiseWhitenedPCA, leading
+from dualgate.rows import iter_blocks
+from dualgate.statistics import CellStatistics
+
+_SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
+_MIN_SIGNAL = 0.05  # variance, in units of the noise, that a factor starts with at least
+_MIN_NOISE = 1e-6  # of the variance of a column, where rows come without errors
+_TINY = 1e-9  # of the mean weight of a pixel: keeps what no row measured solvable
+
+
+class Loadings:
+    """The maximisation: loadings from the sums of a pass, of all rows or without a fold.
+
+    Each factor's loadings have a Gaussian prior, a penalty on their second differences (`smooth`) and one on their
+    size, and both penalties are those that make the loadings most probable (empirical Bayes). Free factors are turned
+    and scaled after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
+
+    Parameters
+    ----------
+    sums : FactorSums
+        After all rows.
+    smooth : bool
+        Whether neighbouring columns are neighbouring pixels, so that loadings may be taken as smooth.
+    penalties : ndarray of shape (2, width) or None
+        Of roughness and of size, from the step before.
+
+    References
+    ----------
+    Liu, Rubin & Wu 1998, Biometrika 85, 755 (parameter expansion). MacKay 1992, Neural Computation 4, 415 (evidence).
+    """
+
+    def __init__(self, sums, smooth, penalties=None):
+        self.sums, self.smooth = sums, smooth
+        self.n_free, self.width = sums.factors.free.shape[1], sums.moment.shape[2] - 1
+        second = sums.second / sums.n_rows
+        free, rest = slice(0, self.n_free), slice(self.n_free, None)
+        self._slope = np.linalg.lstsq(second[rest, rest], second[rest, free], rcond=None)[0]  # z on (u, 1)
+        spread = second[free, free] - self._slope.T @ second[rest, rest] @ self._slope
+        self._turn = np.linalg.cholesky(spread + 1e-12 * np.eye(self.n_free))
+        gram, moment = sums.gram.sum(axis=0), sums.moment.sum(axis=0)
+        gram = unfold(gram, moment.shape[1])
+        if penalties is None:
+            penalties = _first_penalties(gram, moment, smooth)
+        solution = _solve(gram, moment, penalties)
+        self.penalties = _update_penalties(gram, solution, penalties, smooth)
+        self.all = self._factors(solution)
+
+    def without(self, fold):
+        """Return the factors that the rows outside a fold find."""
+        gram = self.sums.gram.sum(axis=0) - self.sums.gram[fold]
+        moment = self.sums.moment.sum(axis=0) - self.sums.moment[fold]
+        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self.penalties))
+
+    def _factors(self, solution):
+        free = solution[:, : self.n_free]
+        rest = solution[:, self.n_free :] + free @ self._slope.T
+        return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
+
+
+def _roughness(n_pixels):
+    """Eigenvalues of the squared second difference, as if the pixels were a ring."""
+    frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
+    return (2 - 2 * np.cos(frequency)) ** 2
+
+
+def _first_penalties(gram, moment, smooth):
+    """Penalties from unpenalised loadings, their noise taken off."""
+    n_pixels, width = moment.shape
+    precision = _precision(gram)
+    ridge = _TINY * precision
+    ridge[-1] = 0
+    loadings = _solve(gram, moment, np.stack([np.zeros(width), ridge]))
+    size = np.square(loadings).sum(axis=0)
+    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.full(width, np.inf)
+    noise = n_pixels / precision
+    size = np.maximum(size - noise, 0.02 * size) + 1e-300
+    rough = np.maximum(rough - 6 * noise, 0.02 * rough) + 1e-300  # 6 = 1 + 4 + 1, the power of a second difference
+    penalties = np.stack([n_pixels / rough, n_pixels / size if not smooth else 0 * size])
+    penalties[:, -1] = 0  # the mean is what it is
+    return penalties
+
+
+def _precision(gram):
+    """Typical precision of the loadings of every factor (width,)."""
+    diagonal = np.einsum("pii->pi", gram)
+    return np.median(diagonal, axis=0) + _TINY * diagonal.mean(axis=0) + 1e-300
+
+
+def _update_penalties(gram, loadings, penalties, smooth):
+    """Raise the evidence: the expected roughness and size of the loadings under the present penalties."""
+    n_pixels = len(loadings)
+    size = np.square(loadings).sum(axis=0)
+    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.zeros_like(size)
+    powers = _roughness(n_pixels)
+    precision = _precision(gram)
+    updated = penalties.copy()
+    for factor in range(loadings.shape[1] - 1):
+        stiff, ridge = updated[:, factor]
+        for _ in range(_SHRINK_STEPS):
+            uncertain = 1 / (precision[factor] + stiff * powers + ridge)
+            if smooth:
+                stiff = n_pixels / (rough[factor] + (powers * uncertain).sum())
+            else:
+                ridge = n_pixels / (size[factor] + uncertain.sum())
+        updated[:, factor] = stiff, ridge
+    return updated
+
+
+def _solve(gram, moment, penalties):
+    """Solve the normal equations of all pixels, tied by roughness, for the loadings (n_pixels, width)."""
+    n_pixels, width = moment.shape
+    stiff, ridge = penalties
+    floor = _TINY * np.einsum("pii->pi", gram).mean(axis=0)
+    gram = gram + np.eye(width) * (ridge + floor)
+    if not stiff.any() or n_pixels < 3:
+        return np.linalg.solve(gram, moment[..., None])[..., 0]
+    # lower bands of the matrix over (pixel, factor), pixel slowest: a block tridiagonal with one block more
+    bands = np.zeros((2 * width + 1, n_pixels * width))
+    for column in range(width):
+        for row in range(column, width):
+            bands[row - column, column::width] += gram[:, row, column]
+    for step, values in enumerate(_second_difference_bands(n_pixels)):
+        for factor in range(width):
+            bands[step * width, factor::width][: n_pixels - step] += stiff[factor] * values
+    solution = solveh_banded(bands, moment.ravel(), overwrite_ab=True, lower=True, check_finite=False)
+    return solution.reshape(n_pixels, width)
+
+
+def _second_difference_bands(n_pixels):
+    """Diagonal and two lower bands of D'D, D the second difference of neighbouring pixels."""
+    kernel = np.array([1.0, -2.0, 1.0])
+    bands = [np.zeros(n_pixels - step) for step in range(3)]
+    for step in range(3):
+        for offset in range(3 - step):
+            bands[step][offset : offset + n_pixels - 2] += kernel[offset] * kernel[offset + step]
+    return bands
+
+
+def clean_factors(rows, columns, mean, noise, n_kept, seed):
+    """Principal components of noise-free rows, in units of the noise.
+
+    Parameters
+    ----------
+    rows : ndarray or RowSource of shape (n_clean, n_columns)
+    columns : ndarray of int of shape (n_pixels,)
+    mean, noise : ndarray of shape (n_pixels,)
+        A mean near that of the rows, and the typical noise.
+    n_kept, seed : int
+
+    Returns
+    -------
+    factors : Factors
+    """
+    origin = mean / noise
+    sums = CellStatistics.zeros(1, len(columns), origin=origin)
+    for _, block in iter_blocks("WienerScores.fit: clean", rows):
+        flux = take_columns(block, columns)
+        require_finite("WienerScores.fit", "clean", flux)
+        nothing = np.zeros(len(flux), dtype=int)
+        sums.update(flux / noise.astype(flux.dtype), nothing, nothing)
+    variance, vectors = leading(sums.centred()[0][0] / len(rows), n_kept, seed)
+    loadings = vectors * np.sqrt(variance.clip(min=0))
+    return Factors(loadings, np.zeros((len(columns), 0)), sums.means()[0][0] - origin)
+
+
+def first_factors(flux, error, n_components, seed):
+    """Mean, typical noise and first loadings from a sample of rows: noise-whitened principal components.
+
+    Parameters
+    ----------
+    flux : ndarray of shape (n_sampled, n_pixels)
+    error : ndarray of shape (n_sampled, n_pixels) or None
+        None takes the variance that the components leave for noise, the same everywhere.
+    n_components, seed : int
+
+    Returns
+    -------
+    mean, noise : ndarray of shape (n_pixels,)
+    factors : Factors
+        Without known ones.
+    """
+    n_pixels = flux.shape[1]
+    most = n_pixels if error is not None else max(1, n_pixels - 1)
+    kept = max(1, min(n_components, most, len(flux) - 1))
+    errors = {} if error is None else {"error_columns": slice(n_pixels, None)}
+    pca = NoiseWhitenedPCA(kept, columns=slice(0, n_pixels), random_state=seed, **errors)
+    pca.fit(flux if error is None else np.hstack([flux, error]))
+    noise, signal = pca.noise_, pca.signal_variance_
+    if error is None:
+        spread = np.square(flux - pca.mean_).mean(axis=0, dtype=np.float64)
+        left = (spread.sum() - signal.sum()) / max(1, n_pixels - kept)
+        variance = max(left, _MIN_NOISE * spread.mean()) or 1.0
+        noise, signal = np.full(n_pixels, np.sqrt(variance)), signal / variance - 1
+    loadings = pca.components_.T * np.sqrt(np.maximum(signal, _MIN_SIGNAL))
+    return pca.mean_, noise, Factors(loadings, np.zeros((n_pixels, 0)), np.zeros(n_pixels))
