@@ -1,11 +1,12 @@
 """What a study is asked to do: a TOML file and flags, checked key by key. It imports nothing heavy."""
 
 import difflib
-import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+
+from dualgate.study.keys import a_flag, a_list, a_number, a_text, a_texts, a_wave, key
 
 ROWS = 20_000
 MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
@@ -15,70 +16,6 @@ STELLAR_BOUNDARY = (100.0, 0.1)  # [K, dex] how near an edge a spectrum is calle
 
 class ConfigError(ValueError):
     """A key of the study's configuration is unknown, or its value is not what it must be; the message names it."""
-
-
-# ---- checks: each returns the value as it is kept, or says what it must be ------------------------------
-
-
-def _text(value):
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a text that is not empty")
-    return value
-
-
-def _texts(value):
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple)) or not values:
-        raise ValueError('must be a text or a list of texts, such as ["flux_*"]')
-    return tuple(map(_text, values))
-
-
-def _flag(value):
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _number(low=-math.inf, high=math.inf, *, above=False, integer=False) -> Callable:
-    """Check a number within [low, high], above `low` where it is strict."""
-    bounds = [f"above {low:g}" if above else f"at least {low:,g}"] if low > -math.inf else []
-    bounds += [f"at most {high:,g}"] if high < math.inf else []
-    words = f"must be {'an integer' if integer else 'a number'} {' and '.join(bounds)}".rstrip()
-
-    def check(value):
-        right = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
-        if not right or not low <= value <= high or (above and value == low):
-            raise ValueError(words)
-        return value if integer else float(value)
-
-    return check
-
-
-def _list(each: Callable, *, distinct=False, increasing=False) -> Callable:
-    """Check every item of a list that is not empty."""
-
-    def check(value):
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ValueError("must be a list that is not empty")
-        values = tuple(map(each, value))
-        if distinct and len(set(values)) < len(values):
-            raise ValueError("names a value twice")
-        if increasing and any(after <= before for before, after in zip(values, values[1:], strict=False)):
-            raise ValueError("must increase")
-        return values
-
-    return check
-
-
-def _wave(value):
-    return _text(value) if isinstance(value, str) else _list(_number(), increasing=True)(value)
-
-
-def _key(default, check):
-    return field(default=default, metadata={"check": check})
-
-
-# ---- sections -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -111,16 +48,16 @@ class DataConfig:
         the lines of :class:`~dualgate.features.LineWindows` and there are errors, the model is that for spectra.
     """
 
-    source: str = _key("embedded", _text)
-    flux: tuple = _key(None, _texts)
-    error: tuple = _key(None, _texts)
-    quality: tuple = _key(None, _texts)
-    target: str = _key(None, _text)
-    regimes: str = _key(None, _text)
-    conditions: tuple = _key(None, _texts)
-    regime_edges: tuple = _key(None, _list(_list(_number(), increasing=True)))
-    snr: str = _key(None, _text)
-    wave: str | tuple = _key(None, _wave)
+    source: str = key("embedded", a_text)
+    flux: tuple = key(None, a_texts)
+    error: tuple = key(None, a_texts)
+    quality: tuple = key(None, a_texts)
+    target: str = key(None, a_text)
+    regimes: str = key(None, a_text)
+    conditions: tuple = key(None, a_texts)
+    regime_edges: tuple = key(None, a_list(a_list(a_number(), increasing=True)))
+    snr: str = key(None, a_text)
+    wave: str | tuple = key(None, a_wave)
 
     @property
     def kind(self) -> str:
@@ -151,32 +88,32 @@ class Thresholds:
         R^2 that quality features must reach on the SNR, and must not exceed on the target.
     """
 
-    continue_: float = _key(0.01, _number(0, 1))
-    marginal: float = _key(0.005, _number(0, 1))
-    low_snr: float = _key(0.02, _number(0, 1))
-    rho: float = _key(0.8, _number(0, 2))
-    boundary: tuple = _key(None, _list(_number(0)))
-    leak_snr: float = _key(0.5, _number(0, 1))
-    leak_target: float = _key(0.05, _number(0, 1))
+    continue_: float = key(0.01, a_number(0, 1))
+    marginal: float = key(0.005, a_number(0, 1))
+    low_snr: float = key(0.02, a_number(0, 1))
+    rho: float = key(0.8, a_number(0, 2))
+    boundary: tuple = key(None, a_list(a_number(0)))
+    leak_snr: float = key(0.5, a_number(0, 1))
+    leak_target: float = key(0.05, a_number(0, 1))
 
 
 @dataclass(frozen=True)
 class Training:
     """Section `[training]`: parameters of every mixture's gates, as in `DualTowerMoERegressor`."""
 
-    max_epochs: int = _key(30, _number(1, integer=True))
-    lr: float = _key(0.01, _number(0, above=True))
-    warmup_epochs: int = _key(2, _number(0, integer=True))
-    patience: int = _key(8, _number(1, integer=True))
-    batch_size: int = _key(None, _number(1, integer=True))
-    validation_fraction: float = _key(0.1, _number(0, 0.5))
+    max_epochs: int = key(30, a_number(1, integer=True))
+    lr: float = key(0.01, a_number(0, above=True))
+    warmup_epochs: int = key(2, a_number(0, integer=True))
+    patience: int = key(8, a_number(1, integer=True))
+    batch_size: int = key(None, a_number(1, integer=True))
+    validation_fraction: float = key(0.1, a_number(0, 0.5))
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """Section `[bootstrap]`: resamples of every seed's test rows."""
 
-    resamples: int = _key(1000, _number(20, integer=True))
+    resamples: int = key(1000, a_number(20, integer=True))
 
 
 @dataclass(frozen=True)
@@ -208,11 +145,11 @@ class StudyConfig:
     dualgate.study.config.ConfigError: [data] sourc: unknown key; did you mean "source"?
     """
 
-    rows: int | None = _key(None, _number(MIN_ROWS, integer=True))
-    seeds: tuple = _key((42, 123, 456), _list(_number(0, 2**32 - 1, integer=True), distinct=True))
-    out: str = _key("dualgate-study", _text)
-    methods: tuple = _key(("main",), _texts)
-    full: bool = _key(False, _flag)
+    rows: int | None = key(None, a_number(MIN_ROWS, integer=True))
+    seeds: tuple = key((42, 123, 456), a_list(a_number(0, 2**32 - 1, integer=True), distinct=True))
+    out: str = key("dualgate-study", a_text)
+    methods: tuple = key(("main",), a_texts)
+    full: bool = key(False, a_flag)
     data: DataConfig = field(default_factory=DataConfig)
     thresholds: Thresholds = field(default_factory=Thresholds)
     training: Training = field(default_factory=Training)

@@ -83,7 +83,7 @@ class StudyRows:
         return model.set_params(**{name: getattr(section, name) for name in section.__dataclass_fields__})
 
     def fingerprint(self) -> list:
-        """What tells these rows from others: the bytes of a table; names, sizes and times of shards."""
+        """Return what tells these rows from others: the bytes of a table; names, sizes and times of shards."""
         if self.data.kind == "embedded":
             return ["embedded"]
         if self.data.kind == "table":

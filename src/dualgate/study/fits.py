@@ -59,7 +59,7 @@ class SeedWork:
         return {**found, "seconds": time.perf_counter() - start}
 
     def _rows(self):
-        """What is known of the rows without reading them, and how they are divided."""
+        """Tell what is known of the rows without reading them, and divide them."""
         data = self.data
         train, held_out, n_validation = split_rows(len(data.y), self.seed if data.get("ordered") else None)
         edges = data.get("regime_edges") if data.get("conditions") is not None else None
@@ -75,9 +75,8 @@ class SeedWork:
         }
 
     def _part(self, name):
-        """An array of the rows' stage; None where it has none of that name."""
-        rows = self.stages.load(Stage(self.seed, ROWS, ROWS, ""))
-        return rows[name] if name in rows else None
+        """Return an array of the rows' stage; None where it has none of that name."""
+        return self.stages.load(Stage(self.seed, ROWS, ROWS, "")).get(name)
 
     def _model(self, reader):
         return clone(self.base).set_params(**READERS[reader].parameters)
@@ -98,8 +97,8 @@ class SeedWork:
             found = self.stages.load(Stage(self.seed, f"{READING}-{READERS[reader].key}", READING, ""))
             prefix = "features_"
             features = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
-            snr = found["snr"] if "snr" in found else None
-            self._reduced = reader, ReducedRows(self._reader(reader), found["projected"], snr, features)
+            rows = ReducedRows(self._reader(reader), found["projected"], found.get("snr"), features)
+            self._reduced = reader, rows
         return self._reduced[1]
 
     def _fit_mixture(self, method):

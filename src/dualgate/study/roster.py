@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 
-from sklearn.ensemble import HistGradientBoostingRegressor
-
 from dualgate.features import QualityStatistics
 from dualgate.gating import FUSIONS
 from dualgate.study.config import ConfigError, nearest
 from dualgate.study.data import ERRORS, LINES, REGIMES
 from dualgate.study.methods import DUAL, ORACLE, PEER, REFERENCE, ROOT, SINGLE, VARIANT, Method, Reader
+from dualgate.study.peers import boosted_trees, light_trees
 
 PLAIN, BINNED, BINS = "9", "9x4", "4"  # experts by regime, by regime and quality bin, by quality bin
 GROUPS = {
@@ -34,18 +33,6 @@ READERS = {
     "no lines": Reader({"phys_gate__features__lines": "drop"}, frozenset({LINES})),
     "no components": Reader({"phys_gate__features__components": "drop"}, frozenset({LINES})),
 }
-
-
-def boosted_trees(seed: int):
-    """Make the gradient boosting of scikit-learn."""
-    return HistGradientBoostingRegressor(random_state=seed)
-
-
-def light_trees(seed: int):
-    """Make the gradient boosting of LightGBM."""
-    from lightgbm import LGBMRegressor
-
-    return LGBMRegressor(random_state=seed, deterministic=True, force_row_wise=True, verbose=-1)
 
 
 def _references():
@@ -89,10 +76,13 @@ def _duals():
 def _variants():
     plain, whole = {"fusion": "concat", **_UNBINNED}, {"fusion": "concat"}
     for kind, changes in [(PLAIN, plain), (BINNED, whole)]:
-        for routing, name, words in [("hard", "hard", "the first expert alone"), (3, "top3", "the first three")]:
+        for routing, name, words in [
+            ("hard", "hard", "the first alone answers"),
+            (3, "top3", "the first three answer"),
+        ]:
             yield Method(
                 f"concat_{kind}_{name}", f"concat, {kind} experts, {name} routing", VARIANT, kind, changes, "routing",
-                f"concat over {kind} experts, of which {words} answer", routing=routing,
+                f"concat over {kind} experts, of which {words}", routing=routing,
             )  # fmt: skip
         yield Method(
             f"concat_{kind}_classes", f"concat, {kind} experts, classification", VARIANT, kind,
@@ -120,20 +110,18 @@ def _peers():
                  description="LightGBM on projected columns and quality features, if it is installed")  # fmt: skip
 
 
-ROSTER = {
-    method.name: method for part in (_references, _singles, _duals, _variants, _peers) for method in part()
-}
+ROSTER = {method.name: method for part in (_references, _singles, _duals, _variants, _peers) for method in part()}
 GLOBAL = ROSTER["global"]
 ORACLES = {kind: ROSTER[f"oracle_{kind}"] for kind in (BINS, PLAIN, BINNED)}
 
 
 def all_methods() -> list[Method]:
-    """Every method there is, in the order of the tables."""
+    """Return every method there is, in the order of the tables."""
     return list(ROSTER.values())
 
 
 def main_methods() -> list[Method]:
-    """The methods of a run that names none.
+    """Return the methods of a run that names none.
 
     Examples
     --------
@@ -187,7 +175,7 @@ def choose_methods(names: Iterable[str], offers: Collection[str]) -> tuple[list[
 
 
 def lacking(method: Method, offers: Collection[str]) -> str:
-    """What a method needs and does not have, in words; empty where it can run."""
+    """Tell what a method needs and does not have, in words; empty where it can run."""
     needs = set(method.needs | READERS[method.reader].needs)
     needs |= {ERRORS} if method.experts in (BINNED, BINS) else set()
     needs |= {REGIMES} if method.view == ORACLE and not method.one_regime else set()
@@ -208,4 +196,6 @@ def _members(name):
         return [ROSTER[name]]
     if name in GROUPS:
         return [method for method in all_methods() if method.group == name]
-    raise ConfigError(f"methods: {name!r} is no method and no group; {nearest(name, ['main', 'all', *GROUPS, *ROSTER])}")
+    raise ConfigError(
+        f"methods: {name!r} is no method and no group; {nearest(name, ['main', 'all', *GROUPS, *ROSTER])}"
+    )

@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.metrics import r2_score
 
 from dualgate.evaluation import gate_entropy, tower_correlation
-from dualgate.study.fits import SeedWork, answer, gate_trace
 from dualgate.study.data import spectral_model
+from dualgate.study.fits import SeedWork, answer, gate_trace
 from dualgate.study.methods import Method
 from dualgate.study.roster import READERS, main_methods
 from dualgate.study.stages import FIT, READING, ROWS, SURVEY, Stage, Stages
@@ -80,10 +80,10 @@ class Observer:
     """Is told of every stage; this one does nothing."""
 
     def begin(self, stage: Stage):
-        """A stage begins."""
+        """Learn that a stage begins."""
 
     def end(self, stage: Stage, seconds: float | None):
-        """A stage has ended now, has taken so long in an earlier run [s], or was not needed (None)."""
+        """Learn that a stage has ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
 
 
 def plan_stages(methods: Sequence[Method], seed: int) -> list[tuple[Stage, Method | None]]:
@@ -183,7 +183,10 @@ def _gather(work, methods, plan):
     cut = int(rows["n_validation"])
     held_out = rows["held_out"]
     test, y = held_out[cut:], rows["y"]
-    known = {name: rows[name][test] if name in rows else None for name in ("snr", "regimes", "conditions")}
+    known = {
+        name: values[test] if (values := rows.get(name)) is not None else None
+        for name in ("snr", "regimes", "conditions")
+    }
     edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
     record = SeedRecord(seed, len(rows["train"]), cut, y[test], edges=edges, **known)
     for method in methods:
@@ -192,7 +195,7 @@ def _gather(work, methods, plan):
         record.validation_r2[method.name] = r2_score(y[held_out[:cut]], prediction[:cut])
         record.predictions[method.name] = np.asarray(prediction[cut:], dtype=float)
         record.traces[method.name] = arrays
-        if record.snr is None and "snr" in arrays:
+        if "snr" in arrays:
             record.snr = arrays["snr"][cut:]
         if method.gated:
             _judge_gate(record, method, gate_trace(method, arrays))

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +101,7 @@ class Stages:
         return name if self.directory is None else self.directory / name
 
 
-class StoredArrays:
+class StoredArrays(Mapping):
     """Arrays of a `.npz` file by name, each read when it is asked for."""
 
     def __init__(self, path):
@@ -108,13 +109,15 @@ class StoredArrays:
         with np.load(path) as file:  # no pickles
             self._names = frozenset(file.files)
 
-    def __contains__(self, name):
-        return name in self._names
-
     def __iter__(self):
         return iter(self._names)
 
+    def __len__(self):
+        return len(self._names)
+
     def __getitem__(self, name):
+        if name not in self._names:
+            raise KeyError(name)
         with np.load(self.path) as file:
             return file[name]
 

@@ -159,7 +159,9 @@ def _read_wave(table, wave, n_pixels):
     else:
         wave = table.arrays[wave] if isinstance(wave, str) else np.array(wave)
     if wave.shape != (n_pixels,):
-        raise ConfigError(f"[data] wave: has shape {wave.shape}; it must hold one for each of {n_pixels:,} flux columns")
+        raise ConfigError(
+            f"[data] wave: has shape {wave.shape}; it must hold one for each of {n_pixels:,} flux columns"
+        )
     return wave
 
 
