@@ -42,7 +42,7 @@ def drawable(results: dict) -> list[str]:
 def _methods(results):
     methods = results["methods"]
     figure = _figure(1.6 + 0.26 * len(methods))
-    r2, low, high = (_numbers(methods, "r2", end) for end in ("value", "low", "high"))
+    r2, low, high = _bars(_numbers(methods, "r2", end) for end in ("value", "low", "high"))
     groups = [f"{m['kind']}, {m['experts']} experts" if m["kind"] == DUAL else m["kind"] for m in methods]
     display = R2ByMethodDisplay([m["label"] for m in methods], r2, low, high, groups=groups)
     display.plot(figure.add_subplot())
@@ -58,7 +58,7 @@ def _snr(results):
     names = [GLOBAL.name, results["best_single"], *duals, list(ORACLES.values())[-1].name]
     methods = {m["name"]: m for m in results["methods"]}
     shown = [methods[name] for name in names if name in methods] or results["methods"][:5]
-    r2, low, high = (
+    r2, low, high = _bars(
         [_numbers([m["r2_by_snr"][bin_] for m in shown], end) for bin_ in SNR_NAMES] for end in ("value", "low", "high")
     )
     figure = _figure(4.4)
@@ -83,6 +83,12 @@ def _entropy(results):
         panel.set_ylabel("entropy [nats]")
         panel.label_outer()
     return _png(figure)
+
+
+def _bars(parts):
+    """Values and ends of their bars; a percentile interval of a few rows may lie beside its value, a bar may not."""
+    value, low, high = map(np.asarray, parts)
+    return value, np.fmin(low, value), np.fmax(high, value)
 
 
 def _numbers(rows, *path):

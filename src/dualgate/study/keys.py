@@ -36,7 +36,7 @@ def a_number(low=-math.inf, high=math.inf, *, above=False, integer=False) -> Cal
 
     def check(value):
         right = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
-        if not right or not low <= value <= high or (above and value == low):
+        if not (right and math.isfinite(value) and low <= value <= high) or (above and value == low):
             raise ValueError(words)
         return value if integer else float(value)
 

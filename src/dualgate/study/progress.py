@@ -125,7 +125,7 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(8.4), duration(95), duration(7300)
+    >>> duration(8.4), duration(95), duration(7320)
     ('8 s', '1 min 35 s', '2 h 2 min')
     """
     whole = round(seconds)

@@ -106,8 +106,8 @@ class StoredArrays(Mapping):
 
     def __init__(self, path):
         self.path = path
-        with np.load(path) as file:  # no pickles
-            self._names = frozenset(file.files)
+        with open(path, "rb") as file, np.load(file) as arrays:  # no pickles
+            self._names = frozenset(arrays.files)
 
     def __iter__(self):
         return iter(self._names)

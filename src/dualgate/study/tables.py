@@ -182,7 +182,7 @@ def _read_npy(path):
 def _read_csv(path):
     import pandas as pd
 
-    return _columns(pd.read_csv(path, float_precision="round_trip"))
+    return _columns(pd.read_csv(path))
 
 
 def _read_parquet(path):
