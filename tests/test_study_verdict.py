@@ -8,6 +8,7 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
 from dualgate.study import analyse, decide, seed_interval
+from dualgate.study.config import Thresholds
 from dualgate.study.roster import DUAL, GLOBAL, ORACLES, all_methods
 from dualgate.study.verdict import CONTINUE, FALL_BACK, MARGINAL
 from planted_study import GOOD, planted_record, planted_results
