@@ -1,12 +1,14 @@
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from dualgate.study import analyse, run_study
 from dualgate.study import cli as cli_module
 from dualgate.study.fits import SeedWork
-from dualgate.study.progress import TimeLeft
+from dualgate.study.progress import StudyProgress, TimeLeft
 from dualgate.study.roster import ROSTER
 from dualgate.study.runner import Observer, plan_stages
 from dualgate.study.stages import FIT, Stage, StageError, Stages
@@ -144,6 +146,25 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert cli_module.main(line) == 0
     assert len(calls) == 7
     assert len(list((tmp_path / "out" / "stages").iterdir())) == 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_names_what_runs_and_what_is_left(terminal):
+    stages = [Stage(1, name, "fit 9", f"the fit {name}") for name in "abc"]
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    with StudyProgress(stages, console) as progress:
+        progress.end(stages[0], 60.0)  # in an earlier run
+        for stage in stages[1:]:
+            progress.begin(stage)
+            progress.end(stage, 60.0)
+        progress.done()
+    shown = console.file.getvalue()
+    assert progress.kept == 1
+    assert "3/3" in shown
+    assert "done" in shown
+    if not terminal:
+        assert "[2/3] the fit b, 60.0 s; about 1 min 0 s left" in shown
+        assert "the fit a" not in shown
 
 
 def test_time_left_is_exact_where_stages_of_a_kind_take_the_same():

@@ -114,15 +114,16 @@ def test_readers_are_read_once_and_see_what_they_say():
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
 def test_a_peer_sees_projected_columns_and_quality_features(name):
-    """Quality features tell the error level, the flux the rest: without either the product is out of reach."""
+    """Only quality features tell the error level so well, only projected columns a pixel."""
     method = ROSTER[name]
     if method.package:
         pytest.importorskip(method.package)
     data = planted_rows(3, n_samples=2000)
-    data.y = data.X[:, 0].astype(float) * np.log(data.X[:, 12])
-    (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
-    assert r2_score(record.y, record.predictions[name]) > 0.9
-    assert name not in record.entropy
+    for target, reach in [(np.log(data.X[:, 12]), 0.99), (data.X[:, 8], 0.9)]:
+        data.y = target.astype(float)
+        (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
+        assert r2_score(record.y, record.predictions[name]) > reach
+        assert name not in record.entropy
 
 
 def test_a_method_is_added_by_a_line():

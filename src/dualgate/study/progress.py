@@ -11,8 +11,8 @@ from dualgate.study.runner import Observer
 from dualgate.study.stages import Stage
 
 SCORES, REPORT = "scores", "report"  # the stages after those of the seeds
-WEIGHTS = {"rows": 0.1, "survey": 4, "reading": 6, SCORES: 3, REPORT: 3}  # before any of a kind is finished; fits are 2
-FIT_WEIGHT = 2
+WEIGHTS = {"rows": 0.05, "survey": 8, "reading": 3, SCORES: 1, REPORT: 2}  # before any of a kind is finished
+FIT_WEIGHT = 1
 
 
 class TimeLeft:
