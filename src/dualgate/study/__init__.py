@@ -3,6 +3,8 @@
 from importlib import import_module
 
 _HOMES = {
+    "StudyConfig": "dualgate.study.config",
+    "load_config": "dualgate.study.config",
     "run_study": "dualgate.study.runner",
     "analyse": "dualgate.study.analysis",
     "decide": "dualgate.study.verdict",

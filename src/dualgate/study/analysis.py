@@ -7,9 +7,11 @@ import numpy as np
 
 from dualgate.evaluation import SNR_NAMES, Interval, bin_members, bootstrap_r2, r2_by_bin, snr_bins
 from dualgate.evaluation.resampling import weight_blocks
-from dualgate.study.roster import BINNED, DUAL, GLOBAL, ORACLES, PLAIN, SINGLE, Method, all_methods
+from dualgate.study.config import Thresholds
+from dualgate.study.methods import DUAL, REFERENCE, SINGLE, Method
+from dualgate.study.roster import BINNED, GLOBAL, ORACLES, PLAIN, all_methods
 from dualgate.study.runner import SeedRecord
-from dualgate.study.verdict import LOW_SNR_GAIN, decide, seed_interval
+from dualgate.study.verdict import decide, seed_interval
 
 QUESTIONS = {  # title, experts of the duals that may answer, experts of the single towers they must beat
     "overall": ("any dual model against any single tower", (PLAIN, BINNED), (PLAIN, BINNED)),
@@ -58,7 +60,9 @@ class Scores:
         )
 
     def recovery(self, name: str, oracle: str) -> Interval | None:
-        """Share of the oracle's gain over the global ridge; None where an oracle gains nothing to share."""
+        """Share of the oracle's gain over the global ridge; None without both, or where there is nothing to share."""
+        if GLOBAL.name not in self.index or oracle not in self.index:
+            return None
         places = [self.index[each] for each in (name, GLOBAL.name, oracle)]
         gate, lower, upper = np.moveaxis(self.values[:, 0, places], 1, 0)
         if not (upper > lower).all():
@@ -68,29 +72,45 @@ class Scores:
         return seed_interval((gate - lower) / (upper - lower), shares)
 
 
-def analyse(records: Sequence[SeedRecord], *, n_resamples: int = 1000) -> dict:
+def analyse(
+    records: Sequence[SeedRecord],
+    *,
+    methods: Sequence[Method] | None = None,
+    n_resamples: int = 1000,
+    thresholds: Thresholds | None = None,
+) -> dict:
     """Everything the report shows, as plain numbers and words.
 
     Which single tower is the best, and which dual model is to beat it, the validation rows decide; the test
-    rows then judge these two alone. The best of eight duals on the test rows would look better than it is.
+    rows then judge these two alone. The best of many duals on the test rows would look better than it is.
 
     Parameters
     ----------
     records : sequence of SeedRecord
         What :func:`~dualgate.study.run_study` kept.
+    methods : sequence of Method, default=None
+        Methods to judge; None is all that the records hold.
     n_resamples : int, default=1000
         Bootstrap resamples of every seed's test rows.
+    thresholds : Thresholds, default=None
+        What a gain must reach; None is `Thresholds()`.
 
     Returns
     -------
     results : dict
-        `rows`, `methods`, `questions`, `regimes`, `entropy` and `seconds`, ready for JSON.
+        `rows`, `thresholds`, `best_single`, `methods`, `questions` (those that the methods can answer), `regimes`,
+        `entropy` and `seconds`, ready for JSON.
     """
-    methods = all_methods()
+    bars = thresholds or Thresholds()
+    if methods is None:
+        methods = [method for method in all_methods() if method.name in records[0].predictions]
     scores = Scores(records, methods, n_resamples)
-    questions = {key: _answer(key, records, methods, scores) for key in QUESTIONS}
-    single = next(method for method in methods if method.name == questions["overall"]["single"])
-    shown = [single.name, questions["gate"]["dual"], questions["experts"]["dual"]]
+    answers = {key: _answer(key, records, methods, scores, bars) for key in QUESTIONS}
+    questions = {key: answer for key, answer in answers.items() if answer is not None}
+    single = _best_single(records, methods)
+    name = None if single is None else single.name
+    duals = [questions[key]["dual"] for key in ("gate", "experts") if key in questions]
+    clouds = {each: _points(records, each) for each in dict.fromkeys([name, *duals]) if each is not None}
     return {
         "rows": {
             "train": records[0].n_train,
@@ -98,11 +118,12 @@ def analyse(records: Sequence[SeedRecord], *, n_resamples: int = 1000) -> dict:
             "test": len(records[0].y),
             "test_by_snr": _count_snr(records),
         },
-        "best_single": single.name,
-        "methods": [_describe(method, records, scores, single) for method in methods],
+        "thresholds": {"continue": bars.continue_, **{k: getattr(bars, k) for k in ("marginal", "low_snr", "rho")}},
+        "best_single": name,
+        "methods": [_describe(method, records, scores, single, bars) for method in methods],
         "questions": questions,
-        "regimes": _by_regime(records, single.name, questions["overall"]["dual"]),
-        "entropy": {name: _points(records, name) for name in dict.fromkeys(shown)},
+        "regimes": _by_regime(records, questions.get("overall", {"single": name, "dual": None})),
+        "entropy": {name: points for name, points in clouds.items() if points is not None},
         "seconds": {str(record.seed): record.seconds for record in records},
     }
 
@@ -110,7 +131,7 @@ def analyse(records: Sequence[SeedRecord], *, n_resamples: int = 1000) -> dict:
 def _score_seed(record, names, n_resamples):
     """R^2 of one seed: values (5, n_methods) and draws (5, n_methods, n_resamples)."""
     guesses = [record.predictions[name] for name in names]
-    bins = bin_members(snr_bins(record.snr), len(record.y), len(SNR_NAMES))
+    bins = _snr_members(record)
     parts = np.vstack([np.ones(len(record.y)), bins])
     blocks = [
         [bootstrap_r2(record.y, guesses, weights * part) for part in parts]
@@ -119,20 +140,34 @@ def _score_seed(record, names, n_resamples):
     return bootstrap_r2(record.y, guesses, parts), np.concatenate(blocks, axis=1).swapaxes(1, 2)
 
 
+def _snr_members(record):
+    """Mark the rows of every SNR bin (4, n_test); none where there is no SNR."""
+    if record.snr is None:
+        return np.zeros((len(SNR_NAMES), len(record.y)))
+    return bin_members(snr_bins(record.snr), len(record.y), len(SNR_NAMES))
+
+
 def _choose(records, candidates):
-    """Return the candidate with the largest validation R^2, averaged over seeds."""
-    return max(candidates, key=lambda method: _validation_r2(records, method.name))
+    """Return the candidate with the largest validation R^2, averaged over seeds; None where there is none."""
+    return max(candidates, key=lambda method: _validation_r2(records, method.name), default=None)
+
+
+def _best_single(records, methods):
+    """Return the single tower that validation rows choose."""
+    return _choose(records, [method for method in methods if method.kind == SINGLE])
 
 
 def _validation_r2(records, name):
     return float(np.mean([record.validation_r2[name] for record in records]))
 
 
-def _answer(key, records, methods, scores):
-    """One question: which models were chosen, what the second tower gains, and what follows."""
+def _answer(key, records, methods, scores, bars):
+    """One question: which models were chosen, what the second tower gains, and what follows; None without models."""
     title, kinds, rivals = QUESTIONS[key]
     single = _choose(records, [m for m in methods if m.kind == SINGLE and m.experts in rivals])
     dual = _choose(records, [m for m in methods if m.kind == DUAL and m.experts in kinds])
+    if single is None or dual is None:
+        return None
     gain = scores.gain(dual.name, single.name)
     by_snr = {bin_: scores.gain(dual.name, single.name, part) for part, bin_ in enumerate(SNR_NAMES, start=1)}
     return {
@@ -140,27 +175,30 @@ def _answer(key, records, methods, scores):
         "dual": dual.name,
         "single": single.name,
         "gain": asdict(gain),
-        **asdict(decide(gain)),
+        **asdict(decide(gain, bars)),
         "gain_by_snr": {
-            bin_: {**asdict(each), "helps": each.value >= LOW_SNR_GAIN and each.low > 0}
+            bin_: {**asdict(each), "helps": each.value >= bars.low_snr and each.low > 0}
             for bin_, each in by_snr.items()
         },
     }
 
 
-def _describe(method, records, scores, single):
+def _describe(method, records, scores, single, bars):
     """One line of the table."""
-    ratio = scores.recovery(method.name, ORACLES[method.experts].name) if method.kind in (SINGLE, DUAL) else None
+    gauged = method.kind != REFERENCE and method.experts in ORACLES
+    ratio = scores.recovery(method.name, ORACLES[method.experts].name) if gauged else None
+    gain = None if single is None or method == single else scores.gain(method.name, single.name)
     towers = [record.towers[method.name] for record in records if method.name in record.towers]
     entropies = [record.entropy[method.name].mean() for record in records if method.name in record.entropy]
     return {
         "name": method.name,
         "label": method.label,
         "kind": method.kind,
+        "group": method.group,
         "experts": method.experts,
         "r2": asdict(scores.r2(method.name)),
-        "delta": None if method == single else asdict(scores.gain(method.name, single.name)),
-        "rho": None if ratio is None else asdict(ratio),
+        "delta": None if gain is None else asdict(gain),
+        "rho": None if ratio is None else {**asdict(ratio), "reached": ratio.low >= bars.rho},
         "r2_by_snr": {bin_: asdict(scores.r2(method.name, part)) for part, bin_ in enumerate(SNR_NAMES, start=1)},
         "r2_by_seed": {
             str(record.seed): float(value)
@@ -174,21 +212,24 @@ def _describe(method, records, scores, single):
 
 def _count_snr(records):
     """Test rows in every SNR bin, over all seeds."""
-    counts = sum(np.bincount(snr_bins(record.snr), minlength=len(SNR_NAMES)) for record in records)
-    return dict(zip(SNR_NAMES, counts.tolist(), strict=True))
+    counts = sum(_snr_members(record).sum(axis=1) for record in records)
+    return dict(zip(SNR_NAMES, counts.astype(int).tolist(), strict=True))
 
 
-def _by_regime(records, single, dual):
-    """R^2 within every regime, averaged over seeds that have rows of it."""
+def _by_regime(records, pair):
+    """R^2 of a single tower and a dual model within every regime, averaged over seeds that have rows of it."""
+    if any(record.regimes is None for record in records):
+        return []
     n_regimes = 1 + max(int(record.regimes.max()) for record in records)
     counts = sum(np.bincount(record.regimes, minlength=n_regimes) for record in records)
     table = {
-        name: np.array([r2_by_bin(r.y, r.predictions[name], r.regimes, n_regimes) for r in records])
-        for name in (single, dual)
+        kind: np.array([r2_by_bin(r.y, r.predictions[pair[kind]], r.regimes, n_regimes) for r in records])
+        for kind in ("single", "dual")
+        if pair[kind] is not None
     }
     return [
-        {"regime": regime, "rows": int(counts[regime])}
-        | {kind: _known_mean(table[name][:, regime]) for kind, name in [("single", single), ("dual", dual)]}
+        {"regime": regime, "rows": int(counts[regime]), "single": None, "dual": None}
+        | {kind: _known_mean(values[:, regime]) for kind, values in table.items()}
         for regime in range(n_regimes)
     ]
 
@@ -199,7 +240,9 @@ def _known_mean(values):
 
 
 def _points(records, name):
-    """Evenly many rows of every seed for the entropy figure."""
+    """Evenly many rows of every seed for the entropy figure; None where there is no SNR."""
+    if any(record.snr is None for record in records):
+        return None
     step = max(1, sum(len(record.y) for record in records) // MAX_POINTS)
     return {
         "n_experts": records[0].n_experts[name],

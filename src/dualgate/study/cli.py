@@ -1,15 +1,15 @@
 """The command line; it imports nothing heavy before it knows what is asked."""
 
 import argparse
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from dualgate import __version__
+from dualgate.study.config import MIN_ROWS, ROWS, ConfigError, StudyConfig, load_config
 
-ROWS = 20_000
-MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
 EXTRAS = ("matplotlib", "rich")
 
 
@@ -24,10 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 when finished, 1 where an extra package is missing. Wrong arguments leave through `SystemExit(2)`.
+        0 when finished, 1 where an extra package is missing or a stage's file is damaged, 130 when interrupted. Wrong
+        arguments leave through `SystemExit(2)`.
     """
+    argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
-    return args.run(args)
+    return args.run(args, shlex.join(["dualgate", *argv]))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,23 +43,38 @@ def build_parser() -> argparse.ArgumentParser:
     study = commands.add_parser(
         "study",
         allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,  # only what is given overrides the file
         help="compare one tower with two on spectra, and say which to use",
         description="Train single towers and all fusions on simulated or given spectra, print their scores, and write "
-        "results.json, report.md, report.html and figures with a verdict: continue, marginal, or fall back "
-        "to one tower. Files of these names in the output directory are replaced.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "results.json, results.csv, report.md, report.html and figures with a verdict: continue, marginal, or fall "
+        "back to one tower. Files of these names in the output directory are replaced. A run that was interrupted "
+        "goes on from its finished stages when it is started again.",
     )
+    defaults = StudyConfig()
+    study.add_argument("--config", metavar="FILE", help="TOML file; flags override what it says")
     study.add_argument(
         "--rows",
         type=_rows,
-        default=argparse.SUPPRESS,
         help=f"spectra per seed, at least {MIN_ROWS} (default: {ROWS:,} simulated ones, or all there are in the files)",
     )
-    study.add_argument("--seeds", type=_seeds, default="42,123,456", help="comma-separated seeds, each a full run")
-    study.add_argument("--out", type=Path, default=Path("dualgate-study"), help="directory for the report")
     study.add_argument(
-        "--data", default="embedded", help="'embedded' to simulate spectra, or a path or pattern of HDF5 shards"
+        "--seeds",
+        type=_seeds,
+        help=f"comma-separated seeds, each a full run (default: {','.join(map(str, defaults.seeds))})",
     )
+    study.add_argument("--out", help=f"directory for the report and the stages (default: {defaults.out})")
+    study.add_argument(
+        "--data",
+        help="'embedded' to simulate spectra, a path or pattern of HDF5 shards, or a table (.npz, .npy, .csv, "
+        ".parquet) whose columns --config names (default: embedded)",
+    )
+    study.add_argument(
+        "--methods",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        help="comma-separated methods or groups, as --list names them (default: main)",
+    )
+    study.add_argument("--full", action="store_true", help="run every method there is")
+    study.add_argument("--list", action="store_true", help="name every method and stop")
     study.set_defaults(run=_study, parser=study)
     return parser
 
@@ -86,7 +103,12 @@ def _seeds(text):
     return seeds
 
 
-def _study(args):
+def _study(args, line):
+    if "list" in args:
+        from dualgate.study.listing import list_methods
+
+        print(list_methods())
+        return 0
     missing = [name for name in EXTRAS if find_spec(name) is None]
     if missing:
         print(
@@ -95,32 +117,56 @@ def _study(args):
             file=sys.stderr,
         )
         return 1
+    if "full" in args and "methods" in args:
+        args.parser.error("argument --full: runs every method, it cannot be given with --methods.")
     try:
-        args.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes of work
-        with TemporaryFile(dir=args.out):
-            pass
-    except OSError as error:
-        args.parser.error(f"argument --out: {args.out} must be a directory that can be written: {error.strerror}.")
-    rows = getattr(args, "rows", ROWS if args.data == "embedded" else None)
-    if args.data != "embedded":
-        _check_shards(args, rows)
-    from dualgate.study.command import run
+        config = load_config(getattr(args, "config", None), _flags(args))
+        _make_directory(config.out, args.parser)
+        return _run(config, line)
+    except ConfigError as error:
+        args.parser.error(str(error))
 
+
+def _run(config, line):
+    from dualgate.study.command import StudyRun
+    from dualgate.study.stages import StageError
+
+    run = None
     try:
-        run(rows, args.seeds, args.out, args.data)
+        run = StudyRun(config)
+        run()
     except KeyboardInterrupt:
-        print("dualgate study was interrupted; nothing has been written.", file=sys.stderr)
+        print(_interrupted(run, line), file=sys.stderr)
         return 130
+    except StageError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
-def _check_shards(args, rows):
-    """Open the shards once, so that what is wrong with them is said now and in one line."""
-    from dualgate.datasets import open_spectra
+def _flags(args):
+    """Return what was given on the command line, nested as the file."""
+    flags = {name: getattr(args, name) for name in ("rows", "seeds", "out", "methods", "full") if name in args}
+    if "data" in args:
+        flags["data"] = {"source": args.data}
+    return flags
 
+
+def _make_directory(out, parser):
+    """Make the output directory now, not after minutes of work."""
     try:
-        found = len(open_spectra(args.data, stop=rows).y)
-    except (OSError, ValueError, ImportError) as error:
-        args.parser.error(f"argument --data: {error}")
-    if found < MIN_ROWS:
-        args.parser.error(f"argument --data: {args.data!r} holds {found} spectra, the study needs {MIN_ROWS} or more.")
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        parser.error(f"argument --out: {out} must be a directory that can be written: {error.strerror}.")
+
+
+def _interrupted(run, line):
+    finished = 0 if run is None else run.n_finished()
+    if not finished:
+        return "dualgate study was interrupted before a stage was finished; nothing has been written."
+    return (
+        f"dualgate study was interrupted. {finished} finished stages are in {run.stages.directory}; the same command "
+        f"goes on from them:\n  {line}"
+    )

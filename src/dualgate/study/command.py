@@ -1,106 +1,115 @@
-"""`dualgate study` from its arguments to its files: progress on stderr, the table on stdout."""
+"""`dualgate study` from its configuration to its files: progress on stderr, the table on stdout."""
 
-import platform
-import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
-import joblib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sklearn.utils import Bunch
 
-import dualgate
-from dualgate.datasets import open_spectra, stream_spectra
 from dualgate.study.analysis import analyse
+from dualgate.study.config import StudyConfig
+from dualgate.study.data import StudyRows
+from dualgate.study.identity import environment, peak_memory_gib, result_hash, stages_hash
+from dualgate.study.progress import REPORT, SCORES, StudyProgress
 from dualgate.study.report import method_rows, summary, write_report
-from dualgate.study.roster import gated_methods
-from dualgate.study.runner import N_READING, run_study
+from dualgate.study.roster import choose_methods
+from dualgate.study.runner import plan_stages, run_study
+from dualgate.study.stages import Stage, Stages
+from dualgate.study.tidy import tidy_rows
 
+SCHEMA_VERSION = 1
 TABLE_WIDTH = 140  # where the output is no terminal
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "matplotlib")
+HASH_SHOWN = 16  # digits of a hash that name the directory of stages
 
 
-def run(rows: int | None, seeds: list[int], directory: Path, data: str) -> dict:
-    """Run the study, print its table and write its files.
+class StudyRun:
+    """One run of the study: its rows and methods are chosen and checked, nothing is computed yet.
 
     Parameters
     ----------
-    rows : int or None
-        Spectra per seed; None is all there are in `data`.
-    seeds : list of int
-        Seeds of rows and models.
-    directory : Path
-        Existing directory for the files.
-    data : str
-        "embedded" for simulated spectra, else path or pattern of HDF5 shards.
+    config : StudyConfig
 
-    Returns
-    -------
-    results : dict
-        What `results.json` holds.
+    Raises
+    ------
+    ConfigError
+        If rows cannot be read, or a method is unknown or cannot run on them.
     """
-    start = time.perf_counter()
-    columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(seeds) * (N_READING + len(gated_methods())) + 2)
-        begun = iter([0])
 
-        def on_stage(label):
-            progress.update(task, advance=next(begun, 1), description=label)
+    def __init__(self, config: StudyConfig):
+        self.config, self.rows = config, StudyRows(config)
+        self.rows.check()
+        names = ("all",) if config.full else config.methods
+        self.methods, self.left_out = choose_methods(names, self.rows.offers)
+        self.hash = stages_hash(config, self.rows.fingerprint())
+        self.stages = Stages(Path(config.out, "stages", self.hash[:HASH_SHOWN]))
 
-        records = run_study(partial(make_data, data, rows), seeds, on_stage=on_stage)
-        on_stage("scores and intervals")
-        results = {
+    def plan(self) -> list[Stage]:
+        """Every stage of every seed."""
+        return [stage for seed in self.config.seeds for stage, _ in plan_stages(self.methods, seed)]
+
+    def n_finished(self) -> int:
+        """Stages that are finished, of this run or of earlier ones that this one goes on from."""
+        return sum(stage in self.stages for stage in self.plan())
+
+    def __call__(self) -> dict:
+        """Run what is not finished, print the table, write the files, and return what `results.json` holds."""
+        start = time.perf_counter()
+        last = [Stage(-1, kind, kind, label) for kind, label in [(SCORES, "scores and intervals"), (REPORT, "report")]]
+        with StudyProgress([*self.plan(), *last]) as progress:
+            records = run_study(
+                self.rows.make,
+                self.config.seeds,
+                methods=self.methods,
+                make_model=self.rows.make_model,
+                stages=self.stages,
+                observer=progress,
+            )
+            results = self._measured(progress, last[0], lambda: self._results(records))
+            results["total_seconds"] = time.perf_counter() - start
+            results["stages_kept"] = progress.kept
+            results["peak_memory_gib"] = peak_memory_gib()
+            results["summary"] = summary(results)
+            lines = tidy_rows(records, self.methods, results["best_single"], self.config.thresholds)
+            paths = self._measured(progress, last[1], lambda: write_report(results, Path(self.config.out), lines))
+            progress.done()
+        _print(results, paths)
+        return results
+
+    def _results(self, records):
+        surroundings = environment()
+        return {
+            "schema_version": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": {"data": data, "rows": records[0].n_rows, "seeds": seeds},
-            "environment": environment(),
-            **analyse(records),
+            "config": self.config.as_dict(),
+            "hash": result_hash(self.config, surroundings),
+            "stages_hash": self.hash,
+            "settings": {
+                "data": self.config.data.source,
+                "rows": records[0].n_rows,
+                "seeds": list(self.config.seeds),
+            },
+            "target": self.config.data.target,
+            "environment": surroundings,
+            "left_out": self.left_out,
+            **analyse(
+                records,
+                methods=self.methods,
+                n_resamples=self.config.bootstrap.resamples,
+                thresholds=self.config.thresholds,
+            ),
         }
-        on_stage("report")
-        results["total_seconds"] = time.perf_counter() - start
-        results["peak_memory_gib"] = peak_memory()
-        results["summary"] = summary(results)
-        paths = write_report(results, directory)
-        progress.update(task, advance=1, description="done")
-    _print(results, paths)
-    return results
+
+    def _measured(self, progress, stage, compute):
+        since = time.perf_counter()
+        progress.begin(stage)
+        found = compute()
+        progress.end(stage, time.perf_counter() - since)
+        return found
 
 
-def make_data(data: str, rows: int | None, seed: int) -> Bunch:
-    """Rows of one seed, read when they are needed: simulated ones, or those of shards with noise of this seed."""
-    if data == "embedded":
-        return stream_spectra(rows, random_state=seed)
-    spectra = open_spectra(data, stop=rows, random_state=seed)
-    spectra.ordered = True
-    return spectra
-
-
-def environment() -> dict:
-    """Versions of everything that may change the numbers, and the number of cores."""
-    return {
-        "dualgate": dualgate.__version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "cores": joblib.cpu_count(),
-    }
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process so far [GiB]; NaN where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def _print(results, paths):
+def _print(results: dict, paths: Sequence[Path]):
     """Table, verdicts and where the files are."""
     console = Console()
     if not console.is_terminal:
@@ -114,5 +123,7 @@ def _print(results, paths):
     console.print(table)
     console.print("ρ: share of the gain from global ridge to oracle. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7.")
     console.print(summary(results), highlight=False, markup=False)
+    for name, reason in results["left_out"].items():
+        console.print(f"left out: {name}: {reason}", highlight=False, markup=False)
     for path in paths:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)

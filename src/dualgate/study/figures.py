@@ -5,7 +5,8 @@ import io
 import numpy as np
 
 from dualgate.evaluation import SNR_NAMES, EntropyDisplay, R2ByMethodDisplay, R2BySNRDisplay
-from dualgate.study.roster import DUAL, GLOBAL, ORACLES
+from dualgate.study.methods import DUAL
+from dualgate.study.roster import GLOBAL, ORACLES
 
 MARGIN = 0.15  # of R^2, above and below the dots of the SNR figure
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
@@ -22,34 +23,42 @@ def draw_figures(results: dict) -> dict:
     Returns
     -------
     figures : dict of str to bytes
-        PNG images by file stem: `r2_by_method`, `r2_by_snr` and `entropy_by_snr`.
+        PNG images by file stem, those of :func:`drawable`.
     """
-    return {
-        "r2_by_method": _methods(results),
-        "r2_by_snr": _snr(results),
-        "entropy_by_snr": _entropy(results),
+    draw = {"r2_by_method": _methods, "r2_by_snr": _snr, "entropy_by_snr": _entropy}
+    return {name: draw[name](results) for name in drawable(results)}
+
+
+def drawable(results: dict) -> list[str]:
+    """File stems of the figures that the results have numbers for."""
+    told = {
+        "r2_by_method": True,
+        "r2_by_snr": any(results["rows"]["test_by_snr"].values()),
+        "entropy_by_snr": bool(results["entropy"]),
     }
+    return [name for name, known in told.items() if known]
 
 
 def _methods(results):
     methods = results["methods"]
-    figure = _figure(5.6)
-    r2, low, high = (_numbers(methods, "r2", end) for end in ("value", "low", "high"))
+    figure = _figure(1.6 + 0.26 * len(methods))
+    r2, low, high = _bars(_numbers(methods, "r2", end) for end in ("value", "low", "high"))
     groups = [f"{m['kind']}, {m['experts']} experts" if m["kind"] == DUAL else m["kind"] for m in methods]
     display = R2ByMethodDisplay([m["label"] for m in methods], r2, low, high, groups=groups)
     display.plot(figure.add_subplot())
-    best = next(m for m in methods if m["name"] == results["best_single"])
-    display.ax_.axvline(best["r2"]["value"], color="0.5", linestyle=":", linewidth=1)
+    for best in (m for m in methods if m["name"] == results["best_single"]):
+        display.ax_.axvline(best["r2"]["value"], color="0.5", linestyle=":", linewidth=1)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return _png(figure)
 
 
 def _snr(results):
     questions = results["questions"]
-    names = [GLOBAL.name, results["best_single"], *(questions[key]["dual"] for key in ("gate", "experts"))]
+    duals = [questions[key]["dual"] for key in ("gate", "experts") if key in questions]
+    names = [GLOBAL.name, results["best_single"], *duals, list(ORACLES.values())[-1].name]
     methods = {m["name"]: m for m in results["methods"]}
-    shown = [methods[name] for name in [*names, list(ORACLES.values())[-1].name]]
-    r2, low, high = (
+    shown = [methods[name] for name in names if name in methods] or results["methods"][:5]
+    r2, low, high = _bars(
         [_numbers([m["r2_by_snr"][bin_] for m in shown], end) for bin_ in SNR_NAMES] for end in ("value", "low", "high")
     )
     figure = _figure(4.4)
@@ -74,6 +83,12 @@ def _entropy(results):
         panel.set_ylabel("entropy [nats]")
         panel.label_outer()
     return _png(figure)
+
+
+def _bars(parts):
+    """Values and ends of their bars; a percentile interval of a few rows may lie beside its value, a bar may not."""
+    value, low, high = map(np.asarray, parts)
+    return value, np.fmin(low, value), np.fmax(high, value)
 
 
 def _numbers(rows, *path):

@@ -3,12 +3,13 @@
 import base64
 import json
 import math
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from dualgate.evaluation import SNR_NAMES, SNR_RANGES
-from dualgate.study.figures import draw_figures
-from dualgate.study.verdict import LOW_SNR_GAIN
+from dualgate.study.figures import draw_figures, drawable
+from dualgate.study.tidy import tidy_text
 
 CAPTIONS = {
     "r2_by_method": "R² on the test rows by method, with 95 % intervals. Dotted: the best single tower.",
@@ -30,8 +31,8 @@ figure{margin:1rem 0}img{width:100%;max-width:34rem;height:auto}figcaption{font-
 """
 
 
-def write_report(results: dict, directory: Path) -> list[Path]:
-    """Write `results.json`, `report.md`, `report.html` and the figures.
+def write_report(results: dict, directory: Path, lines: Sequence[tuple] | None = None) -> list[Path]:
+    """Write `results.json`, `report.md`, `report.html`, the figures and, where its lines are given, `results.csv`.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ def write_report(results: dict, directory: Path) -> list[Path]:
         Results of the study.
     directory : Path
         Existing directory; files of these names in it are replaced.
+    lines : sequence of tuple, default=None
+        From :func:`~dualgate.study.tidy.tidy_rows`.
 
     Returns
     -------
@@ -51,6 +54,8 @@ def write_report(results: dict, directory: Path) -> list[Path]:
         "report.md": markdown(results),
         "report.html": html(results, figures),
     }
+    if lines is not None:
+        texts["results.csv"] = tidy_text(lines)
     for name, text in texts.items():
         (directory / name).write_text(text, encoding="utf-8")
     for name, image in figures.items():
@@ -60,38 +65,55 @@ def write_report(results: dict, directory: Path) -> list[Path]:
 
 def summary(results: dict) -> str:
     """One paragraph in plain words: what was compared, what came out, how sure that is."""
-    rows, seeds = results["rows"], results["settings"]["seeds"]
+    rows, seeds, questions = results["rows"], results["settings"]["seeds"], results["questions"]
     methods = {method["name"]: method for method in results["methods"]}
-    overall = results["questions"]["overall"]
-    single, dual = methods[overall["single"]], methods[overall["dual"]]
     many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (the scatter between seeds is unknown)"
+    target = results.get("target")
     first = (
-        f"On {many} of {results['settings']['rows']:,} spectra each ({rows['test']:,} of them for the "
-        f"test), the best single tower ({single['label']}) reaches R² = {_between(single['r2'])} in log g and "
-        f"the best dual model ({dual['label']}) {_between(dual['r2'])}; validation rows chose both. "
-        f"Two towers gain {_between(overall['gain'], sign='+')} over one. "
-        f"The verdict is {overall['verdict']}: {overall['reason']}."
+        f"On {many} of {results['settings']['rows']:,} {'rows' if target else 'spectra'} each "
+        f"({rows['test']:,} of them for the test), "
     )
-    gate, experts = (results["questions"][key] for key in ("gate", "experts"))
-    second = (
-        f"Against a physics or quality tower over nine experts, quality at the gate alone gains "
-        f"{_between(gate['gain'], sign='+')} ({gate['verdict']}), quality in the experts too "
-        f"{_between(experts['gain'], sign='+')} ({experts['verdict']})."
+    if "overall" not in questions:
+        best = max(results["methods"], key=lambda method: method["validation_r2"])
+        return (
+            f"{first}{best['label']} reaches R² = {_between(best['r2'])} in {target or 'log g'}, the most of all on "
+            "the validation rows. A verdict needs a single tower and a dual model among the methods. Brackets hold "
+            "95 % intervals."
+        )
+    overall = questions["overall"]
+    single, dual = methods[overall["single"]], methods[overall["dual"]]
+    return (
+        f"{first}the best single tower ({single['label']}) reaches R² = {_between(single['r2'])} in "
+        f"{target or 'log g'} and the best dual model ({dual['label']}) {_between(dual['r2'])}; validation rows chose "
+        f"both. Two towers gain {_between(overall['gain'], sign='+')} over one. "
+        f"The verdict is {overall['verdict']}: {overall['reason']}.{_by_place(questions)} Brackets hold 95 % intervals."
     )
-    return f"{first} {second} Brackets hold 95 % intervals."
+
+
+def _by_place(questions):
+    """Where quality enters, and what it gains there, as far as methods tell."""
+    words = {"gate": "quality at the gate alone gains", "experts": "quality in the experts too"}
+    gains = [
+        f"{words[key]} {_between(questions[key]['gain'], sign='+')} ({questions[key]['verdict']})"
+        for key in words
+        if key in questions
+    ]
+    return f" Against a physics or quality tower over nine experts, {', '.join(gains)}." if gains else ""
 
 
 def tables(results: dict) -> list[tuple[str, str, list[list[str]]]]:
     """Every table of the report: heading, a line of explanation, and rows of cells with the header first."""
     labels = {method["name"]: method["label"] for method in results["methods"]}
-    return [
-        ("Verdicts", _VERDICTS, _verdict_rows(results, labels)),
+    bars = results["thresholds"]
+    found = [
+        ("Verdicts", _VERDICTS.format(**bars), _verdict_rows(results, labels)),
         ("Methods", _METHODS, method_rows(results)),
-        ("Gain by SNR bin", _SNR.format(gain=LOW_SNR_GAIN), _snr_rows(results, labels)),
+        ("Gain by SNR bin", _SNR.format(gain=bars["low_snr"]), _snr_rows(results, labels)),
         ("By regime", _REGIMES.format(**_pair(results, labels)), _regime_rows(results)),
         ("Gates", _GATES, _gate_rows(results)),
         ("Run", "What it took, and on what.", _run_rows(results)),
     ]
+    return [table for table in found if len(table[2]) > 1]  # what the methods or the rows do not tell has no table
 
 
 def method_rows(results: dict) -> list[list[str]]:
@@ -101,7 +123,7 @@ def method_rows(results: dict) -> list[list[str]]:
         [
             method["label"],
             _between(method["r2"]),
-            "best single" if method["delta"] is None else _between(method["delta"], sign="+"),
+            "best single" if method["name"] == results["best_single"] else _between(method["delta"], sign="+"),
             "" if method["rho"] is None else _number(method["rho"]["value"], 2),
             *(_number(method["r2_by_snr"][name]["value"]) for name in SNR_NAMES),
         ]
@@ -116,7 +138,7 @@ def markdown(results: dict) -> str:
     for heading, note, rows in tables(results):
         parts += [f"## {heading}", note, _markdown_table(rows)]
         if heading == "Methods":
-            parts += [f"![{caption}]({name}.png)\n\n{caption}" for name, caption in CAPTIONS.items()]
+            parts += [f"![{CAPTIONS[name]}]({name}.png)\n\n{CAPTIONS[name]}" for name in drawable(results)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -126,7 +148,7 @@ def html(results: dict, figures: dict) -> str:
     for heading, note, rows in tables(results):
         parts += [f"<h2>{escape(heading)}</h2>", f"<p>{escape(note)}</p>", _html_table(rows)]
         if heading == "Methods":
-            parts += [_html_figure(figures[name], caption) for name, caption in CAPTIONS.items()]
+            parts += [_html_figure(figures[name], CAPTIONS[name]) for name in drawable(results)]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -136,7 +158,7 @@ def html(results: dict, figures: dict) -> str:
 
 
 _VERDICTS = (
-    "Continue: the gain is at least +0.01 and its interval lies above zero. Marginal: at least +0.005 and "
+    "Continue: the gain is at least {continue:+} and its interval lies above zero. Marginal: at least {marginal:+} and "
     "above zero. Otherwise fall back to one tower. Validation rows chose the two models compared, test rows "
     "judged them; the interval is the wider of a t-interval over seeds and a paired bootstrap over test rows."
 )
@@ -176,6 +198,8 @@ def _snr_rows(results, labels):
         for (dual, single), gain in chosen.items()
     ]
     counts = results["rows"]["test_by_snr"]
+    if not chosen or not any(counts.values()):
+        return [head]
     return [head, *body, ["test rows, all seeds", *(f"{counts[name]:,}" for name in SNR_NAMES)]]
 
 
@@ -206,20 +230,25 @@ def _run_rows(results):
     }
     for seed, stages in results["seconds"].items():
         sums = {
-            kind: sum(value for stage, value in stages.items() if stage.startswith(kind)) for kind in ("fit", "predict")
+            kind: sum(value for stage, value in stages.items() if stage.startswith(f"{kind} "))
+            for kind in ("fit", "predict")
         }
-        parts = {name: stages[name] for name in ("rows", "survey", "reading") if name in stages} | sums
+        parts = {name: value for name, value in stages.items() if not name.startswith(tuple(sums))} | sums
         facts[f"seed {seed}"] = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
     return [["", ""], *([key, value] for key, value in facts.items())]
 
 
 def _pair(results, labels):
-    overall = results["questions"]["overall"]
+    overall = results["questions"].get("overall")
+    if overall is None:
+        return {"single": labels.get(results["best_single"], "no single tower"), "dual": "no dual model"}
     return {"single": labels[overall["single"]], "dual": labels[overall["dual"]]}
 
 
 def _between(interval, sign=""):
-    """0.548 [0.531, 0.565], with a sign where the number is a difference."""
+    """0.548 [0.531, 0.565], with a sign where the number is a difference; empty where there is none."""
+    if interval is None:
+        return ""
     value, low, high = (_number(interval[end], sign=sign) for end in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 

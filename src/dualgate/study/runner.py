@@ -1,19 +1,17 @@
-"""Train every method of the roster on every seed and keep what the analysis needs."""
+"""Run every stage of a study that is not finished, and gather what the analysis needs."""
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.metrics import r2_score
 
-from dualgate._fitting import fit_reader
 from dualgate.evaluation import gate_entropy, tower_correlation
-from dualgate.study.roster import GLOBAL, ORACLES, gated_methods
-
-TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
-N_READING = 3  # stages of a seed before its methods: rows, survey, reading
+from dualgate.study.data import spectral_model
+from dualgate.study.fits import SeedWork, answer, gate_trace
+from dualgate.study.methods import Method
+from dualgate.study.roster import READERS, main_methods
+from dualgate.study.stages import FIT, READING, ROWS, SURVEY, Stage, Stages
 
 
 @dataclass
@@ -28,10 +26,14 @@ class SeedRecord:
         Rows the models saw, and rows that chose among them.
     y : ndarray of shape (n_test,), [unit of y]
         Test targets.
-    snr : ndarray of shape (n_test,), [dimensionless]
-        Signal-to-noise ratio of the test rows.
-    regimes : ndarray of int, shape (n_test,)
-        Regime of the test rows.
+    snr : ndarray of shape (n_test,) or None, [dimensionless]
+        Signal-to-noise ratio of the test rows; None where the rows have none.
+    regimes : ndarray of int, shape (n_test,), or None
+        Regime of the test rows, where it is known.
+    conditions : ndarray of shape (n_test, n_conditions) or None, [unit of each]
+        Physical conditions of the test rows, where they are known.
+    edges : tuple of ndarray
+        Edges of the regimes along each condition.
     predictions : dict of str to ndarray of shape (n_test,), [unit of y]
         By method name.
     validation_r2 : dict of str to float
@@ -45,21 +47,28 @@ class SeedRecord:
         :func:`~dualgate.evaluation.tower_correlation`.
     seconds : dict of str to float, [s]
         Duration of every stage: "rows" (their labels), "survey" (first pass, training rows: the projection), "reading"
-        (second pass, all rows: features and projected columns), then "fit" and "predict" of every method.
+        (second pass, all rows: features and projected columns), each with the reader's name where it is not the
+        default, then "fit" and "predict" of every fit, named after its first method.
+    traces : dict of str to mapping
+        Arrays of each method's fit on validation and test rows, by stage of the prediction, read when they are asked
+        for: `log_weights`, `expert_predictions`, `phys_logits`, ... and `coef`.
     """
 
     seed: int
     n_train: int
     n_validation: int
     y: np.ndarray
-    snr: np.ndarray
-    regimes: np.ndarray
+    snr: np.ndarray | None
+    regimes: np.ndarray | None
+    conditions: np.ndarray | None = None
+    edges: tuple = ()
     predictions: dict = field(default_factory=dict)
     validation_r2: dict = field(default_factory=dict)
     entropy: dict = field(default_factory=dict)
     n_experts: dict = field(default_factory=dict)
     towers: dict = field(default_factory=dict)
     seconds: dict = field(default_factory=dict)
+    traces: dict = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -67,117 +76,152 @@ class SeedRecord:
         return self.n_train + self.n_validation + len(self.y)
 
 
+class Observer:
+    """Is told of every stage; this one does nothing."""
+
+    def begin(self, stage: Stage):
+        """Learn that a stage begins."""
+
+    def end(self, stage: Stage, seconds: float | None):
+        """Learn that a stage has ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
+
+
+def plan_stages(methods: Sequence[Method], seed: int) -> list[tuple[Stage, Method | None]]:
+    """Every stage of one seed in order, each fit with the first method that asks for it.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+    seed : int
+
+    Returns
+    -------
+    plan : list of (Stage, Method or None)
+
+    Examples
+    --------
+    >>> from dualgate.study.roster import ROSTER
+    >>> [stage.label for stage, _ in plan_stages([ROSTER["oracle_9"], ROSTER["phys_9"]], 42)]
+    ['seed 42: rows', 'seed 42: survey', 'seed 42: reading', 'seed 42: oracle, 9 experts']
+    """
+    plan = {Stage(seed, ROWS, ROWS, f"seed {seed}: rows"): None}
+    for reader in dict.fromkeys(method.reader for method in methods):
+        suffix = "" if reader == "default" else f" {reader}"
+        for kind in (SURVEY, READING):
+            plan[Stage(seed, f"{kind}-{READERS[reader].key}", kind, f"seed {seed}: {kind}{suffix}", reader)] = None
+        for method in methods:
+            if method.reader == reader:
+                plan.setdefault(fit_stage(method, seed), method)
+    return list(plan.items())
+
+
+def fit_stage(method: Method, seed: int) -> Stage:
+    """Return the stage that fits a method; methods that share a fit have equal ones."""
+    kind = f"{FIT} {method.experts or method.name}"
+    key = f"{FIT}-{method.fit_key(READERS[method.reader])}"
+    return Stage(seed, key, kind, f"seed {seed}: {method.label}", method.reader)
+
+
 def run_study(
     make_data: Callable,
     seeds: Iterable[int],
     *,
+    methods: Sequence[Method] | None = None,
     make_model: Callable | None = None,
-    on_stage: Callable[[str], None] = lambda label: None,
+    stages: Stages | None = None,
+    observer: Observer | None = None,
 ) -> list[SeedRecord]:
-    """Train and test every method on every seed's own rows.
+    """Train and test every method on every seed's own rows; what is finished already is not run again.
 
     Parameters
     ----------
     make_data : callable, seed -> data
-        Rows of one seed as an object with `X` (an array or a row source), `y`, `regimes`, `snr` if X has no errors, and
-        whatever `make_model` reads. The first 80 % train, the next 10 % choose among models, the rest test; where its
-        attribute `ordered` is true the rows are divided at random instead.
+        Rows of one seed as an object with `X` (an array or a row source), `y`, `regimes` (None where they are not
+        known), `snr` if X has no errors, and whatever `make_model` reads. The first 80 % train, the next 10 % choose
+        among models, the rest test; where its attribute `ordered` is true the rows are divided at random instead.
     seeds : iterable of int
         Seeds of rows and models.
+    methods : sequence of Method, default=None
+        None is :func:`~dualgate.study.roster.main_methods`.
     make_model : callable, (data, seed) -> estimator, default=None
         The default model, with 9x4 experts; the roster changes its parameters. None takes
         `DualTowerMoERegressor.for_spectra`.
-    on_stage : callable, str -> None, default does nothing
-        Told the name of every stage when it begins, `N_READING + len(gated_methods())` for every seed.
+    stages : Stages, default=None
+        Where finished stages are; None keeps them in memory.
+    observer : Observer, default=None
+        Told of every stage of :func:`plan_stages`.
 
     Returns
     -------
     records : list of SeedRecord, one a seed
     """
-    return [_run_seed(make_data, seed, make_model or spectral_model, on_stage) for seed in seeds]
+    methods = main_methods() if methods is None else methods
+    make_model, observer = make_model or spectral_model, observer or Observer()
+    stages = Stages() if stages is None else stages
+    return [_run_seed(SeedWork(make_data, make_model, seed, stages), methods, observer) for seed in seeds]
 
 
-def spectral_model(data, seed):
-    """Build the default model for spectra `[flux | error]` on the pixels of `data.wave`."""
-    from dualgate import DualTowerMoERegressor
+def _run_seed(work, methods, observer):
+    """Run what is missing of one seed; its rows are gone when it returns."""
+    stages, plan = work.stages, plan_stages(methods, work.seed)
+    wanted = {stage.reader for stage, method in plan if method is not None and stage not in stages}
+    for stage, method in plan:
+        if stage not in stages and method is None and stage.reader and stage.reader not in wanted:
+            observer.end(stage, None)
+            continue
+        if stage not in stages:
+            observer.begin(stage)
+            stages.save(stage, work.run(stage, method))
+        observer.end(stage, float(stages.load(stage)["seconds"]))
+    return _gather(work, methods, plan)
 
-    return DualTowerMoERegressor.for_spectra(data.wave, n_jobs=-1, random_state=seed)
 
-
-def _run_seed(make_data, seed, make_model, on_stage):
-    """Train every method on one seed's rows; rows and models are gone when it returns."""
-    begin = _stage_clock(seed, on_stage)
-    begin("rows")
-    data = make_data(seed)
-    y, regimes = np.asarray(data.y), np.asarray(data.regimes)
-    train, held_out, n_validation = _split(data, seed)
-    base = make_model(data, seed)
-    begin("survey")
-    reader = fit_reader(base, data.X[train])
-    begin("reading")
-    rows = reader.read(data.X)
-    seen, unseen = rows[train], rows[held_out]
-    snr = data.snr[held_out] if rows.snr is None else unseen.snr
-    test = slice(n_validation, None)
-    record = SeedRecord(
-        seed, len(seen), n_validation, y[held_out][test], np.asarray(snr)[test], regimes[held_out][test]
-    )
-    for method in gated_methods():
-        begin(f"fit {method.name}", method.label)
-        model = clone(base).set_params(**method.parameters).fit(seen, y[train], regimes=regimes[train])
-        begin(f"predict {method.name}", None)
-        _judge(record, method, model, unseen, y[held_out], regimes[held_out])
-    record.seconds = begin(None, None)
+def _gather(work, methods, plan):
+    """Make the record of a seed from its finished stages."""
+    stages, seed = work.stages, work.seed
+    rows = stages.load(plan[0][0])
+    cut = int(rows["n_validation"])
+    held_out = rows["held_out"]
+    test, y = held_out[cut:], rows["y"]
+    known = {
+        name: values[test] if (values := rows.get(name)) is not None else None
+        for name in ("snr", "regimes", "conditions")
+    }
+    edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
+    record = SeedRecord(seed, len(rows["train"]), cut, y[test], edges=edges, **known)
+    for method in methods:
+        arrays = stages.load(fit_stage(method, seed))
+        prediction = answer(method, arrays)
+        record.validation_r2[method.name] = r2_score(y[held_out[:cut]], prediction[:cut])
+        record.predictions[method.name] = np.asarray(prediction[cut:], dtype=float)
+        record.traces[method.name] = arrays
+        if "snr" in arrays:
+            record.snr = arrays["snr"][cut:]
+        if method.gated:
+            _judge_gate(record, method, gate_trace(method, arrays))
+    record.seconds = _durations(stages, plan)
     return record
 
 
-def _stage_clock(seed, on_stage):
-    """Make the function that is told of every stage as it begins, and returns the seconds of those that ended."""
-    seconds, running = {}, []
-
-    def begin(stage, label=""):
-        now = time.perf_counter()
-        if running:
-            name, since = running.pop()
-            seconds[name] = now - since
-        if stage is not None:
-            running.append((stage, now))
-        if label is not None:
-            on_stage(f"seed {seed}: {label or stage}")
-        return seconds
-
-    return begin
-
-
-def _split(data, seed):
-    """Training rows, held-out rows, and how many of these are for validation; the rest is for the test."""
-    n_rows = len(data.y)
-    n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
-    if not getattr(data, "ordered", False):
-        return slice(0, n_train), slice(n_train, None), n_seen - n_train
-    order = np.random.default_rng(seed).permutation(n_rows)  # files may be sorted by anything
-    return np.sort(order[:n_train]), order[n_train:], n_seen - n_train
-
-
-def _judge(record, method, model, rows, y, regimes):
-    """Store what a fitted model says of the rows it did not see: validation first, then test."""
-    trace = model.trace(rows)
+def _judge_gate(record, method, trace):
     cut = record.n_validation
-    _keep(record, method.name, y, trace.prediction)
     record.entropy[method.name] = gate_entropy(trace.weights)[cut:]
-    record.n_experts[method.name] = trace.weights.shape[1]
+    record.n_experts[method.name] = trace.log_weights.shape[1]
     if trace.phys_logits is not None and trace.quality_logits is not None:
         record.towers[method.name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
-    oracle = ORACLES[method.experts]
-    if oracle.name not in record.predictions:  # the same experts serve every method of their kind
-        own = model.experts_.cells_of(regimes, rows.snr, len(y))
-        _keep(record, oracle.name, y, trace.expert_predictions[np.arange(len(y)), own])
-    if GLOBAL.name not in record.predictions:
-        _keep(record, GLOBAL.name, y, trace.root_prediction)
 
 
-def _keep(record, name, y, prediction):
-    """Split a prediction into the validation R^2 and the test predictions."""
-    cut = record.n_validation
-    record.validation_r2[name] = r2_score(y[:cut], prediction[:cut])
-    record.predictions[name] = np.asarray(prediction[cut:], dtype=float)
+def _durations(stages, plan):
+    """Seconds of every finished stage, as in `SeedRecord.seconds`."""
+    seconds = {}
+    for stage, method in plan:
+        if stage not in stages:
+            continue
+        found, prefix = stages.load(stage), f"seed {stage.seed}: "
+        if method is None:
+            seconds[stage.label.removeprefix(prefix)] = float(found["seconds"])
+        else:
+            predicting = float(found["seconds_predict"])
+            seconds[f"fit {method.name}"] = float(found["seconds"]) - predicting
+            seconds[f"predict {method.name}"] = predicting
+    return seconds

@@ -7,11 +7,9 @@ import numpy as np
 from scipy.stats import sem, t
 
 from dualgate.evaluation import Interval
+from dualgate.study.config import Thresholds
 
 CONTINUE, MARGINAL, FALL_BACK = "continue", "marginal", "fall back to one tower"
-WORTHWHILE = 0.01  # Delta R^2 that asks for further development
-NOTICEABLE = 0.005  # Delta R^2 below which the simpler model wins
-LOW_SNR_GAIN = 0.02  # Delta R^2 in an SNR bin that says quality helps there
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,20 @@ class Decision:
     reason: str
 
 
-def decide(gain: Interval) -> Decision:
+def decide(gain: Interval, thresholds: Thresholds | None = None) -> Decision:
     """Verdict on a gain of R^2 over the best single tower.
 
-    Continue when the gain is at least 0.01 and its interval lies above zero; marginal when it is at least
-    0.005 and its interval lies above zero; otherwise fall back to one tower. A gain that cannot be told from
-    zero does not pay for a second tower, however large its estimate, and the reason then says that it was not
-    shown rather than that it is absent.
+    Continue when the gain is at least 0.01 and its interval lies above zero; marginal when it is at least 0.005 and
+    its interval lies above zero (or what the thresholds say); otherwise fall back to one tower. A gain that cannot be
+    told from zero does not pay for a second tower, however large its estimate, and the reason then says that it was
+    not shown rather than that it is absent.
 
     Parameters
     ----------
     gain : Interval, [dimensionless]
         R^2 of the dual model minus R^2 of the best single tower.
+    thresholds : Thresholds, default=None
+        Its `continue_` and `marginal` are used; None is `Thresholds()`.
 
     Returns
     -------
@@ -56,18 +56,19 @@ def decide(gain: Interval) -> Decision:
     >>> decide(Interval(0.05, -0.01, 0.11)).verdict
     'fall back to one tower'
     """
+    bars = thresholds or Thresholds()
     if not math.isfinite(gain.value):
         return Decision(FALL_BACK, "the gain could not be measured")
-    if gain.value < NOTICEABLE:
-        return Decision(FALL_BACK, f"the gain is below {NOTICEABLE:+}")
+    if gain.value < bars.marginal:
+        return Decision(FALL_BACK, f"the gain is below {bars.marginal:+}")
     if not gain.low > 0:
         return Decision(
             FALL_BACK,
             "the interval reaches zero, so that a gain is not shown; more rows or seeds would narrow it",
         )
-    if gain.value < WORTHWHILE:
-        return Decision(MARGINAL, f"the interval lies above zero, but the gain is below {WORTHWHILE:+}")
-    return Decision(CONTINUE, f"the interval lies above zero and the gain is at least {WORTHWHILE:+}")
+    if gain.value < bars.continue_:
+        return Decision(MARGINAL, f"the interval lies above zero, but the gain is below {bars.continue_:+}")
+    return Decision(CONTINUE, f"the interval lies above zero and the gain is at least {bars.continue_:+}")
 
 
 def seed_interval(values, draws, *, confidence: float = 0.95) -> Interval:

@@ -1,0 +1,78 @@
+"""Small problems with a known answer for the study, shared by its tests."""
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from dualgate.study.analysis import analyse
+from dualgate.study.roster import GLOBAL, ROSTER, all_methods, gated_methods
+from dualgate.study.runner import SeedRecord
+
+BASIC = [ROSTER[name] for name in ("global", "oracle_9", "oracle_9x4", "phys_9", "quality_9", "poe_9", "poe_9x4")]
+
+
+def planted_rows(seed, *, constant=False, n_samples=3000):
+    """Twelve pixels that show the target with a slope of its own in each of three regimes.
+
+    The brightness of four pixels spreads the signal-to-noise ratio over all bins and says nothing of the target.
+    With `constant` errors every row is measured equally well, and quality has nothing to tell.
+    """
+    rng = np.random.default_rng(seed)
+    regimes, y = rng.integers(3, size=n_samples), rng.normal(size=n_samples)
+    flux = np.zeros((n_samples, 12))
+    flux[:, :4] = (np.array([1.0, -1.0, 0.4])[regimes] * y)[:, None]
+    flux[np.arange(n_samples), 4 + regimes] = 3.5
+    flux[:, 8:] = np.exp(rng.uniform(0, np.log(30), size=(n_samples, 1)))
+    level = np.ones(n_samples) if constant else np.exp(rng.uniform(np.log(0.3), np.log(6), size=n_samples))
+    error = np.repeat(level[:, None], 12, axis=1)
+    flux += error * rng.normal(size=flux.shape)
+    snr = np.linalg.norm(flux, axis=1) / np.linalg.norm(error, axis=1)
+    return Bunch(X=np.hstack([flux, error]).astype(np.float32), y=y, regimes=regimes, snr=snr)
+
+
+def planted_model(data, seed):
+    from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+
+    flux, error = slice(0, 12), slice(12, None)
+    experts = HierarchicalExperts(flux, error, quality_edges=(2, 4, 7))
+    return DualTowerMoERegressor(
+        PhysGate(flux), QualityGate(error), experts=experts, max_epochs=24, batch_size=256, random_state=seed
+    )
+
+
+def planted_record(seed, errors, validation=None, n_samples=300):
+    """A record whose methods miss the target by the given scatter, each by luck of its own."""
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=n_samples)
+    errors = {method.name: 0.5 for method in all_methods()} | errors
+    gated = [method.name for method in gated_methods()]
+    return SeedRecord(
+        seed=seed,
+        n_train=8 * n_samples,
+        n_validation=n_samples,
+        y=y,
+        snr=rng.uniform(0.5, 12, size=n_samples),
+        regimes=rng.integers(9, size=n_samples),
+        predictions={name: y + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
+        validation_r2={name: 1 - scale**2 for name, scale in errors.items()} | (validation or {}),
+        entropy={name: rng.uniform(0, np.log(9), size=n_samples) for name in gated},
+        n_experts=dict.fromkeys(gated, 9),
+        seconds={"rows": 1.0, "fit phys_9": 2.0, "predict phys_9": 3.0},
+    )
+
+
+def quick_model(data, seed):
+    return planted_model(data, seed).set_params(max_epochs=1)
+
+
+def planted_results(**more):
+    records = [planted_record(seed, GOOD) for seed in (1, 2, 3)]
+    return analyse(records, n_resamples=200) | {
+        "settings": {"data": "planted", "rows": 3000, "seeds": [1, 2, 3]},
+        "environment": {"dualgate": "0", "cores": 2},
+        "total_seconds": 1.0,
+        "peak_memory_gib": float("nan"),
+        **more,
+    }
+
+
+GOOD = {GLOBAL.name: 0.8, "phys_9": 0.6, "quality_9": 0.7, "poe_9x4": 0.4}

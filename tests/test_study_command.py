@@ -1,0 +1,163 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from dualgate.experts import EmptyCellWarning
+from dualgate.study import cli as cli_module
+from dualgate.study.roster import all_methods, main_methods
+from planted_study import planted_model, planted_rows
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_the_command_answers_without_heavy_imports(flag):
+    code = (
+        "import sys; from dualgate.study.cli import main\n"
+        f"try: main(['{flag}'])\n"
+        "except SystemExit as exit: assert exit.code == 0\n"
+        "assert not {'torch', 'matplotlib', 'sklearn', 'numpy', 'rich'} & set(sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "dualgate" in shown
+
+
+def test_the_package_runs_as_a_module():
+    import dualgate
+
+    command = [sys.executable, "-m", "dualgate", "--version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == [
+        "dualgate",
+        dualgate.__version__,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "999"], r"--rows: 999 must be at least 1000"),
+        (["--rows", "many"], r"--rows: 'many' must be an integer"),
+        (["--seeds", "1,two"], r"--seeds: '1,two' must be integers"),
+        (["--seeds", "4,4"], r"--seeds: '4,4' names a seed twice"),
+        (["--seeds", "-1"], r"--seeds: '-1' must lie from 0"),
+        (["--data", "elsewhere"], r"[data] source: open_spectra.paths='elsewhere' matches no file"),
+        (["--methods", "poe_9x5"], r"methods: 'poe_9x5' is no method and no group; did you mean"),
+        (["--full", "--methods", "poe_9"], r"--full: runs every method"),
+        (["--config", "elsewhere.toml"], r"elsewhere.toml: cannot be read"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli_module.main(["study", *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_output_that_is_no_directory_is_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        cli_module.main(["study", "--out", str(tmp_path / "taken")])
+    assert caught.value.code == 2
+    assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "rich"])
+def test_a_missing_extra_is_named_with_the_way_to_get_it(missing, monkeypatch, capsys):
+    monkeypatch.setattr(cli_module, "find_spec", lambda name: None if name == missing else object())
+    assert cli_module.main(["study"]) == 1
+    message = capsys.readouterr().err
+    assert f"missing: {missing}." in message
+    assert 'pip install "dualgate[study]"' in message
+
+
+def test_list_names_every_method_and_group(capsys):
+    assert cli_module.main(["study", "--list"]) == 0
+    shown = capsys.readouterr().out
+    for method in all_methods():
+        assert f" {method.name} " in shown
+        assert method.description
+        assert method.description in shown
+    assert all(f"MVP-4.{stage}:" in shown for stage in range(4))
+
+
+@pytest.fixture
+def planted_command(monkeypatch):
+    """Run the command on planted rows; returns how many rows each seed was asked for."""
+    rows = {}
+
+    def make_rows(n_samples, *, random_state):
+        rows[random_state] = n_samples
+        return planted_rows(random_state, n_samples=n_samples)
+
+    monkeypatch.setattr("dualgate.study.data.stream_spectra", make_rows)
+    monkeypatch.setattr("dualgate.study.data.spectral_model", planted_model)
+    return rows
+
+
+def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_path, capsys):
+    config = tmp_path / "study.toml"
+    config.write_text("seeds = [3]\n[training]\nmax_epochs = 1\n[bootstrap]\nresamples = 50\n")
+    out = tmp_path / "new"
+    line = ["study", "--config", str(config), "--rows", "2000", "--seeds", "3,5", "--out", str(out)]
+    assert cli_module.main(line) == 0
+    assert planted_command == {3: 2000, 5: 2000}
+    shown = capsys.readouterr()
+    assert all(method.label in shown.out for method in main_methods())
+    assert "done" in shown.err
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"] == {"data": "embedded", "rows": 2000, "seeds": [3, 5]}
+    assert results["schema_version"] == 1
+    assert results["config"]["training"]["max_epochs"] == 1
+    assert results["config"]["seeds"] == [3, 5]
+    assert results["config"]["bootstrap"] == {"resamples": 50}
+    assert len(results["hash"]) == 64
+    assert {"python", "numpy", "scikit-learn", "torch", "dualgate", "cores", "memory_gib"} <= set(
+        results["environment"]
+    )
+    assert results["rows"]["test"] == 200
+    assert results["seconds"].keys() == {"3", "5"}
+    by_name = {method["name"]: method for method in results["methods"]}
+    lines = list(csv.DictReader(io.StringIO((out / "results.csv").read_text())))
+    assert {line["method"] for line in lines} == by_name.keys()
+    r2 = [float(line["value"]) for line in lines if (line["method"], line["slice"], line["metric"]) == _POE]
+    assert r2 == pytest.approx(list(by_name["poe_9x4"]["r2_by_seed"].values()))
+
+
+_POE = "poe_9x4", "all", "r2"
+
+
+def test_methods_are_chosen_by_name_and_group(planted_command, tmp_path, capsys):
+    base = ["study", "--rows", "1000", "--seeds", "3", "--out", str(tmp_path)]
+    assert cli_module.main([*base, "--methods", "MVP-4.2, hist_gradient_boosting"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [method["name"] for method in results["methods"]] == ["temperature_9", "hist_gradient_boosting"]
+    assert results["questions"] == {}
+    assert "A verdict needs a single tower and a dual model" in capsys.readouterr().out
+
+
+SOME = ["--methods", "reference,phys_9,MVP-4.0"]
+
+
+def test_the_command_runs_on_shards(tmp_path, capsys):
+    pytest.importorskip("tables")
+    from dualgate.datasets import make_spectra, write_spectra
+
+    for shard in range(2):
+        clean = make_spectra(500, random_state=0, noise_level=0, start=500 * shard)
+        write_spectra(tmp_path / f"shard_{shard}.h5", clean.flux, clean.error, clean.labels, clean.wave)
+    few = ["study", "--data", str(tmp_path / "shard_0.h5"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        cli_module.main(few)
+    assert "holds 500 rows" in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyCellWarning)  # 800 rows for 36 cells
+        assert cli_module.main([*few[:2], str(tmp_path / "shard_*.h5"), "--seeds", "1", *few[3:], *SOME]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["settings"]["rows"] == 1000
+    assert {"survey", "reading"} <= results["seconds"]["1"].keys()
+    by_name = {method["name"]: method["r2"]["value"] for method in results["methods"]}
+    assert by_name["global"] > 0  # the noise of the shards' own errors was added, and something is left to see

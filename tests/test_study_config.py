@@ -1,0 +1,190 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualgate.study import StudyConfig, load_config
+from dualgate.study.config import Bootstrap, ConfigError, DataConfig, Thresholds, Training
+from dualgate.study.identity import result_hash, stages_hash
+from dualgate.study.methods import digest
+
+TABLE = {"source": "t.csv", "flux": ["f*"], "error": ["e*"], "target": "y"}
+
+
+# ---- what the file says ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[data]\nsourc = 'embedded'", '[data] sourc: unknown key; did you mean "source"?'),
+        ("[trainin]\nlr = 1", 'trainin: unknown key; did you mean "training"?'),
+        ("seed = 3", 'seed: unknown key; did you mean "seeds"?'),
+        ("rows = 999", "rows = 999: must be an integer at least 1,000"),
+        ("rows = 2000.5", "rows = 2000.5: must be an integer"),
+        ("rows = true", "rows = True: must be an integer"),
+        ("seeds = []", "seeds = []: must be a list that is not empty"),
+        ("seeds = [1, 1]", "seeds = [1, 1]: names a value twice"),
+        ("seeds = [-1]", "seeds = [-1]: must be an integer at least 0"),
+        ("methods = 3", "methods = 3: must be a text or a list of texts"),
+        ("full = 'yes'", "full = 'yes': must be true or false"),
+        ("data = 'embedded'", "[data]: must be a section of keys"),
+        ("[training]\nlr = 0.0", "[training] lr = 0.0: must be a number above 0"),
+        ("[training]\nlr = inf", "[training] lr = inf: must be a number above 0"),
+        ("[training]\nmax_epochs = 0", "[training] max_epochs = 0: must be an integer at least 1"),
+        ("[thresholds]\nrho = 'high'", "[thresholds] rho = 'high': must be a number at least 0 and at most 2"),
+        ("[thresholds]\nmarginal = 0.02", "[thresholds] marginal = 0.02: must not be above continue = 0.01"),
+        ("[thresholds]\nboundary = [1.0]", "[thresholds] boundary: holds 1 distances, the rows have 2 conditions"),
+        ("[bootstrap]\nresamples = 1", "[bootstrap] resamples = 1: must be an integer at least 20"),
+        ("[data]\nflux = ['a']", "[data] flux: names a column of a table, but source = 'embedded' is none"),
+        ("[data]\nsource = 't.csv'", "[data] flux: missing"),
+        ("[data]\nsource = 't.csv'\nflux = 'f'\ntarget = 'y'", "[data] error: missing, and quality too"),
+        ("rows = ", "is no TOML file"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_key(text, message, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path), {})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"quality": ["q"]}, "[data] quality: cannot be given beside error"),
+        ({"conditions": ["T"]}, "[data] regime_edges: must be given where conditions are"),
+        ({"conditions": ["T"], "regime_edges": [[1], [2]]}, "[data] regime_edges: holds edges for 2 conditions"),
+        ({"conditions": ["T"], "regime_edges": [[2, 1]]}, "[data] regime_edges = [[2, 1]]: must increase"),
+        ({"conditions": ["T"], "regime_edges": [[1]], "regimes": "r"}, "[data] conditions: cannot be given beside"),
+        ({"wave": [2, 1]}, "[data] wave = [2, 1]: must increase"),
+    ],
+)
+def test_columns_of_a_table_fit_together(more, message):
+    with pytest.raises(ConfigError) as caught:
+        StudyConfig.of({"data": TABLE | more})
+    assert message in str(caught.value)
+
+
+def test_flags_override_the_file(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text("rows = 5000\nfull = true\n[data]\nsource = 'shards/*.h5'\n[training]\nlr = 0.1\n")
+    config = load_config(str(path), {"rows": 6000, "data": {"source": "embedded"}})
+    assert (config.rows, config.data.source, config.training.lr, config.full) == (6000, "embedded", 0.1, True)
+    assert load_config(str(path), {"methods": ["poe_9"]}).full is False
+    assert load_config(None, {}).rows == 20_000
+
+
+def test_the_effective_configuration_reads_back_as_itself():
+    config = StudyConfig.of({"thresholds": {"continue": 0.02}, "data": {"source": "a/*.h5"}})
+    plain = json.loads(json.dumps(config.as_dict()))
+
+    def given_keys(mapping):
+        return {k: given_keys(v) if isinstance(v, dict) else v for k, v in mapping.items() if v is not None}
+
+    assert StudyConfig.of(given_keys(plain)) == config
+    assert plain["thresholds"]["boundary"] == [100.0, 0.1]
+
+
+def test_the_defaults_of_training_are_those_of_the_mixture():
+    from dualgate import DualTowerMoERegressor
+
+    model = DualTowerMoERegressor()
+    for part in fields(Training):
+        assert getattr(Training(), part.name) == getattr(model, part.name)
+
+
+def test_every_key_is_documented():
+    for section in (DataConfig, Thresholds, StudyConfig):
+        for part in fields(section):
+            assert part.name in section.__doc__
+
+
+# ---- hashes ----------------------------------------------------------------------------------------------
+
+
+def hash_of(**more):
+    return stages_hash(StudyConfig.of(more), ["rows"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"out": "elsewhere"},
+        {"methods": ["poe_9"]},
+        {"full": True},
+        {"seeds": [7]},
+        {"thresholds": {"continue": 0.5}},
+        {"bootstrap": {"resamples": 50}},
+        {"rows": 20_000},  # what it is anyway
+    ],
+)
+def test_what_changes_no_number_keeps_the_stages(more):
+    assert hash_of(**more) == hash_of()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"rows": 5000}, {"data": {"source": "a.h5"}}, *({"training": {part.name: 0.2}} for part in fields(Training)[1:2])],
+)
+def test_what_changes_numbers_begins_anew(more):
+    assert hash_of(**more) != hash_of()
+
+
+@given(name=st.sampled_from([part.name for part in fields(Training)]))
+def test_every_key_of_training_changes_the_stages(name):
+    changed = {"batch_size": 77, "validation_fraction": 0.3, "lr": 0.3}.get(name, 77)
+    assert hash_of(training={name: changed}) != hash_of()
+
+
+def test_columns_and_content_change_the_stages_and_the_place_does_not():
+    one = StudyConfig.of({"data": TABLE})
+    moved = StudyConfig.of({"data": TABLE | {"source": "elsewhere/t.csv"}})
+    other = StudyConfig.of({"data": TABLE | {"target": "z"}})
+    assert stages_hash(one, ["a"]) == stages_hash(moved, ["a"])
+    assert stages_hash(one, ["a"]) != stages_hash(one, ["b"])
+    assert stages_hash(one, ["a"]) != stages_hash(other, ["a"])
+
+
+def test_versions_and_code_change_the_stages(monkeypatch):
+    before = hash_of()
+    monkeypatch.setattr("dualgate.study.identity.code_hash", lambda: "other")
+    assert hash_of() != before
+
+
+def test_the_hash_of_a_result_knows_all_of_the_configuration():
+    one, two = StudyConfig.of({}), StudyConfig.of({"bootstrap": {"resamples": 50}})
+    assert result_hash(one, {"cores": 2}) != result_hash(two, {"cores": 2})
+    assert result_hash(one, {"cores": 2}) != result_hash(one, {"cores": 3})
+    assert result_hash(one, {"cores": 2}) == result_hash(StudyConfig.of({}), {"cores": 2})
+    assert Bootstrap() == one.bootstrap
+
+
+def test_a_digest_is_the_same_in_every_process():
+    script = (
+        "from dualgate.study.methods import digest; from dualgate.study.roster import READERS, ROSTER;"
+        "print(digest([READERS['five statistics'].parameters, *(ROSTER[name].fit_key(READERS['default']) "
+        "for name in sorted(ROSTER))]))"
+    )
+    shown = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(shown) == 1
+
+
+def test_a_digest_refuses_what_it_cannot_tell_from_others():
+    with pytest.raises(TypeError, match="cannot be told from others"):
+        digest({"function": lambda seed: seed})

@@ -1,0 +1,123 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+from dualgate.study import analyse, write_report
+from dualgate.study.config import Thresholds
+from dualgate.study.report import html, markdown, method_rows, summary, tables
+from dualgate.study.roster import ROSTER, all_methods
+from dualgate.study.tidy import COLUMNS, tidy_rows
+from planted_study import GOOD, planted_record, planted_results
+
+
+@pytest.fixture(scope="module")
+def results():
+    return planted_results()
+
+
+def test_results_file_carries_everything_the_report_shows(results, tmp_path):
+    paths = write_report(results, tmp_path)
+    assert all(path.stat().st_size > 0 for path in paths)
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert markdown(again) == (tmp_path / "report.md").read_text()
+    other = tmp_path / "again"
+    other.mkdir()
+    write_report(again, other)
+    assert all((other / path.name).read_bytes() == path.read_bytes() for path in paths)
+
+
+def test_markdown_names_figures_that_exist(results, tmp_path):
+    write_report(results, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    for path in tmp_path.glob("*.png"):
+        assert f"({path.name})" in text
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert text.count("![") == 3
+
+
+def test_page_stands_alone_and_says_the_verdict_first(results):
+    page = html(results, dict.fromkeys(("r2_by_method", "r2_by_snr", "entropy_by_snr"), b"png"))
+    assert page.count('src="data:image/png;base64,') == 3
+    assert "http" not in page
+    assert 'name="viewport"' in page
+    assert page.index(results["questions"]["overall"]["verdict"]) < page.index("<table>")
+
+
+def test_names_cannot_break_the_page(results):
+    page = html(results | {"environment": {"cpu": "<b>&"}}, dict.fromkeys(
+        ("r2_by_method", "r2_by_snr", "entropy_by_snr"), b""))  # fmt: skip
+    assert "&lt;b&gt;&amp;" in page
+
+
+def test_every_table_is_rectangular(results):
+    for heading, _, rows in tables(results):
+        assert len({len(row) for row in rows}) == 1, heading
+
+
+def test_the_table_has_one_line_for_every_method(results):
+    head, *body = method_rows(results)
+    assert [row[0] for row in body] == [method.label for method in all_methods()]
+    assert [row[2] for row in body].count("best single") == 1
+    assert len(head) == 8
+
+
+def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
+    record = planted_record(0, GOOD)
+    record.snr = np.full_like(record.snr, 3.0)
+    results = analyse([record], n_resamples=50) | {
+        "settings": {"data": "planted", "rows": 3000, "seeds": [0]},
+        "environment": {},
+        "total_seconds": 1.0,
+        "peak_memory_gib": 1.0,
+    }
+    write_report(results, tmp_path)
+    line = json.loads((tmp_path / "results.json").read_text())["methods"][0]
+    assert line["r2_by_snr"]["H"]["value"] is None
+    assert method_rows(results)[1][-1] == "n/a"
+    assert "scatter between seeds is unknown" in summary(results)
+
+
+def test_an_interval_beside_its_value_can_be_drawn(results, tmp_path):
+    """The bootstrap of a bin with a handful of rows is skewed enough for that."""
+    skewed = json.loads(json.dumps(results))
+    for method in skewed["methods"]:
+        method["r2_by_snr"]["H"] = {"value": -3.0, "low": -2.0, "high": -1.0}
+        method["r2"] = {"value": -3.0, "low": -5.0, "high": -4.0}
+    assert all(path.exists() for path in write_report(skewed, tmp_path))
+
+
+def test_methods_without_a_single_tower_have_a_report_without_verdicts(tmp_path):
+    methods = [ROSTER[name] for name in ("concat_9", "hist_gradient_boosting")]
+    record = planted_record(0, {"hist_gradient_boosting": 0.2})
+    results = planted_results(**analyse([record], methods=methods, n_resamples=50))
+    write_report(results, tmp_path)
+    assert results["best_single"] is None
+    assert "HistGradientBoosting reaches" in summary(results)
+    assert [heading for heading, _, _ in tables(results)] == ["Methods", "By regime", "Gates", "Run"]
+
+
+def test_tidy_lines_hold_the_numbers_of_every_slice(tmp_path):
+    record = planted_record(3, GOOD)
+    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), ([9.0], [4.0])
+    methods = [ROSTER[name] for name in ("phys_9", "poe_9x4")]
+    lines = tidy_rows([record], methods, "phys_9", Thresholds(boundary=(0.5, 0.25)))
+    table = {line[1:2] + line[3:5]: line[5:] for line in lines}
+    assert len(table) == len(lines)
+    near = np.abs(record.snr - 4) <= 0.25
+    for name, members in [("all", record.snr >= 0), ("snr M", (record.snr > 4) & (record.snr <= 7)),
+                          ("regime 5", record.regimes == 5), ("boundary", near)]:  # fmt: skip
+        y, guess = record.y[members], record.predictions["poe_9x4"][members]
+        assert table["poe_9x4", name, "r2"] == (pytest.approx(r2_score(y, guess)), members.sum())
+        assert table["poe_9x4", name, "rmse"][0] == pytest.approx(np.sqrt(np.mean((guess - y) ** 2)))
+        assert table["poe_9x4", name, "mae"][0] == pytest.approx(np.mean(np.abs(guess - y)))
+        assert table["poe_9x4", name, "bias"][0] == pytest.approx(np.mean(guess - y))
+        single = r2_score(y, record.predictions["phys_9"][members])
+        assert table["poe_9x4", name, "delta_r2"][0] == pytest.approx(r2_score(y, guess) - single)
+    write_report(planted_results(), tmp_path, lines)
+    with open(tmp_path / "results.csv", newline="") as file:
+        again = list(csv.reader(file))
+    assert again[0] == list(COLUMNS)
+    assert [float(line[5]) for line in again[1:]] == [line[5] for line in lines]

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import r2_score
+from sklearn.utils import Bunch
+
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate._fitting import fit_reader
+from dualgate.features import QualityStatistics
+from dualgate.study import analyse, run_study
+from dualgate.study.methods import DUAL, SINGLE, Method
+from dualgate.study.roster import GLOBAL, ORACLES, ROSTER, all_methods, main_methods
+from dualgate.study.runner import Observer, plan_stages
+from dualgate.study.verdict import CONTINUE, FALL_BACK
+from planted_study import BASIC, planted_model, planted_rows, quick_model
+
+
+def fitted(model, data):
+    """Fit a mixture to the training rows without the study."""
+    rows = fit_reader(model, data.X[:1200]).read(data.X[:1200])
+    return model.fit(rows, data.y[:1200], regimes=data.regimes[:1200])
+
+
+class Heard(Observer):
+    """Keeps what the runner says of its stages."""
+
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def begin(self, stage):
+        self.begun.append(stage)
+
+    def end(self, stage, seconds):
+        self.ended.append(stage)
+
+
+def test_runner_trains_on_the_first_rows_and_keeps_the_last():
+    data, heard = planted_rows(7, n_samples=1500), Heard()
+    (record,) = run_study(lambda seed: data, [7], methods=BASIC, make_model=quick_model, observer=heard)
+    assert (record.n_train, record.n_validation, record.n_rows) == (1200, 150, 1500)
+    assert_allclose(record.y, data.y[1350:])
+    assert_allclose(record.snr, data.snr[1350:], rtol=1e-6)
+    assert heard.begun == heard.ended == [stage for stage, _ in plan_stages(BASIC, 7)]
+    # what a model learned does not depend on the targets and regimes of the rows held out
+    changed = Bunch(X=data.X, y=data.y.copy(), regimes=data.regimes.copy(), snr=data.snr)
+    changed.y[1200:], changed.regimes[1200:] = 99.0, 0
+    (other,) = run_study(lambda seed: changed, [7], methods=BASIC, make_model=quick_model)
+    for name in ("poe_9", GLOBAL.name):
+        assert_allclose(other.predictions[name], record.predictions[name], rtol=1e-6, atol=1e-9)
+    # the oracle is the row's own expert
+    model = quick_model(data, 7).set_params(fusion="poe")
+    model.fit(data.X[:1200], data.y[:1200], regimes=data.regimes[:1200])
+    oracle = model.experts_.predict(data.X[1350:], regimes=data.regimes[1350:])
+    assert_allclose(record.predictions[ORACLES["9x4"].name], oracle, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_in_some_order_are_divided_at_random():
+    data = planted_rows(7, n_samples=1500)
+    data.ordered = True
+    one, two = run_study(lambda seed: data, [1, 2], methods=BASIC[:1], make_model=quick_model)
+    assert (one.n_train, len(one.y)) == (1200, 150)
+    assert not np.isin(one.y, two.y).all()
+    assert np.isin(one.y, data.y).all()
+    assert np.isin(one.y, data.y[:1200]).any()
+
+
+def test_main_methods_are_both_towers_alone_and_every_fusion_twice():
+    from dualgate.gating import FUSIONS
+
+    methods = main_methods()
+    assert sorted(m.name for m in methods if m.kind == SINGLE) == sorted(
+        f"{tower}_{kind}" for tower in ("phys", "quality") for kind in ("9", "9x4")
+    )
+    assert sorted(m.name for m in methods if m.kind == DUAL) == sorted(
+        f"{fusion}_{kind}" for fusion in FUSIONS for kind in ("9", "9x4")
+    )
+    assert len({method.name for method in all_methods()}) == len(all_methods())
+
+
+def test_methods_that_differ_in_their_view_share_a_fit():
+    """Routing, oracle and root train nothing of their own, and say what the model says when it is routed so."""
+    data, heard = planted_rows(3, n_samples=1500), Heard()
+    names = ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"]
+    (record,) = run_study(
+        lambda seed: data, [3], methods=[ROSTER[name] for name in names], make_model=quick_model, observer=heard
+    )
+    assert [stage.kind for stage in heard.begun] == ["rows", "survey", "reading", "fit 9", "fit 9x4"]
+    model = fitted(quick_model(data, 3), data)
+    for name, routing in [("concat_9x4", "soft"), ("concat_9x4_hard", "hard"), ("concat_9x4_top3", 3)]:
+        expected = model.set_params(routing=routing).predict(data.X[1350:])
+        assert_allclose(record.predictions[name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_oracle_of_quality_bins_knows_no_regime():
+    data = planted_rows(3, n_samples=1500)
+    (record,) = run_study(lambda seed: data, [3], methods=[ROSTER["oracle_4"]], make_model=quick_model)
+    experts = HierarchicalExperts(slice(0, 12), slice(12, None), quality_edges=(2, 4, 7), random_state=0)
+    experts.fit(data.X[:1200], data.y[:1200])
+    expected = experts.predict(data.X[1350:], regimes=np.zeros(150, dtype=int))
+    assert np.corrcoef(record.predictions["oracle_4"], expected)[0, 1] > 0.99  # folds are drawn anew
+
+
+def test_readers_are_read_once_and_see_what_they_say():
+    data, heard = planted_rows(3, n_samples=1500), Heard()
+    methods = [ROSTER[name] for name in ("concat_9x4", "concat_9x4_quality_5", "concat_9x4_in_sample")]
+    (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=quick_model, observer=heard)
+    assert sum(stage.kind == "reading" for stage in heard.begun) == 2
+    assert not np.allclose(record.predictions["concat_9x4_quality_5"], record.predictions["concat_9x4"])
+    assert {"survey five statistics", "reading five statistics"} <= record.seconds.keys()
+    five = QualityStatistics(subset=("mean", "std", "min", "max", "median"))
+    model = fitted(quick_model(data, 3).set_params(quality_gate__features=five), data)
+    assert_allclose(record.predictions["concat_9x4_quality_5"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
+def test_a_peer_sees_projected_columns_and_quality_features(name):
+    """Only quality features tell the error level so well, only projected columns a pixel."""
+    method = ROSTER[name]
+    if method.package:
+        pytest.importorskip(method.package)
+    data = planted_rows(3, n_samples=2000)
+    for target, reach in [(np.log(data.X[:, 12]), 0.99), (data.X[:, 8], 0.9)]:
+        data.y = target.astype(float)
+        (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
+        assert r2_score(record.y, record.predictions[name]) > reach
+        assert name not in record.entropy
+
+
+def test_a_method_is_added_by_a_line():
+    """The runner asks nothing of the roster that the method does not say itself."""
+    method = Method("narrow", "narrow", "variant", "9x4", {"quality_gate__hidden": (2,)}, "ablation", "a narrow gate")
+    data = planted_rows(3, n_samples=1500)
+    (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
+    assert analyse([record], methods=[method], n_resamples=20)["methods"][0]["name"] == "narrow"
+
+
+def test_rows_without_regimes_and_errors_have_what_remains():
+    """Regimes are found, and tables by regime or SNR are left out of the results."""
+    data = planted_rows(3, n_samples=1500)
+    data.regimes = data.snr = None
+    methods = [ROSTER[name] for name in ("global", "phys_9", "concat_9")]
+
+    def model(data, seed):
+        flux, error = slice(0, 12), slice(12, None)
+        return DualTowerMoERegressor(
+            PhysGate(flux), QualityGate(error), experts=HierarchicalExperts(flux), n_regimes=3, max_epochs=1,
+            random_state=seed,
+        )  # fmt: skip
+
+    (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=model)
+    assert record.snr is None
+    assert record.regimes is None
+    results = analyse([record], methods=methods, n_resamples=20)
+    assert results["regimes"] == []
+    assert results["entropy"] == {}
+    assert set(results["rows"]["test_by_snr"].values()) == {0}
+    assert results["questions"].keys() == {"overall", "gate"}
+
+
+@pytest.mark.parametrize(("constant", "verdict"), [(True, FALL_BACK), (False, CONTINUE)])
+def test_the_verdict_follows_the_data(constant, verdict):
+    """Where quality tells nothing the study falls back; where it tells something it continues."""
+    methods = [method for method in main_methods() if method.kind == SINGLE or method in BASIC]
+    records = run_study(
+        lambda seed: planted_rows(seed, constant=constant), range(1, 6), methods=methods, make_model=planted_model
+    )
+    questions = analyse(records, n_resamples=200)["questions"]
+    assert questions["overall"]["verdict"] == verdict
+    assert questions["experts"]["verdict"] == verdict
+    if constant:
+        assert questions["gate"]["verdict"] == verdict

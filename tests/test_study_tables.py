@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from dualgate.study import StudyConfig, analyse, run_study
+from dualgate.study import cli as cli_module
+from dualgate.study.config import ConfigError
+from dualgate.study.data import StudyRows
+from dualgate.study.roster import ROSTER, all_methods, choose_methods
+from planted_study import planted_rows
+
+N_FLUX = 12
+COLUMNS = {"flux": ["flux_*"], "error": ["error_*"], "target": "y", "regimes": "regime"}
+FEW = [ROSTER[name] for name in ("oracle_9", "poe_9x4", "hist_gradient_boosting")]
+
+
+def planted_frame(n_samples=1000):
+    data = planted_rows(5, n_samples=n_samples)
+    names = [f"{part}_{pixel}" for part in ("flux", "error") for pixel in range(N_FLUX)]
+    frame = pd.DataFrame(data.X.astype(np.float64), columns=names)
+    return frame.assign(y=data.y, regime=data.regimes, name="star", depth=np.exp(frame["error_0"]))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """The same table as every kind of file, and what names its columns."""
+    home, frame = tmp_path_factory.mktemp("tables"), planted_frame()
+    numbers = frame.drop(columns="name")
+    parts = {"flux": frame.filter(like="flux_").to_numpy(), "error": frame.filter(like="error_").to_numpy()}
+    frame.to_csv(home / "t.csv", index=False)
+    np.savez(home / "t.npz", y=frame["y"], regime=frame["regime"], wave=np.arange(12.0), **parts)
+    np.save(home / "plain.npy", numbers.to_numpy())
+    np.save(home / "named.npy", numbers.to_records(index=False))
+    plain = {"flux": ["0:12"], "error": ["12:24"], "target": "24", "regimes": "25"}
+    return {
+        "csv": {"source": str(home / "t.csv"), **COLUMNS},
+        "npz": {"source": str(home / "t.npz"), **COLUMNS, "flux": ["flux"], "error": ["error"]},
+        "plain": {"source": str(home / "plain.npy"), **plain},
+        "named": {"source": str(home / "named.npy"), **COLUMNS},
+    }
+
+
+def rows_of(data, **more):
+    return StudyRows(StudyConfig.of({"data": data, "training": {"max_epochs": 1}, **more}))
+
+
+def predictions(rows, methods=FEW):
+    (record,) = run_study(rows.make, [4], methods=methods, make_model=rows.make_model)
+    return record
+
+
+# ---- the same rows, whatever they lie in ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz", "plain", "named"])
+def test_a_table_gives_what_its_array_gives(kind, tables):
+    frame = planted_frame()
+    expected = frame.filter(regex="flux_|error_").to_numpy()
+    rows = rows_of(tables[kind])
+    rows.check()
+    assert_array_equal(rows.make(0).X, expected)
+    assert_array_equal(rows.make(0).y, frame["y"])
+    assert_array_equal(rows.make(0).regimes, frame["regime"])
+    assert rows.offers == {"errors", "regimes"}
+
+
+def test_the_study_of_a_table_is_that_of_its_array(tables):
+    from dualgate.study.data import table_model
+
+    one, two = (predictions(rows_of(tables[kind])) for kind in ("csv", "npz"))
+    frame = planted_frame()
+    data = planted_rows(5, n_samples=1000)
+    data.update(X=frame.filter(regex="flux_|error_").to_numpy(), ordered=True, n_flux=N_FLUX, paired=True)
+    (three,) = run_study(
+        lambda seed: data, [4], methods=FEW, make_model=lambda d, s: table_model(d, s).set_params(max_epochs=1)
+    )
+    for method in FEW:
+        assert_array_equal(one.predictions[method.name], two.predictions[method.name])
+        assert_array_equal(one.predictions[method.name], three.predictions[method.name])
+
+
+def test_parquet_gives_the_same(tables, tmp_path):
+    pytest.importorskip("pyarrow")
+    planted_frame().to_parquet(tmp_path / "t.parquet")
+    one, two = rows_of(tables["csv"]), rows_of({"source": str(tmp_path / "t.parquet"), **COLUMNS})
+    assert_array_equal(one.make(0).X, two.make(0).X)
+
+
+def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").write_bytes(b"")
+    monkeypatch.setattr("dualgate.study.tables.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"need pyarrow; install it with: pip install \"dualgate\[parquet\]\""):
+        rows_of({"source": str(tmp_path / "t.parquet"), **COLUMNS}).check()
+
+
+def test_conditions_are_cut_into_regimes(tmp_path):
+    frame = planted_frame().assign(T=lambda f: 1000.0 * f["regime"], Z=0.0)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    conditions = {"conditions": ["T", "Z"], "regime_edges": [[500, 1500], [-1]]}
+    named = {name: value for name, value in COLUMNS.items() if name != "regimes"}
+    data = rows_of({"source": str(tmp_path / "t.csv"), **named, **conditions}).make(0)
+    assert_array_equal(data.regimes, 2 * frame["regime"] + 1)
+    assert_array_equal(data.conditions[:, 0], frame["T"])
+
+
+# ---- what a table lacks -----------------------------------------------------------------------------------
+
+
+def test_quality_columns_stand_in_for_errors(tmp_path):
+    """A gate that reads the column with the noise level beats one that reads a constant."""
+    frame = planted_frame(3000)
+    frame["constant"] = 1.0
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "regimes": "regime"}
+    methods, left_out = choose_methods(["main"], rows_of(named | {"quality": ["depth"]}).offers)
+    assert {method.experts for method in methods} == {"", "9"}
+    assert left_out["poe_9x4"] == "the rows have no errors"
+    rows = rows_of(named | {"quality": ["depth"]})
+    record = predictions(rows, [ROSTER["concat_9"]])
+    assert rows.make_model(rows.make(0), 0).quality_gate.features == "passthrough"
+    assert record.snr is None
+    assert analyse([record], n_resamples=20)["entropy"] == {}
+
+
+def test_the_snr_may_be_a_column(tmp_path):
+    planted_frame().assign(snr=3.0).to_csv(tmp_path / "t.csv", index=False)
+    named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "quality": ["depth"], "snr": "snr"}
+    record = predictions(rows_of(named), [ROSTER["phys_9"]])
+    assert_allclose(record.snr, 3.0)
+
+
+def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path, monkeypatch):
+    frame = planted_frame()
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    wave = np.linspace(8000, 8800, N_FLUX)
+    named = {"source": str(tmp_path / "t.csv"), **COLUMNS}
+    rows = rows_of(named | {"wave": wave.tolist()})
+    assert "spectral lines" in rows.offers
+    assert rows.make_model(rows.make(0), 0).phys_gate.features is not None
+    np.savetxt(tmp_path / "wave.txt", wave - 5000)
+    other = rows_of(named | {"wave": str(tmp_path / "wave.txt")})
+    assert other.offers == {"errors", "regimes"}
+    assert_allclose(other.make(0).wave, wave - 5000)
+
+
+def test_a_method_that_cannot_run_is_left_out_of_a_group_and_refused_by_name():
+    chosen, left_out = choose_methods(["all"], ["errors"])
+    assert {method.name for method in chosen} | left_out.keys() == {method.name for method in all_methods()}
+    assert left_out["oracle_9"] == "the rows have no regimes"
+    assert "oracle_4" not in left_out
+    with pytest.raises(ConfigError, match="methods: 'oracle_9' cannot run: the rows have no regimes"):
+        choose_methods(["oracle_9"], ["errors"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flux": ["flx_1"]}, r"\[data\] flux = 'flx_1': names no column .* did you mean \"flux_1"),
+        ({"target": "name"}, r"\[data\] target: column 'name' has dtype"),
+        ({"error": ["error_0"]}, r"\[data\] error: names 1 columns, flux 12"),
+        ({"target": "flux_*"}, r"\[data\] target: names 12 columns; it must name one"),
+        ({"error": ["flux_*"]}, r"\[data\] error: is -?\d.* errors must be above zero"),
+        ({"wave": "nowhere.txt"}, r"\[data\] wave = 'nowhere.txt': names no array"),
+        ({"source": "nowhere.csv"}, r"\[data\] source: .*nowhere.csv"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(change, message, tables):
+    with pytest.raises(ConfigError, match=message):
+        rows_of(tables["csv"] | change).check()
+
+
+def test_values_that_are_missing_are_located(tmp_path):
+    frame = planted_frame()
+    frame.loc[17, "flux_3"] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ConfigError, match=r"column 'flux_3' is not finite in row 17"):
+        rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
+
+
+def test_a_table_of_few_rows_is_refused(tmp_path):
+    planted_frame(900).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ConfigError, match="holds 900 rows, the study needs 1000"):
+        rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
+
+
+def test_the_command_runs_on_a_table(tables, tmp_path):
+    config, data = tmp_path / "study.toml", tables["csv"]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in data.items()]
+    config.write_text("\n".join(["methods = ['reference', 'phys_9', 'concat_9']", "seeds = [1]", "[training]",
+                                 "max_epochs = 1", "[data]", *lines]))  # fmt: skip
+    assert cli_module.main(["study", "--config", str(config), "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["target"] == "y"
+    assert results["settings"]["rows"] == 1000
+    assert " in y and the best dual model" in results["summary"]
