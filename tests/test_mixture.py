@@ -247,9 +247,9 @@ def test_for_spectra_is_an_ordinary_estimator_whose_parts_can_be_set():
     conditions = np.column_stack([rng.uniform(3750, 6000, 120), rng.uniform(-2.5, 0.75, 120)])
     model.set_params(experts__regime_edges=((4800,), (-1,))).fit(X, rng.normal(size=120), regimes=conditions)
     trace = model.trace(X)
-    assert trace.phys_features.shape == (120, 13)
+    assert trace.phys_features.shape == (120, 9 + 1 + 2 * 4)  # lines, then discriminants of y and of four regimes
     assert trace.quality_features is None
-    assert list(model.phys_gate_.get_feature_names_out()[:2]) == ["lines__ca_8498_depth", "lines__ca_8498_width"]
+    assert list(model.phys_gate_.get_feature_names_out()[:2]) == ["ca_8498_depth", "ca_8498_width"]
 
 
 def test_target_unit_and_offset_do_not_change_the_fit(planted):

@@ -102,7 +102,7 @@ def learn_from_array(model, rows, y, regimes, generator):
         finder = make_finder(next(iter(features.values())), model.n_regimes, experts.random_state)
         regimes = finder.fit_predict(next(iter(features.values())))
     experts, predictions, reduced = cache(fit_experts, experts, rows, y, regimes, model.cross_fit)
-    features = gate_readings(gates, features, **reduced)
+    features = gate_readings(gates, experts, features, **reduced)
     codes, _ = regime_codes(model, regimes, experts._regime_edges, len(y))
     cells = codes * experts.n_quality_bins_
     if model.loss == "cross_entropy" and experts.n_quality_bins_ > 1:
@@ -144,7 +144,7 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
     sums, *seen = checkpoint.stage("sums", sums)
     models, reduced = experts._solve(sums), sums.kept_rows.joined()
     features = {name: each.pieces.joined() for name, each in zip(reader.gates, seen, strict=True)}
-    features = gate_readings(reader.gates, features, **reduced)
+    features = gate_readings(reader.gates, experts, features, **reduced, folds=folds[kept])
     predictions = _predict_each(model, experts, reduced["projected"], folds[kept], models)
     return Lesson(reader.gates, experts, features, predictions, cells[kept], y[kept])
 
@@ -172,13 +172,30 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     kept = _choose_rows(len(y), generator)
     taken = reduced[kept]
     predictions = _predict_each(model, experts, taken.projected, folds[kept], experts._solve(sums))
-    features = gate_readings(gates, taken.features, taken.projected, taken.variances)
+    features = gate_readings(gates, experts, taken.features, taken.projected, taken.variances, folds[kept])
     return Lesson(gates, experts, features, predictions, cells[kept], y[kept])
 
 
-def gate_readings(gates, features, projected, variances=None):
-    """Collect what each tower reads of some rows: features of its gate, and what the gate wants of the projection."""
-    return {name: gate.reading(features[name], projected, variances) for name, gate in gates.items()}
+def gate_readings(gates, experts, features, projected, variances=None, folds=None):
+    """Collect what each tower reads of some rows: features of its gate, and what the gate wants to know of the experts.
+
+    Parameters
+    ----------
+    gates : dict of str to PhysGate or QualityGate
+    experts : HierarchicalExperts
+    features : dict of str to ndarray of shape (n_samples, n_gate_features)
+    projected, variances
+        From the experts.
+    folds : None or ndarray of int of shape (n_samples,)
+        Folds of training rows, so that no discriminant has seen the row it is taken of.
+
+    Returns
+    -------
+    readings : dict of str to ndarray of shape (n_samples, n_read)
+    """
+    found = experts._discriminants
+    discriminants = None if found is None else found(projected, folds)
+    return {name: gate.reading(features[name], discriminants, variances) for name, gate in gates.items()}
 
 
 def fit_reader(model, X, y=None, regimes=None):
@@ -283,5 +300,7 @@ def fit_experts(experts, rows, y, key, regimes, cross_fit):
     """Fit the experts, predict the training rows and reduce them; `key` stands for the rows in the cache."""
     reduced, folds, models = experts._fit(rows, y, regimes, keep=True)
     if cross_fit:
-        return experts, experts._cross_fitted(reduced["projected"], folds, models), reduced
-    return experts, experts._predict_projected(reduced["projected"])[:, :-1], reduced
+        predictions = experts._cross_fitted(reduced["projected"], folds, models)
+    else:
+        predictions = experts._predict_projected(reduced["projected"])[:, :-1]
+    return experts, predictions, reduced | {"folds": folds}

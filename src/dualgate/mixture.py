@@ -163,9 +163,12 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     def for_spectra(cls, wave, **params):
         """Make a mixture for stellar spectra, X = [flux | error].
 
-        The physics gate reads nine line features and four noise-whitened components, the quality gate ten statistics
-        of the errors; 9 x 4 experts work on 50 noise-whitened components, held within the range of the targets.
+        9 x 4 experts work on Wiener scores, whose loadings are smooth and supervised by y and the regimes; predictions
+        are held within the range of the targets. The physics gate reads nine line features and linear discriminants of
+        the scores, the quality gate ten statistics of the errors and the posterior variances of the scores.
         `regimes` may be given to `fit` as codes or as conditions (T_eff [K], [M/H] [dex]), cut at 4500, 5250; -1, 0.
+        Where there is noise-free flux, scores that learned from it are better:
+        ``experts__projection=FrozenEstimator(WienerScores(32, columns=..., error_columns=...).fit(X, clean=flux))``.
 
         Parameters
         ----------
@@ -301,7 +304,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         from dualgate.gating._nets import run_gates
 
         each = self.experts_._predict_projected(reduced["projected"])  # the last is the root's
-        features = gate_readings(self._gates(), features, **reduced)
+        features = gate_readings(self._gates(), self.experts_, features, **reduced)
         logits = run_gates(self.net_, features)
         stages = {
             **{f"{name}_features": values for name, values in features.items()},

@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 from dualgate._validation import check_number, make_generator
 from dualgate.checkpoint import Checkpoint
+from dualgate.experts.discriminants import find_discriminants
 from dualgate.experts.noise import known_noise
 from dualgate.experts.passes import begin_sums, survey
 from dualgate.experts.predicting import Predicts
@@ -290,6 +291,7 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
         noise = None if sums.noise_power is None else known_noise(self, sums.noise_power)
         models = SHARING[self.sharing](statistics, alphas, root, noise)
+        self._discriminants = find_discriminants(statistics, root.alpha[0])
         for model in (root, models):
             model.coef[:] *= sums.y_scale
             model.intercept[:] = model.intercept * sums.y_scale + sums.y_mean

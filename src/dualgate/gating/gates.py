@@ -33,14 +33,15 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         """Make the transformer for `features=None`."""
 
     @abstractmethod
-    def reading(self, features, projected, variances):
-        """Return what the tower reads: the gate's features, and beside them what the projection says of the rows.
+    def reading(self, features, discriminants, variances):
+        """Return what the tower reads: the gate's features, and beside them what the experts say of the rows.
 
         Parameters
         ----------
         features : ndarray of shape (n_samples, n_gate_features)
             From `transform`.
-        projected : ndarray of shape (n_samples, n_projected)
+        discriminants : ndarray of shape (n_samples, n_discriminants) or None
+            Linear discriminants of the experts' columns; None where there are too many columns.
         variances : ndarray of shape (n_samples, n_projected) or None
             Posterior variances of the projected columns; None where the projection knows none.
 
@@ -167,7 +168,8 @@ class PhysGate(_Gate):
         torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
         not reach it.
     scores : bool
-        Whether the tower reads what the experts read, too: their projected columns, such as Wiener scores.
+        Whether the tower reads linear discriminants of what the experts read, too: ridges on their projected columns,
+        such as Wiener scores, of the target, of each regime's membership, and of the target within each regime.
 
     Attributes
     ----------
@@ -187,8 +189,15 @@ class PhysGate(_Gate):
         super().__init__(columns, features, hidden, network)
         self.scores = scores
 
-    def reading(self, features, projected, variances):  # noqa: D102
-        return np.hstack([features, projected]) if self.scores else features
+    def reading(self, features, discriminants, variances):  # noqa: D102
+        if not self.scores:
+            return features
+        if discriminants is None:
+            raise ValueError(
+                "PhysGate.scores=True, but the experts read too many columns for linear discriminants: give them a "
+                "projection such as 'whitened' or 'wiener', or set scores to False."
+            )
+        return np.hstack([features, discriminants])
 
     def _default_features(self, n_samples, n_columns):
         if n_columns <= MAX_PLAIN_FEATURES:
@@ -237,7 +246,7 @@ class QualityGate(_Gate):
         super().__init__(columns, features, hidden, network)
         self.variances = variances
 
-    def reading(self, features, projected, variances):  # noqa: D102
+    def reading(self, features, discriminants, variances):  # noqa: D102
         if not self.variances:
             return features
         if variances is None:

@@ -1,0 +1,215 @@
+"""Where quality enters, what it brings, and how far the Bayes limit is: the evidence table of the docs.
+
+    python benchmarks/quality_places.py [n_train] [seeds] [directory]
+
+Trains on `n_train` simulated rows (200,000) of each seed (42,123,456), in gates alone, in experts too, and in the
+representation too, with peers on the same scores, and judges all on the same 10,000 rows that none of them saw, 2,000
+of which also have their Bayes limit. Rows are simulated once, into a memory map in `directory` (6.6 GB). Prints R2
+with intervals over test rows and seeds, by SNR bin, gains with paired intervals, shares of the Bayes limit. Keeps what
+it read beside the memory map, so that a run that was cut off goes on.
+"""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+from lightgbm import LGBMRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import RidgeCV
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dualgate import DualTowerMoERegressor
+from dualgate._fitting import fit_reader
+from dualgate.datasets import bayes_limit, iter_spectra, make_spectra, stream_spectra
+from dualgate.evaluation import SNR_NAMES, bin_members, bootstrap_r2, snr_bins
+from dualgate.evaluation.resampling import weight_blocks
+from dualgate.features import WienerScores
+from dualgate.study.verdict import seed_interval
+
+TEST_START, N_TEST, N_BAYES, FEW = 300_000, 10_000, 2_000, 5_000
+FLUX, ERROR = slice(0, 4096), slice(4096, None)
+PHYS9 = {"quality_gate": "drop", "experts__quality_edges": None}
+DUAL = "dual, 9x4 experts"
+MIXTURES = {
+    "one tower (physics), 9 experts": PHYS9,
+    "one tower (quality), 9 experts": {"phys_gate": "drop", "experts__quality_edges": None},
+    "one tower (physics), 9x4 experts": {"quality_gate": "drop"},
+    "dual at the gate, 9 experts": {"experts__quality_edges": None},
+    DUAL: {},
+    "dual, 16x4 experts": {"experts__regime_edges": ((4312.5, 4875.0, 5437.5), (-1.6875, -0.875, -0.0625))},
+}
+
+
+def peers():
+    """Regressors of other libraries, on scores and quality columns."""
+    return {
+        "Ridge": RidgeCV(np.logspace(-2, 4, 13)),
+        "HistGradientBoosting": HistGradientBoostingRegressor(
+            max_iter=500, learning_rate=0.05, early_stopping=True, random_state=0
+        ),
+        "LightGBM": LGBMRegressor(
+            n_estimators=800,
+            learning_rate=0.03,
+            num_leaves=63,
+            min_child_samples=50,
+            n_jobs=2,
+            verbose=-1,
+            random_state=0,
+        ),
+        "MLP": make_pipeline(
+            StandardScaler(), MLPRegressor(hidden_layer_sizes=(64, 64), early_stopping=True, random_state=0)
+        ),
+    }
+
+
+def simulate(n_rows, seed, directory):
+    """Simulate the rows of a seed into a memory map; return it with targets and conditions."""
+    path = directory / f"rows_{seed}_{n_rows}.float32"
+    labels = stream_spectra(n_rows, random_state=seed)
+    if not path.exists():
+        beside = path.with_suffix(".part")
+        rows = np.memmap(beside, np.float32, "w+", shape=(n_rows, 8192))
+        for first, block in enumerate(iter_spectra(n_rows, random_state=seed)):
+            rows[4096 * first : 4096 * first + len(block.X)] = block.X
+        rows.flush()
+        beside.rename(path)
+    return np.memmap(path, np.float32, "r", shape=(n_rows, 8192)), labels.y, labels.conditions
+
+
+def representations(X, wave, seed):
+    """List what the experts may read, by name: parameters of `for_spectra`."""
+    clean = WienerScores(32, columns=FLUX, error_columns=ERROR).fit(
+        X[:8192], clean=stream_spectra(20_000, random_state=seed, noise_level=0).X
+    )
+    return {
+        "whitened": {"experts__projection": "whitened", "quality_gate__variances": False},
+        "Wiener": {},
+        "Wiener, clean basis": {"experts__projection": FrozenEstimator(clean)},
+    }
+
+
+def kept(path, compute):
+    """Return what `path` holds, or compute it and keep it there."""
+    if not path.exists():
+        joblib.dump(compute(), path)
+    return joblib.load(path)
+
+
+def predict_all(seed, n_train, test, directory):
+    """Predictions on the test rows, by name of representation and model."""
+    X, y, conditions = simulate(n_train, seed, directory)
+    found = {}
+    for kind, changes in representations(X, test.wave, seed).items():
+        for n_rows in (n_train, FEW):
+            train = X[:n_rows], y[:n_rows], conditions[:n_rows]
+            name = f"{seed}_{kind.replace(' ', '')}_{n_rows}"
+            start = time.perf_counter()
+            rows, unseen = kept(directory / f"rows_{name}.joblib", partial(read, train, test, changes, seed))
+            found |= predict_mixtures(
+                kind, rows, train, unseen, changes, seed, MIXTURES if n_rows > FEW else {DUAL: {}}
+            )
+            if n_rows > FEW:
+                others = kept(directory / f"peers_{name}.joblib", partial(predict_peers, rows, train, unseen))
+                found |= {f"{kind}|{peer}, {n_rows:,} rows": values for peer, values in others.items()}
+            print(f"  seed {seed}, {kind}, {n_rows:,} rows: {time.perf_counter() - start:.0f} s", flush=True)
+    return found
+
+
+def read(train, test, changes, seed):
+    """Reduced training and test rows."""
+    base = DualTowerMoERegressor.for_spectra(test.wave, n_jobs=-1, random_state=seed, **changes)
+    reader = fit_reader(base, *train)
+    return reader.read(train[0], training=True), reader.read(test.X)
+
+
+def predict_mixtures(kind, rows, train, unseen, changes, seed, mixtures):
+    """Predictions of the mixtures on one representation, and of the root ridge."""
+    found, (_, y, conditions) = {}, train
+    for name, parameters in mixtures.items():
+        own = {key: value for key, value in changes.items() if key.split("__")[0] not in parameters}
+        model = DualTowerMoERegressor.for_spectra(np.linspace(7100, 8850, 4096), random_state=seed, **own, **parameters)
+        trace = model.fit(rows, y, regimes=conditions).trace(unseen)
+        found[f"{kind}|{name}, {len(y):,} rows"] = trace.prediction
+        if name == DUAL:
+            found[f"{kind}|global ridge, {len(y):,} rows"] = trace.root_prediction
+    return found
+
+
+def predict_peers(rows, train, unseen):
+    """Predictions of regressors of other libraries on the same columns."""
+    columns, other = (_columns(each) for each in (rows, unseen))
+    return {name: peer.fit(columns, train[1]).predict(other) for name, peer in peers().items()}
+
+
+def _columns(rows):
+    """Everything that a mixture may read of some rows, side by side."""
+    beside = [] if rows.variances is None else [np.log(rows.variances)]
+    return np.hstack([rows.projected, np.log(rows.snr)[:, None], *rows.features.values(), *beside])
+
+
+def main(n_train=200_000, seeds="42,123,456", directory="quality-places"):
+    n_train, seeds, directory = int(n_train), [int(seed) for seed in seeds.split(",")], Path(directory)
+    directory.mkdir(exist_ok=True)
+    test = make_spectra(N_TEST, random_state=42, start=TEST_START)
+    few = slice(0, N_BAYES)
+    limit = kept(directory / "bayes.joblib", partial(bayes_limit, test.X[few], y=test.y[few], random_state=0))
+    report(test, [predict_all(seed, n_train, test, directory) for seed in seeds], limit)
+
+
+def report(test, per_seed, limit):
+    """Print the tables."""
+    names = list(per_seed[0])
+    members = np.vstack([np.ones(N_TEST), bin_members(snr_bins(test.snr), N_TEST, len(SNR_NAMES))])
+    values, draws = [], []
+    for found in per_seed:
+        guesses = [found[name] for name in names]
+        values.append(bootstrap_r2(test.y, guesses, members))
+        blocks = [
+            np.stack([bootstrap_r2(test.y, guesses, weights * part) for part in members])
+            for weights in weight_blocks(N_TEST, 400, 0)
+        ]
+        draws.append(np.concatenate(blocks, axis=1))
+    values, draws = np.stack(values), np.stack(draws)  # (n_seeds, 5, n_models), (n_seeds, 5, n_draws, n_models)
+
+    few = slice(0, N_BAYES)
+    shares, share_draws = [], []
+    for found in per_seed:
+        guesses = [limit.prediction, *(found[name][few] for name in names)]
+        own = bootstrap_r2(test.y[few], guesses, np.ones((1, N_BAYES)))[0]
+        many = np.concatenate([bootstrap_r2(test.y[few], guesses, w) for w in weight_blocks(N_BAYES, 400, 0)])
+        shares.append(own[1:] / own[0])
+        share_draws.append(many[:, 1:] / many[:, :1])
+    shares, share_draws = np.stack(shares), np.stack(share_draws)
+    size = np.quantile(limit.effective_sample_size, [0, 0.05, 0.5])
+    print(
+        f"Bayes limit: expected R2 {limit.r2:.3f}, observed {own[0]:.3f}; effective sample size: smallest, 5 %, median {size}"
+    )
+    print(f"{'representation | model':66s} R2 {'X':>26s} {'L':>6s} {'M':>6s} {'H':>6s}   share of the limit")
+    for place, name in enumerate(names):
+        r2 = seed_interval(values[:, 0, place], draws[:, 0, :, place])
+        share = seed_interval(shares[:, place], share_draws[:, :, place])
+        bins = " ".join(f"{value:6.3f}" for value in values[:, 1:, place].mean(axis=0))
+        print(f"{name:66s} {r2}  {bins}   {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]")
+
+    def gain(name, other, part=0):
+        a, b = names.index(name), names.index(other)
+        return seed_interval(values[:, part, a] - values[:, part, b], draws[:, part, :, a] - draws[:, part, :, b])
+
+    rows = names[0].rsplit(", ", 1)[1]
+    print("\ngains (paired): all rows, bin X")
+    for kind in dict.fromkeys(name.split("|")[0] for name in names):
+        dual = f"{kind}|{DUAL}, {rows}"
+        for other in [*MIXTURES, "LightGBM", "MLP"]:
+            if other != DUAL:
+                against = f"{kind}|{other}, {rows}"
+                print(f"{kind}: dual 9x4 over {other:36s} {gain(dual, against)}   {gain(dual, against, 1)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
