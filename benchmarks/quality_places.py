@@ -22,7 +22,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dualgate import DualTowerMoERegressor
 from dualgate._fitting import fit_reader
@@ -58,12 +58,14 @@ def peers():
             learning_rate=0.03,
             num_leaves=63,
             min_child_samples=50,
-            n_jobs=2,
+            n_jobs=1,
             verbose=-1,
             random_state=0,
         ),
         "MLP": make_pipeline(
-            StandardScaler(), MLPRegressor(hidden_layer_sizes=(64, 64), early_stopping=True, random_state=0)
+            StandardScaler(),
+            FunctionTransformer(np.arcsinh),
+            MLPRegressor(hidden_layer_sizes=(64, 64), early_stopping=True, random_state=0),
         ),
     }
 
@@ -111,9 +113,8 @@ def predict_all(seed, n_train, test, directory):
             name = f"{seed}_{kind.replace(' ', '')}_{n_rows}"
             start = time.perf_counter()
             rows, unseen = kept(directory / f"rows_{name}.joblib", partial(read, train, test, changes, seed))
-            found |= predict_mixtures(
-                kind, rows, train, unseen, changes, seed, MIXTURES if n_rows > FEW else {DUAL: {}}
-            )
+            mixtures = MIXTURES if n_rows > FEW else {DUAL: {}}
+            found |= predict_mixtures(kind, rows, train, unseen, changes, seed, mixtures)
             if n_rows > FEW:
                 others = kept(directory / f"peers_{name}.joblib", partial(predict_peers, rows, train, unseen))
                 found |= {f"{kind}|{peer}, {n_rows:,} rows": values for peer, values in others.items()}
@@ -187,9 +188,8 @@ def report(test, per_seed, limit):
         share_draws.append(many[:, 1:] / many[:, :1])
     shares, share_draws = np.stack(shares), np.stack(share_draws)
     size = np.quantile(limit.effective_sample_size, [0, 0.05, 0.5])
-    print(
-        f"Bayes limit: expected R2 {limit.r2:.3f}, observed {own[0]:.3f}; effective sample size: smallest, 5 %, median {size}"
-    )
+    print(f"Bayes limit: expected R2 {limit.r2:.3f}, observed {own[0]:.3f}")
+    print(f"effective sample sizes: smallest, 5 %, median {size.round()}")
     print(f"{'representation | model':66s} R2 {'X':>26s} {'L':>6s} {'M':>6s} {'H':>6s}   share of the limit")
     for place, name in enumerate(names):
         r2 = seed_interval(values[:, 0, place], draws[:, 0, :, place])
