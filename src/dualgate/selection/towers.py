@@ -20,6 +20,8 @@ from dualgate.selection.rule import OneStandardError
 
 # what may differ between mixtures that read rows alike, beside dropped towers, fusion and training
 _EXPERTS_AFTER_READING = frozenset(f"experts__{name}" for name in ("quality_edges", "sharing", "alphas", "clip", "cv"))
+_WORDS = {"phys": "physics", "quality": "quality"}
+_HEADS = {"": "logit_add", " (hidden layer)": "concat"}  # what a fusion leaves to a tower that speaks alone
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,20 +67,24 @@ def tower_candidates(model: DualTowerMoERegressor) -> list[dict[str, dict]]:
     Returns
     -------
     levels : list of dict of str to dict
-        One tower, then both with each fusion, over one expert for each regime; the same over one for each regime and
-        quality bin, where the model has bins. Each level maps names to parameters for `set_params`.
+        One tower, with and without the layer that `ConcatFusion` puts behind it, then both with each fusion, over one
+        expert for each regime; the same over one for each regime and quality bin, where the model has bins. Each level
+        maps names to parameters for `set_params`.
 
     Examples
     --------
     >>> for level in tower_candidates(DualTowerMoERegressor()):
     ...     print(", ".join(level))
-    physics tower, quality tower
+    physics tower, physics tower (hidden layer), quality tower, quality tower (hidden layer)
     both towers (concat), both towers (logit_add), both towers (poe), both towers (temperature)
     """
-    words = {"phys": "physics", "quality": "quality"}
-    towers = [tower for tower in words if getattr(model, f"{tower}_gate") != "drop"]
     others = {"phys": "quality_gate", "quality": "phys_gate"}
-    singles = {f"{words[tower]} tower": {others[tower]: "drop"} for tower in towers}
+    towers = [tower for tower in others if getattr(model, f"{tower}_gate") != "drop"]
+    singles = {
+        f"{_WORDS[tower]} tower{words}": {others[tower]: "drop", "fusion": fusion}
+        for tower in towers
+        for words, fusion in _HEADS.items()
+    }
     duals = {f"both towers ({fusion})": {"fusion": fusion} for fusion in sorted(FUSIONS)} if len(towers) == 2 else {}
     plain = [level for level in (singles, duals) if level]
     edges = model._realise("experts").quality_edges
@@ -153,10 +159,10 @@ def select_towers(
     --------
     >>> from dualgate import PhysGate, QualityGate
     >>> rng = np.random.default_rng(0)
-    >>> X = rng.normal(size=(600, 3))  # where, how well measured, what
+    >>> X = rng.normal(size=(400, 3))  # where, how well measured, what
     >>> codes = 2 * (X[:, 0] > 0) + (X[:, 1] > 0)
     >>> y = np.array([1.0, -2.0, -1.0, 2.0])[codes] * X[:, 2]
-    >>> model = DualTowerMoERegressor(PhysGate([0]), QualityGate([1], "passthrough"), random_state=0)
+    >>> model = DualTowerMoERegressor(PhysGate([0]), QualityGate([1], "passthrough"), max_epochs=10, random_state=0)
     >>> levels = [{"physics": {"quality_gate": "drop"}, "quality": {"phys_gate": "drop"}}, {"both": {}}]
     >>> select_towers(model, X, y, regimes=codes, candidates=levels, cv=3).chosen
     'both'
