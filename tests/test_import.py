@@ -32,8 +32,9 @@ FLOORS = {
     "_fitting": 6,
     "_training": 6,
     "mixture": 7,
-    "study": 8,
-    "__main__": 9,
+    "selection": 8,
+    "study": 9,
+    "__main__": 10,
 }
 
 

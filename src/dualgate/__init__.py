@@ -15,6 +15,10 @@ _HOMES = {
     "QualityGate": "dualgate.gating",
     "Fusion": "dualgate.gating",
     "HierarchicalExperts": "dualgate.experts",
+    "OneStandardError": "dualgate.selection",
+    "TowerSelection": "dualgate.selection",
+    "select_towers": "dualgate.selection",
+    "tower_candidates": "dualgate.selection",
 }
 
 __all__ = [*_HOMES, "__version__"]
