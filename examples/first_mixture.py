@@ -53,8 +53,10 @@ plt.show()
 # %% [markdown]
 # ## Fit
 #
-# `for_spectra` wires the parts: line features and components for the physics gate, error statistics for the quality gate,
-# ridge experts for nine regimes times four quality bins. Regimes are needed to fit, never to predict.
+# `for_spectra` wires the parts. Every spectrum is reduced to Wiener scores, which weigh each pixel by its own error; ridge
+# experts for nine regimes times four quality bins work on them. The physics gate reads lines and what the scores say of
+# the regime, the quality gate statistics of the errors and how well the scores are known. Regimes are needed to fit, never
+# to predict.
 
 # %%
 train, test = slice(0, 5_000), slice(5_000, None)
@@ -77,9 +79,10 @@ star = test.start + int(np.argmin(np.abs(data.snr[test] - 5.0)))
 trace = model.trace(data.X[[star]])
 
 print(data.labels.iloc[star].round(2).to_dict())
-for name, value in zip(model.phys_gate_.get_feature_names_out(), trace.phys_features[0], strict=True):
+names = model.tower_feature_names()
+for name, value in zip(names["phys"], trace.phys_features[0], strict=True):
     print(f"  {name:28s} {value:8.3f}")
-for name, value in zip(model.quality_gate_.get_feature_names_out(), trace.quality_features[0], strict=True):
+for name, value in zip(names["quality"][:10], trace.quality_features[0], strict=False):
     print(f"  {name:28s} {value:8.3f}")
 print(f"prediction {trace.prediction[0]:.2f}, truth {data.y[star]:.2f}")
 

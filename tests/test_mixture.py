@@ -250,6 +250,9 @@ def test_for_spectra_is_an_ordinary_estimator_whose_parts_can_be_set():
     assert trace.phys_features.shape == (120, 9 + 1 + 2 * 4)  # lines, then discriminants of y and of four regimes
     assert trace.quality_features is None
     assert list(model.phys_gate_.get_feature_names_out()[:2]) == ["ca_8498_depth", "ca_8498_width"]
+    names = model.tower_feature_names()["phys"]
+    assert len(names) == 18
+    assert names[8:11] == ["ca_width", "y", "regime_0"]
 
 
 def test_target_unit_and_offset_do_not_change_the_fit(planted):

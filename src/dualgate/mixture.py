@@ -277,6 +277,19 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         """
         return self._trace(self._map(X, "stages"))
 
+    def tower_feature_names(self):
+        """Names of what each tower reads: the columns of a trace's `phys_features` and `quality_features`.
+
+        Returns
+        -------
+        names : dict of str to list of str
+            Under "phys" and "quality"; a dropped tower is absent.
+        """
+        check_is_fitted(self, "net_")
+        shape = self.experts_.n_regimes_, self.experts_.coef_.shape[1]
+        gates = self._gates().items()
+        return {name: [*map(str, gate.get_feature_names_out()), *gate.reading_names(*shape)] for name, gate in gates}
+
     def _map(self, X, what):
         """Predict block by block, and keep the named property of each block's trace, or all its stages."""
         check_is_fitted(self, "net_")

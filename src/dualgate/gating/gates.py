@@ -50,6 +50,19 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         reading : ndarray of shape (n_samples, n_read)
         """
 
+    @abstractmethod
+    def reading_names(self, n_regimes, n_projected):
+        """Names of what `reading` puts beside the features, in its order.
+
+        Parameters
+        ----------
+        n_regimes, n_projected : int
+
+        Returns
+        -------
+        names : list of str
+        """
+
     def fit(self, X, y=None):
         """Fit the features.
 
@@ -199,6 +212,10 @@ class PhysGate(_Gate):
             )
         return np.hstack([features, discriminants])
 
+    def reading_names(self, n_regimes, n_projected):  # noqa: D102
+        member, slope = ([f"{kind}_{k}" for k in range(n_regimes)] for kind in ("regime", "y_in_regime"))
+        return ["y", *member, *slope] if self.scores else []
+
     def _default_features(self, n_samples, n_columns):
         if n_columns <= MAX_PLAIN_FEATURES:
             return FunctionTransformer(feature_names_out="one-to-one")
@@ -255,6 +272,9 @@ class QualityGate(_Gate):
                 "'wiener' or to WienerScores, or variances to False."
             )
         return np.hstack([features, np.log(variances)])
+
+    def reading_names(self, n_regimes, n_projected):  # noqa: D102
+        return [f"log_variance_{i}" for i in range(n_projected)] if self.variances else []
 
     def _default_features(self, n_samples, n_columns):
         return QualityStatistics()
