@@ -51,11 +51,11 @@ def peers():
     return {
         "Ridge": RidgeCV(np.logspace(-2, 4, 13)),
         "HistGradientBoosting": HistGradientBoostingRegressor(
-            max_iter=500, learning_rate=0.05, early_stopping=True, random_state=0
+            max_iter=300, learning_rate=0.08, early_stopping=True, random_state=0
         ),
         "LightGBM": LGBMRegressor(
-            n_estimators=800,
-            learning_rate=0.03,
+            n_estimators=400,
+            learning_rate=0.06,
             num_leaves=63,
             min_child_samples=50,
             n_jobs=1,
@@ -103,21 +103,23 @@ def kept(path, compute):
     return joblib.load(path)
 
 
-def predict_all(seed, n_train, test, directory):
-    """Predictions on the test rows, by name of representation and model."""
+def predict_all(seed, n_train, test, directory, *, only_peers=False):
+    """Predictions on the test rows by name: of mixtures, or of peers on what the mixtures read."""
     X, y, conditions = simulate(n_train, seed, directory)
     found = {}
     for kind, changes in representations(X, test.wave, seed).items():
-        for n_rows in (n_train, FEW):
+        for n_rows in (n_train,) if only_peers else (n_train, FEW):
             train = X[:n_rows], y[:n_rows], conditions[:n_rows]
             name = f"{seed}_{kind.replace(' ', '')}_{n_rows}"
             start = time.perf_counter()
             rows, unseen = kept(directory / f"rows_{name}.joblib", partial(read, train, test, changes, seed))
-            mixtures = MIXTURES if n_rows > FEW else {DUAL: {}}
-            found |= predict_mixtures(kind, rows, train, unseen, changes, seed, mixtures)
-            if n_rows > FEW:
+            if only_peers:
                 others = kept(directory / f"peers_{name}.joblib", partial(predict_peers, rows, train, unseen))
                 found |= {f"{kind}|{peer}, {n_rows:,} rows": values for peer, values in others.items()}
+            else:
+                mixtures = MIXTURES if n_rows > FEW else {DUAL: {}}
+                compute = partial(predict_mixtures, kind, rows, train, unseen, changes, seed, mixtures)
+                found |= kept(directory / f"mixtures_{name}.joblib", compute)
             print(f"  seed {seed}, {kind}, {n_rows:,} rows: {time.perf_counter() - start:.0f} s", flush=True)
     return found
 
@@ -160,7 +162,9 @@ def main(n_train=200_000, seeds="42,123,456", directory="quality-places"):
     test = make_spectra(N_TEST, random_state=42, start=TEST_START)
     few = slice(0, N_BAYES)
     limit = kept(directory / "bayes.joblib", partial(bayes_limit, test.X[few], y=test.y[few], random_state=0))
-    report(test, [predict_all(seed, n_train, test, directory) for seed in seeds], limit)
+    found = [predict_all(seed, n_train, test, directory) for seed in seeds]
+    others = [predict_all(seed, n_train, test, directory, only_peers=True) for seed in seeds]
+    report(test, [own | peers_of for own, peers_of in zip(found, others, strict=True)], limit)
 
 
 def report(test, per_seed, limit):
