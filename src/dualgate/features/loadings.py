@@ -6,7 +6,7 @@ from scipy.linalg import solveh_banded
 from dualgate._validation import require_finite, take_columns
 from dualgate.features.factors import Factors, unfold
 from dualgate.features.whitened import NoiseWhitenedPCA, leading
-from dualgate.rows import iter_blocks
+from dualgate.rows import as_source, iter_blocks
 from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
@@ -48,15 +48,16 @@ class Loadings:
         gram = unfold(gram, moment.shape[1])
         if penalties is None:
             penalties = _first_penalties(gram, moment, smooth)
+        self._present = penalties
         solution = _solve(gram, moment, penalties)
         self.penalties = _update_penalties(gram, solution, penalties, smooth)
         self.all = self._factors(solution)
 
     def without(self, fold):
-        """Return the factors that the rows outside a fold find."""
+        """Return the factors that the rows outside a fold find under the same penalties."""
         gram = self.sums.gram.sum(axis=0) - self.sums.gram[fold]
         moment = self.sums.moment.sum(axis=0) - self.sums.moment[fold]
-        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self.penalties))
+        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present))
 
     def _factors(self, solution):
         free = solution[:, : self.n_free]
@@ -141,6 +142,28 @@ def _second_difference_bands(n_pixels):
         for offset in range(3 - step):
             bands[step][offset : offset + n_pixels - 2] += kernel[offset] * kernel[offset + step]
     return bands
+
+
+def choose_clean(clean, columns, n_features):
+    """Noise-free rows as an array or a source, and which of their columns are flux.
+
+    Parameters
+    ----------
+    clean : array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
+    columns : ndarray of int of shape (n_pixels,)
+        Flux among `n_features` columns.
+    n_features : int
+    """
+    source = as_source(clean)
+    rows = np.asarray(clean) if source is None else source
+    if rows.ndim != 2 or rows.shape[1] not in (len(columns), n_features):
+        raise ValueError(
+            f"WienerScores.fit: clean has shape {rows.shape} and must have {len(columns):,} columns, one per flux "
+            f"column, or {n_features:,} like X."
+        )
+    if rows.dtype not in (np.float32, np.float64):
+        rows = rows.astype(np.float64)
+    return rows, columns if rows.shape[1] == n_features else np.arange(len(columns))
 
 
 def clean_factors(rows, columns, mean, noise, n_kept, seed):
