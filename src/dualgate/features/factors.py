@@ -12,7 +12,7 @@ import numpy as np
 from dualgate.passes import Pass
 from dualgate.rows import in_threads
 
-STEP = 256  # rows worked on at a time, so that what is made of them stays in the cache
+STEP = 512  # rows worked on at a time, so that what is made of them stays in the cache
 _ROWS = 2048  # rows whose sums are taken at a time
 _MAX_STRAIN = 1e-3 / np.finfo(np.float32).eps  # collinearity of factors that single precision still bears
 
@@ -270,6 +270,35 @@ def known_factors(y, regimes=None):
     return left[:, values > 1e-6 * max(values[0], 1.0)] * np.sqrt(len(y))
 
 
+def scores_of(read, block, first_row, bases, folds):
+    """Scores and variances of rows, a few at a time.
+
+    Parameters
+    ----------
+    read : callable, (block, first_row) -> (weights, weighted)
+    block : ndarray of shape (n_rows, n_columns)
+    first_row : int
+        Number of its first row.
+    bases : list of Basis
+    folds : ndarray of int of shape (n_rows,)
+        Which of them each row is given.
+
+    Returns
+    -------
+    scores, variances : ndarray of shape (n_rows, n_factors)
+    """
+    scores, variances = np.empty((2, len(block), bases[-1].loadings.shape[1]), block.dtype)
+    for start in range(0, len(block), STEP):
+        weights, weighted = read(block[start : start + STEP], first_row + start)
+        present = folds[start : start + STEP]
+        for fold in np.unique(present):
+            here = np.flatnonzero(present == fold)
+            own = (weights, weighted) if len(here) == len(present) else (weights[here], weighted[here])
+            means, covariances = posterior(*own, bases[fold], np.ones((len(here), 1)))
+            scores[start + here], variances[start + here] = means, np.einsum("nii->ni", covariances)
+    return scores, variances
+
+
 def fill(flux, error):
     """Put the pixel's own mean, and its typical error, in the place of what was not measured."""
     bad = ~np.isfinite(flux)
@@ -292,7 +321,7 @@ def fill(flux, error):
     if error is None:
         return filled(flux), None
     error = filled(error)
-    return filled(flux), np.where(never, error[:, ~never].max(), error)
+    return filled(flux), np.where(never, error[:, ~never].mean(axis=1, keepdims=True), error)
 
 
 def folds_of(rows, chosen, n_folds):

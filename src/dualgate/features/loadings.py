@@ -65,6 +65,38 @@ class Loadings:
         return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
 
 
+def refine(factors, sums, smooth, n_iter, stage):
+    """Go through steps of expectation-maximisation.
+
+    Parameters
+    ----------
+    factors : Factors
+        To start from.
+    sums : callable, Factors -> FactorSums
+        Sums over all rows.
+    smooth : bool
+    n_iter : int
+    stage : callable, (name, compute) -> result
+        Calls ``compute()``, or knows its result from an earlier run.
+
+    Returns
+    -------
+    factors : Factors
+    folds : list of Factors
+        From the last step, without the rows of each fold.
+    """
+    penalties = None
+    for step in range(n_iter):
+
+        def maximise(factors=factors, penalties=penalties, last=step == n_iter - 1):
+            summed = sums(factors)
+            found = Loadings(summed, smooth, penalties)
+            return found.all, found.penalties, [found.without(fold) for fold in range(summed.n_folds)] if last else []
+
+        factors, penalties, folds = stage(f"factors, step {step}", maximise)
+    return factors, folds
+
+
 def _roughness(n_pixels):
     """Eigenvalues of the squared second difference, as if the pixels were a ring."""
     frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
@@ -166,29 +198,29 @@ def choose_clean(clean, columns, n_features):
     return rows, columns if rows.shape[1] == n_features else np.arange(len(columns))
 
 
-def clean_factors(rows, columns, mean, noise, n_kept, seed):
+def clean_factors(owner, rows, columns):
     """Principal components of noise-free rows, in units of the noise.
 
     Parameters
     ----------
+    owner : WienerScores
+        For the typical mean and noise of noisy rows, and the number of factors.
     rows : ndarray or RowSource of shape (n_clean, n_columns)
     columns : ndarray of int of shape (n_pixels,)
-    mean, noise : ndarray of shape (n_pixels,)
-        A mean near that of the rows, and the typical noise.
-    n_kept, seed : int
+        Those that are flux; others are not read.
 
     Returns
     -------
     factors : Factors
     """
-    origin = mean / noise
+    n_kept, origin = max(1, min(owner.n_components, len(columns), len(rows) - 1)), owner.mean_ / owner.noise_
     sums = CellStatistics.zeros(1, len(columns), origin=origin)
-    for _, block in iter_blocks("WienerScores.fit: clean", rows):
+    for first, block in iter_blocks(owner, rows):
         flux = take_columns(block, columns)
-        require_finite("WienerScores.fit", "clean", flux)
+        require_finite(owner, "clean", flux, first_row=first)
         nothing = np.zeros(len(flux), dtype=int)
-        sums.update(flux / noise.astype(flux.dtype), nothing, nothing)
-    variance, vectors = leading(sums.centred()[0][0] / len(rows), n_kept, seed)
+        sums.update(flux / owner.noise_.astype(flux.dtype), nothing, nothing)
+    variance, vectors = leading(sums.centred()[0][0] / len(rows), n_kept, owner.random_state)
     loadings = vectors * np.sqrt(variance.clip(min=0))
     return Factors(loadings, np.zeros((len(columns), 0)), sums.means()[0][0] - origin)
 

@@ -14,11 +14,11 @@ from dualgate._validation import (
     resolve_columns,
     take_columns,
 )
-from dualgate.features.factors import STEP, Basis, FactorSums, fill, folds_of, known_factors, posterior, weigh
-from dualgate.features.loadings import Loadings, choose_clean, clean_factors, first_factors
+from dualgate.features.factors import Basis, FactorSums, fill, folds_of, known_factors, scores_of, weigh
+from dualgate.features.loadings import choose_clean, clean_factors, first_factors, refine
 from dualgate.features.whitened import find_error_columns
 from dualgate.passes import run_passes
-from dualgate.rows import RowSource, check_rows_or_source, choose_spread, iter_blocks, map_blocks, spread_rows
+from dualgate.rows import RowSource, check_rows_or_source, choose_spread, map_blocks, spread_rows
 
 
 class WienerScores(TransformerMixin, BaseEstimator):
@@ -157,12 +157,13 @@ class WienerScores(TransformerMixin, BaseEstimator):
         check_consistent_length(rows, y, regimes)
         self._find_columns(X, rows.shape[1])
         if not isinstance(rows, RowSource):
-            for first, block in iter_blocks(self, rows):
-                self._split(block, first)  # here the rows have their numbers, for a message
-        sample = np.asarray(spread_rows(rows, n_jobs=self.n_jobs, finite=False))
-        self.begin(X, sample)
+            self._split(rows)  # here the rows have their numbers, for a message
+        self.begin(X, np.asarray(spread_rows(rows, n_jobs=self.n_jobs, finite=False)))
         if clean is not None:
-            return self._fit_clean(clean)
+            rows, columns = choose_clean(clean, self.columns_, self.n_features_in_)
+            factors = clean_factors(self, rows, columns)
+            self._start, self._chosen = None, np.zeros(0, dtype=np.intp)
+            return self._finish(factors, [], np.eye(factors.free.shape[1]))
         seen = rows if self.choose(len(rows)) is None else rows[self._chosen]
         return self.learn(y, regimes, self.read, lambda sums: run_passes(self, [sums], seen, n_jobs=self.n_jobs)[0])
 
@@ -179,8 +180,7 @@ class WienerScores(TransformerMixin, BaseEstimator):
     def _find_columns(self, X, n_features):
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
-        paired = self.error_columns is not None
-        self._error_columns = find_error_columns(self, X, self.columns_) if paired else None
+        self._error_columns = None if self.error_columns is None else find_error_columns(self, X, self.columns_)
 
     def choose(self, n_rows):
         """Row numbers that the steps read, None for all."""
@@ -191,7 +191,7 @@ class WienerScores(TransformerMixin, BaseEstimator):
         return self._chosen
 
     def learn(self, y, regimes, read, run, stage=lambda name, compute: compute()):
-        """Go through the steps of expectation-maximisation, and end the fit.
+        """Go through the steps of expectation-maximisation, end the fit and return self.
 
         Parameters
         ----------
@@ -202,29 +202,21 @@ class WienerScores(TransformerMixin, BaseEstimator):
             Runs the sums over the rows that :meth:`choose` chose.
         stage : callable, (name, compute) -> result
             Calls ``compute()``, or knows its result from an earlier run.
-
-        Returns
-        -------
-        self : WienerScores
         """
         chosen = slice(None) if self._chosen is None else self._chosen
         known = np.zeros((self._n_read, 0))
         if self.supervised:
             codes = None if regimes is None else np.asarray(regimes)[chosen]
             known = known_factors(check_target(self, y)[chosen], codes)
-        factors, penalties = self.__dict__.pop("_start"), None
+        factors, self._start = self._start, None
         factors.known = np.zeros((len(factors.shift), known.shape[1]))
-        for step in range(self.n_iter):
 
-            def maximise(factors=factors, penalties=penalties, last=step == self.n_iter - 1):
-                sums = FactorSums(read, factors, known, self.cv, self.n_jobs)
-                found = Loadings(run(sums), self.smooth, penalties)
-                return found.all, found.penalties, [found.without(fold) for fold in range(self.cv)] if last else []
+        def sums(present):
+            return run(FactorSums(read, present, known, self.cv, self.n_jobs))
 
-            factors, penalties, folds = stage(f"factors, step {step}", maximise)
+        factors, folds = refine(factors, sums, self.smooth, self.n_iter, stage)
         _, _, turned = np.linalg.svd(np.hstack([factors.free, factors.known]), full_matrices=False)
-        self._finish(factors, folds, turned.T)
-        return self
+        return self._finish(factors, folds, turned.T)
 
     def _finish(self, factors, folds, rotation):
         """Keep means and loadings, in units of the noise, in one orientation for all folds."""
@@ -232,22 +224,11 @@ class WienerScores(TransformerMixin, BaseEstimator):
         signs = np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(loadings.shape[1])])
         rotation = rotation * np.where(signs == 0, 1.0, signs)
         self.mean_ = self.mean_ + self.noise_ * factors.shift
-        shifts = [each.shift - factors.shift for each in (*folds, factors)]
         self._bases = [  # of the folds, and last the one of all rows
-            Basis(each.rotated(rotation), shift[:, None]) for each, shift in zip((*folds, factors), shifts, strict=True)
+            Basis(each.rotated(rotation), (each.shift - factors.shift)[:, None]) for each in (*folds, factors)
         ]
-        scaled = self._bases[-1].loadings
-        self.loadings_ = scaled * self.noise_[:, None]
-        self.signal_variance_ = np.square(scaled).sum(axis=0)
-
-    def _fit_clean(self, clean):
-        """Take the loadings from the covariance of noise-free flux, in units of the noise."""
-        rows, columns = choose_clean(clean, self.columns_, self.n_features_in_)
-        kept = max(1, min(self.n_components, len(columns), len(rows) - 1))
-        factors = clean_factors(rows, columns, self.mean_, self.noise_, kept, self.random_state)
-        del self._start
-        self._chosen = np.zeros(0, dtype=np.intp)
-        self._finish(factors, [], np.eye(kept))
+        self.loadings_ = self._bases[-1].loadings * self.noise_[:, None]
+        self.signal_variance_ = np.square(self._bases[-1].loadings).sum(axis=0)
         return self
 
     def _split(self, array, first_row=0):
@@ -315,24 +296,12 @@ class WienerScores(TransformerMixin, BaseEstimator):
 
     def project(self, block, first_row=0):
         """Scores and posterior variances of a block of rows, each (n_rows, n_factors)."""
-        return self._scores(np.asarray(block), first_row, np.full(len(block), -1))
+        return scores_of(self.read, np.asarray(block), first_row, self._bases, np.full(len(block), -1))
 
     def project_training(self, block, first_row):
         """Scores and variances of rows of `fit` from number `first_row` on, by loadings that did not see them."""
         folds = folds_of(first_row + np.arange(len(block)), self._chosen, self.cv)
-        return self._scores(np.asarray(block), first_row, folds if len(self._bases) > 1 else np.full(len(block), -1))
-
-    def _scores(self, block, first_row, folds):
-        scores, variances = np.empty((2, len(block), self.loadings_.shape[1]), block.dtype)
-        for start in range(0, len(block), STEP):
-            weights, weighted = self.read(block[start : start + STEP], first_row + start)
-            present = folds[start : start + STEP]
-            for fold in np.unique(present):
-                here = np.flatnonzero(present == fold)
-                own = (weights, weighted) if len(here) == len(present) else (weights[here], weighted[here])
-                means, covariances = posterior(*own, self._bases[fold], np.ones((len(here), 1)))
-                scores[start + here], variances[start + here] = means, np.einsum("nii->ni", covariances)
-        return scores, variances
+        return scores_of(self.read, np.asarray(block), first_row, self._bases, folds)
 
     def to_pixels(self, coef, error=None):
         """Coefficients on pixels that predict what `coef` predicts from the scores, for rows with these errors.
@@ -341,7 +310,7 @@ class WienerScores(TransformerMixin, BaseEstimator):
         ----------
         coef : ndarray of shape (n_models, n_factors)
         error : None or ndarray of shape (n_pixels,)
-            None is the typical noise. Pixels whose error is NaN or infinite have coefficient zero.
+            None is the typical noise; NaN or infinity gives a pixel coefficient zero.
 
         Returns
         -------
@@ -357,8 +326,8 @@ class WienerScores(TransformerMixin, BaseEstimator):
         error = self.noise_ if error is None else np.asarray(error, dtype=np.float64)
         if error.shape != self.noise_.shape or (error <= 0).any():
             raise ValueError(
-                f"WienerScores.to_pixels: error has shape {error.shape} and must hold {len(self.noise_):,} values, "
-                "one per pixel and above zero, NaN or infinity where nothing was measured."
+                f"WienerScores.to_pixels: error has shape {error.shape} and must hold one value above zero for each of "
+                f"{len(self.noise_):,} pixels, NaN or infinity where none was measured."
             )
         weights = np.square(self.noise_ / np.where(np.isnan(error), np.inf, error))
         return np.atleast_2d(coef) @ self._bases[-1].operator(weights) / self.noise_
@@ -376,5 +345,4 @@ class WienerScores(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "loadings_")
         kinds = ("score", "variance") if self.variances else ("score",)
-        names = [f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])]
-        return np.array(names, dtype=object)
+        return np.array([f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])], dtype=object)
