@@ -187,12 +187,13 @@ class FactorSums(Pass):
     def update(self, start, block):  # noqa: D102
         if self.n_rows == 0:
             self._begin()
+        block = np.asarray(block)
+        scratch = np.empty((2, min(_ROWS, len(block)), self.moment.shape[1]), block.dtype)  # new memory costs much
         for first in range(0, len(block), _ROWS):
-            self._add(start + first, np.asarray(block[first : first + _ROWS]))
+            self._add(start + first, block[first : first + _ROWS], scratch)
 
-    def _add(self, start, block):
-        n_pixels, width = self.moment.shape[1:]
-        weights, weighted = (np.empty((len(block), n_pixels), block.dtype) for _ in range(2))
+    def _add(self, start, block, scratch):
+        (weights, weighted), width = scratch[:, : len(block)], self.moment.shape[2]
         factors = np.empty((len(block), width), block.dtype)
         folded = np.empty((len(block), n_products(width)), block.dtype)
 
