@@ -150,9 +150,10 @@ def test_a_row_alone_is_the_row_in_a_block(fitted, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", X)
     on_disk = np.load(tmp_path / "x.npy", mmap_mode="r")
     monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 8 * 2 * P * 600)
+    model = pickle.loads(pickle.dumps(fitted))
     for rows in (on_disk, ArrayRows(X)):
         for n_jobs in (1, 2):
-            assert_allclose(fitted.set_params(n_jobs=n_jobs).transform(rows), whole, rtol=1e-10, atol=1e-12)
+            assert_allclose(model.set_params(n_jobs=n_jobs).transform(rows), whole, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{}, {"supervised": True, "smooth": True}], ids=str)
