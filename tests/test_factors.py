@@ -211,6 +211,44 @@ def test_the_maximisation_solves_its_normal_equations(smooth):
     assert_allclose(_solve(gram, moment, penalties), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_turned_and_scaled_factors_say_the_same_of_the_rows():
+    X, factors, known = small(n_known=2)
+    sums = FactorSums(read, factors, known, 2)
+    sums.update(0, X)
+    penalties = np.zeros((2, 5))
+    solution = _solve(unfold(sums.gram.sum(axis=0), 5), sums.moment.sum(axis=0), penalties)
+    found, second = Loadings(sums, False, penalties).all, sums.second / len(X)
+    rest = np.column_stack([found.known, found.shift])
+    turned = found.free @ found.free.T + rest @ second[2:, 2:] @ rest.T
+    assert_allclose(turned, solution @ second @ solution.T, rtol=1e-9, atol=1e-9)
+
+
+def test_a_training_row_is_held_against_the_mean_and_loadings_of_its_fold():
+    X, factors = spectra(60, np.random.default_rng(10).normal(size=(2, 12)))
+    model, kept = scores(2, 12, supervised=True, n_iter=3, cv=3), []
+    model.begin(X, X)
+    model.choose(len(X))
+    mean = model.mean_.copy()
+
+    def run(sums):
+        sums.update(0, X)
+        return sums
+
+    def stage(name, compute):
+        kept.append(compute())
+        return kept[-1]
+
+    model.learn(factors[:, 0], None, model.read, run, stage)
+    training = model.transform_training(X)
+    for row in range(9):
+        fold = kept[-1][2][row % 3]
+        V = np.hstack([fold.free, fold.known]) * model.noise_[:, None]
+        gain = V.T @ np.linalg.inv(V @ V.T + np.diag(np.square(X[row, 12:])))
+        expected = V @ gain @ (X[row, :12] - mean - model.noise_ * fold.shift)
+        found = model.noise_ * (model._bases[row % 3].loadings @ training[row])
+        assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
 def test_smooth_loadings_are_found_from_few_rows():
     place = np.linspace(0, 1, 120)
     planted = np.array([np.sin(7 * place), np.exp(-30 * (place - 0.4) ** 2), np.cos(11 * place)])

@@ -185,7 +185,8 @@ def test_what_is_pickled_is_light(fitted):
     assert_array_equal(pickle.loads(text).transform_training(X), before)
 
 
-def test_errors_that_are_not_above_zero_are_named(fitted):
+def test_errors_that_are_not_above_zero_are_named(fitted, monkeypatch):
+    monkeypatch.setattr(dualgate.rows, "SAMPLE_ROWS", 256)
     X, _ = rows_of(5000)
     X[4321, P + 2] = 0
     for call in (scores(max_rows=100).fit, fitted.transform):
