@@ -4,7 +4,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
-from dualgate.features import LinePixels, LineWindows, NoiseWhitenedPCA, QualityStatistics
+from dualgate.features import LinePixels, LineWindows, NoiseWhitenedPCA, QualityStatistics, WienerScores
 from dualgate.gating import FUSIONS
 
 ESTIMATORS = [
@@ -16,6 +16,7 @@ ESTIMATORS = [
     LineWindows(),
     NoiseWhitenedPCA(),
     QualityStatistics(),
+    WienerScores(),
 ]
 
 

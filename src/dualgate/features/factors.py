@@ -10,19 +10,16 @@ import copy
 import numpy as np
 
 from dualgate.passes import Pass
+from dualgate.rows import in_threads
 
-_ROWS = 4096  # rows worked on at a time
+STEP = 512  # rows worked on at a time, so that what is made of them stays in the cache
+_ROWS = 2048  # rows whose sums are taken at a time
+_MAX_STRAIN = 1e-3 / np.finfo(np.float32).eps  # collinearity of factors that single precision still bears
 
 
 def n_products(width):
     """Count the different products of `width` columns, squares included."""
     return width * (width + 1) // 2
-
-
-def products(loadings, dtype):
-    """All products of two columns (n_pixels, n_products), as `unfold` arranges them."""
-    rows, columns = np.tril_indices(loadings.shape[1])
-    return (loadings[:, rows] * loadings[:, columns]).astype(dtype)
 
 
 def unfold(folded, width):
@@ -34,7 +31,7 @@ def unfold(folded, width):
     return square
 
 
-def weigh(flux, error, mean, noise, dtype=np.float32):
+def weigh(flux, error, mean, noise):
     """Weights of pixels and weighted deviations from the mean, both in units of the typical noise.
 
     A pixel whose flux or error is not finite has weight zero, and so has one whose error is infinite.
@@ -49,20 +46,19 @@ def weigh(flux, error, mean, noise, dtype=np.float32):
     Returns
     -------
     weights : ndarray of shape (n_rows, n_pixels)
-        (noise / error)^2.
+        (noise / error)^2, of the precision of `flux`.
     weighted : ndarray of shape (n_rows, n_pixels)
         weights * (flux - mean) / noise.
     """
     unit = noise.astype(flux.dtype)
-    deviation = np.subtract(flux, mean.astype(flux.dtype), dtype=flux.dtype)
-    deviation /= unit
-    deviation = deviation.astype(dtype, copy=False)
-    if error is None:
-        weights = np.ones(flux.shape, dtype)
-    else:
-        weights = np.divide(unit, error).astype(dtype, copy=False)
-        weights *= weights
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        deviation = np.subtract(flux, mean.astype(flux.dtype))
+        deviation /= unit
+        if error is None:
+            weights = np.ones(flux.shape, flux.dtype)
+        else:
+            weights = np.divide(unit, error)
+            weights *= weights
         known = np.isfinite(np.dot(deviation.sum(axis=1), weights.sum(axis=1)))
     if not known:
         bad = ~(np.isfinite(deviation) & np.isfinite(weights))
@@ -71,30 +67,72 @@ def weigh(flux, error, mean, noise, dtype=np.float32):
     return weights, deviation
 
 
-def posterior(weights, weighted, loadings, folded):
+class Basis:
+    """Loadings of free factors, those of what is known of a row beside them, and the products of both.
+
+    Parameters
+    ----------
+    loadings : ndarray of shape (n_pixels, n_factors)
+    beside : ndarray of shape (n_pixels, n_beside)
+        Loadings of what is known.
+    """
+
+    def __init__(self, loadings, beside):
+        self.loadings, self.beside, self._products = loadings, beside, {}
+
+    def __getstate__(self):
+        return vars(self) | {"_products": {}}  # a hundred times larger than what they are made of
+
+    def products(self, dtype):
+        """All products of two free factors' loadings, as `unfold` arranges them, then of each with those beside."""
+        if dtype not in self._products:
+            rows, columns = np.tril_indices(self.loadings.shape[1])
+            own = self.loadings[:, rows] * self.loadings[:, columns]
+            crossed = self.beside[:, :, None] * self.loadings[:, None, :]
+            self._products[dtype] = np.hstack([own, crossed.reshape(len(own), -1)]).astype(dtype)
+        return self._products[dtype]
+
+    def operator(self, weights):
+        """Matrix from the deviations of a row with these weights of pixels to its factors (n_factors, n_pixels)."""
+        weighted = self.loadings.T * weights
+        return np.linalg.solve(weighted @ self.loadings + np.eye(len(weighted)), weighted)
+
+
+def posterior(weights, weighted, basis, given):
     r"""Mean and covariance of the factors of every row, given its pixels.
 
-    .. math:: S = (V^T E^{-1} V + I)^{-1}, \qquad m = S V^T E^{-1} (x - mean)
+    .. math:: S = (V^T E^{-1} V + I)^{-1}, \qquad m = S V^T E^{-1} (x - mean - B u)
 
     Parameters
     ----------
     weights, weighted : ndarray of shape (n_rows, n_pixels)
         From :func:`weigh`.
-    loadings : ndarray of shape (n_pixels, n_factors)
-    folded : ndarray of shape (n_pixels, n_products)
-        From :func:`products`, of the weights' precision.
+    basis : Basis
+        V, with B beside it.
+    given : ndarray of shape (n_rows, n_beside)
+        u, what is known of the rows.
 
     Returns
     -------
     mean : ndarray of shape (n_rows, n_factors)
     covariance : ndarray of shape (n_rows, n_factors, n_factors)
     """
-    width = loadings.shape[1]
-    precision = unfold(weights @ folded, width)
+    width, dtype = basis.loadings.shape[1], weights.dtype
+    power = weights @ basis.products(dtype)
+    precision = unfold(power[:, : n_products(width)], width)
     precision[:, np.arange(width), np.arange(width)] += 1
     covariance = np.linalg.inv(precision)
-    moment = (weighted @ loadings.astype(weighted.dtype)).astype(np.float64)
-    return np.einsum("nij,nj->ni", covariance, moment), covariance
+    moment = (weighted @ basis.loadings.astype(dtype)).astype(np.float64)
+    crossed = power[:, n_products(width) :].reshape(len(power), -1, width)
+    moment -= np.einsum("nk,nkj->nj", given, crossed, dtype=np.float64)
+    mean = np.einsum("nij,nj->ni", covariance, moment)
+    # the variance of a factor over what it were with the others known: digits that the inverse has lost
+    strain = np.einsum("nii,nii->ni", precision, covariance)
+    lost = ~((strain > 0) & (strain < _MAX_STRAIN)).all(axis=1)
+    if dtype != np.float64 and lost.any():
+        exact = weights[lost].astype(np.float64), weighted[lost].astype(np.float64)
+        mean[lost], covariance[lost] = posterior(*exact, basis, given[lost])
+    return mean, covariance
 
 
 class Factors:
@@ -129,10 +167,14 @@ class FactorSums(Pass):
         Known factors of every row.
     n_folds : int
         Row i belongs to fold ``i % n_folds``.
+    n_jobs : None or int
+        Threads of the expectation.
     """
 
-    def __init__(self, read, factors, known, n_folds):
+    def __init__(self, read, factors, known, n_folds, n_jobs=None):
         self.read, self.factors, self.known, self.n_folds, self.first = read, factors, known, n_folds, 0
+        self.basis = Basis(factors.free, np.column_stack([factors.known, factors.shift]))
+        self.n_jobs = n_jobs
         self.gram = self.moment = self.second = 0.0  # arrays from the first rows on: what is empty travels light
         self.n_rows = 0
 
@@ -145,28 +187,45 @@ class FactorSums(Pass):
     def update(self, start, block):  # noqa: D102
         if self.n_rows == 0:
             self._begin()
+        block = np.asarray(block)
+        scratch = np.empty((2, min(_ROWS, len(block)), self.moment.shape[1]), block.dtype)  # new memory costs much
         for first in range(0, len(block), _ROWS):
-            self._add(start + first, block[first : first + _ROWS])
+            self._add(start + first, block[first : first + _ROWS], scratch)
 
-    def _add(self, start, block):
-        weights, weighted = self.read(block)
-        known = self.known[start - self.first : start - self.first + len(block)]
-        present = self.factors
-        expected = (known @ present.known.T + present.shift).astype(weights.dtype)
-        expected *= weights
-        free, covariance = posterior(weights, weighted - expected, present.free, products(present.free, weights.dtype))
-        n_free = free.shape[1]
-        factors = np.hstack([free, known, np.ones((len(block), 1))])
-        second = factors[:, :, None] * factors[:, None, :]
-        second[:, :n_free, :n_free] += covariance
-        rows, columns = np.tril_indices(factors.shape[1])
-        folded = second[:, rows, columns].astype(weights.dtype)
+    def _add(self, start, block, scratch):
+        (weights, weighted), width = scratch[:, : len(block)], self.moment.shape[2]
+        factors = np.empty((len(block), width), block.dtype)
+        folded = np.empty((len(block), n_products(width)), block.dtype)
+
+        def expect(first, last):
+            second = np.zeros((1, n_products(width)))
+            for row in range(first, last, STEP):
+                rows = slice(row, min(row + STEP, last))
+                weights[rows], weighted[rows] = self.read(block[rows])
+                factors[rows], pairs = self._expect(start + row, weights[rows], weighted[rows])
+                folded[rows] = pairs
+                second += pairs.sum(axis=0)
+            return second
+
+        second = in_threads(expect, len(block), self.n_jobs).sum(axis=0, keepdims=True)
         for fold in range(self.n_folds):
             here = slice((fold - start) % self.n_folds, None, self.n_folds)
             self.gram[fold] += weights[here].T @ folded[here]
-            self.moment[fold] += weighted[here].T @ factors[here].astype(weights.dtype)
-        self.second += second.sum(axis=0)
+            self.moment[fold] += weighted[here].T @ factors[here]
+        self.second += unfold(second, width)[0]
         self.n_rows += len(block)
+
+    def _expect(self, start, weights, weighted):
+        """Factors of rows from number `start` on, the known ones and the mean's one among them, and their products."""
+        known = self.known[start - self.first : start - self.first + len(weights)]
+        given = np.column_stack([known, np.ones(len(weights))])
+        free, covariance = posterior(weights, weighted, self.basis, given)
+        factors = np.hstack([free, given])
+        rows, columns = np.tril_indices(factors.shape[1])
+        pairs = factors[:, rows] * factors[:, columns]
+        n_own = n_products(free.shape[1])
+        pairs[:, :n_own] += covariance[:, rows[:n_own], columns[:n_own]]
+        return factors, pairs
 
     def part(self, start, stop):  # noqa: D102
         part = copy.copy(self)
@@ -177,7 +236,7 @@ class FactorSums(Pass):
 
     def lighten(self):  # noqa: D102
         part = copy.copy(self)
-        part.read = part.known = part.factors = None
+        part.read = part.known = part.factors = part.basis = None
         return part
 
     def merge(self, other):  # noqa: D102
@@ -199,23 +258,46 @@ def known_factors(y, regimes=None):
     known : ndarray of shape (n_samples, n_known)
         Uncorrelated, of mean zero and variance one.
     """
-    columns = y[:, None]
+    centred = y - y.mean()
+    if np.abs(centred).max() <= 1e-12 * np.abs(y).max():
+        centred = np.zeros(len(y))  # constant but for rounding
+    columns = centred[:, None]
     if regimes is not None:
         member = (regimes[:, None] == np.unique(regimes)).astype(np.float64)
-        columns = np.hstack([member, member * (y - y.mean())[:, None]])
+        columns = np.hstack([member, member * columns])
     columns = columns - columns.mean(axis=0)
     scale = columns.std(axis=0)
     left, values, _ = np.linalg.svd(columns / np.where(scale > 0, scale, 1.0), full_matrices=False)
     return left[:, values > 1e-6 * max(values[0], 1.0)] * np.sqrt(len(y))
 
 
-def scores_of(weights, weighted, shift, scaled, folded):
-    """Scores and variances of rows, by loadings whose mean is `shift` away from the one that was subtracted."""
-    if shift.any():
-        weighted = weighted - weights * shift.astype(weights.dtype)
-    scores, covariance = posterior(weights, weighted, scaled, folded)
-    variances = np.einsum("nii->ni", covariance)
-    return scores.astype(weights.dtype), variances.astype(weights.dtype)
+def scores_of(read, block, first_row, bases, folds):
+    """Scores and variances of rows, a few at a time.
+
+    Parameters
+    ----------
+    read : callable, (block, first_row) -> (weights, weighted)
+    block : ndarray of shape (n_rows, n_columns)
+    first_row : int
+        Number of its first row.
+    bases : list of Basis
+    folds : ndarray of int of shape (n_rows,)
+        Which of them each row is given.
+
+    Returns
+    -------
+    scores, variances : ndarray of shape (n_rows, n_factors)
+    """
+    scores, variances = np.empty((2, len(block), bases[-1].loadings.shape[1]), block.dtype)
+    for start in range(0, len(block), STEP):
+        weights, weighted = read(block[start : start + STEP], first_row + start)
+        present = folds[start : start + STEP]
+        for fold in np.unique(present):
+            here = np.flatnonzero(present == fold)
+            own = (weights, weighted) if len(here) == len(present) else (weights[here], weighted[here])
+            means, covariances = posterior(*own, bases[fold], np.ones((len(here), 1)))
+            scores[start + here], variances[start + here] = means, np.einsum("nii->ni", covariances)
+    return scores, variances
 
 
 def fill(flux, error):
@@ -225,17 +307,22 @@ def fill(flux, error):
         bad |= ~np.isfinite(error)
     if not bad.any():
         return flux, error
+    never = bad.all(axis=0)
+    if never.all():
+        raise ValueError(
+            "WienerScores.fit: X holds no pixel that was measured, flux and error finite, among the rows that the fit "
+            "starts with: check what columns and error_columns select."
+        )
     count = np.maximum((~bad).sum(axis=0), 1)
 
     def filled(values):
         mean = np.where(bad, 0, values).sum(axis=0) / count
-        return np.where(bad, mean, values)
+        return np.where(bad, mean.astype(values.dtype), values)
 
     if error is None:
         return filled(flux), None
     error = filled(error)
-    never = ~(error > 0)  # a pixel that no row measured
-    return filled(flux), np.where(never, error[~never].max(initial=1.0), error)
+    return filled(flux), np.where(never, error[:, ~never].mean(axis=1, keepdims=True), error)
 
 
 def folds_of(rows, chosen, n_folds):

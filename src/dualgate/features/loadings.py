@@ -6,7 +6,7 @@ from scipy.linalg import solveh_banded
 from dualgate._validation import require_finite, take_columns
 from dualgate.features.factors import Factors, unfold
 from dualgate.features.whitened import NoiseWhitenedPCA, leading
-from dualgate.rows import iter_blocks
+from dualgate.rows import as_source, iter_blocks
 from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
@@ -48,20 +48,53 @@ class Loadings:
         gram = unfold(gram, moment.shape[1])
         if penalties is None:
             penalties = _first_penalties(gram, moment, smooth)
+        self._present = penalties
         solution = _solve(gram, moment, penalties)
         self.penalties = _update_penalties(gram, solution, penalties, smooth)
         self.all = self._factors(solution)
 
     def without(self, fold):
-        """Return the factors that the rows outside a fold find."""
+        """Return the factors that the rows outside a fold find under the same penalties."""
         gram = self.sums.gram.sum(axis=0) - self.sums.gram[fold]
         moment = self.sums.moment.sum(axis=0) - self.sums.moment[fold]
-        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self.penalties))
+        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present))
 
     def _factors(self, solution):
         free = solution[:, : self.n_free]
         rest = solution[:, self.n_free :] + free @ self._slope.T
         return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
+
+
+def refine(factors, sums, smooth, n_iter, stage):
+    """Go through steps of expectation-maximisation.
+
+    Parameters
+    ----------
+    factors : Factors
+        To start from.
+    sums : callable, Factors -> FactorSums
+        Sums over all rows.
+    smooth : bool
+    n_iter : int
+    stage : callable, (name, compute) -> result
+        Calls ``compute()``, or knows its result from an earlier run.
+
+    Returns
+    -------
+    factors : Factors
+    folds : list of Factors
+        From the last step, without the rows of each fold.
+    """
+    penalties = None
+    for step in range(n_iter):
+
+        def maximise(factors=factors, penalties=penalties, last=step == n_iter - 1):
+            summed = sums(factors)
+            found = Loadings(summed, smooth, penalties)
+            return found.all, found.penalties, [found.without(fold) for fold in range(summed.n_folds)] if last else []
+
+        factors, penalties, folds = stage(f"factors, step {step}", maximise)
+    return factors, folds
 
 
 def _roughness(n_pixels):
@@ -143,29 +176,51 @@ def _second_difference_bands(n_pixels):
     return bands
 
 
-def clean_factors(rows, columns, mean, noise, n_kept, seed):
+def choose_clean(clean, columns, n_features):
+    """Noise-free rows as an array or a source, and which of their columns are flux.
+
+    Parameters
+    ----------
+    clean : array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
+    columns : ndarray of int of shape (n_pixels,)
+        Flux among `n_features` columns.
+    n_features : int
+    """
+    source = as_source(clean)
+    rows = np.asarray(clean) if source is None else source
+    if rows.ndim != 2 or rows.shape[1] not in (len(columns), n_features):
+        raise ValueError(
+            f"WienerScores.fit: clean has shape {rows.shape} and must have {len(columns):,} columns, one per flux "
+            f"column, or {n_features:,} like X."
+        )
+    if rows.dtype not in (np.float32, np.float64):
+        rows = rows.astype(np.float64)
+    return rows, columns if rows.shape[1] == n_features else np.arange(len(columns))
+
+
+def clean_factors(owner, rows, columns):
     """Principal components of noise-free rows, in units of the noise.
 
     Parameters
     ----------
+    owner : WienerScores
+        For the typical mean and noise of noisy rows, and the number of factors.
     rows : ndarray or RowSource of shape (n_clean, n_columns)
     columns : ndarray of int of shape (n_pixels,)
-    mean, noise : ndarray of shape (n_pixels,)
-        A mean near that of the rows, and the typical noise.
-    n_kept, seed : int
+        Those that are flux; others are not read.
 
     Returns
     -------
     factors : Factors
     """
-    origin = mean / noise
+    n_kept, origin = max(1, min(owner.n_components, len(columns), len(rows) - 1)), owner.mean_ / owner.noise_
     sums = CellStatistics.zeros(1, len(columns), origin=origin)
-    for _, block in iter_blocks("WienerScores.fit: clean", rows):
+    for first, block in iter_blocks(owner, rows):
         flux = take_columns(block, columns)
-        require_finite("WienerScores.fit", "clean", flux)
+        require_finite(owner, "clean", flux, first_row=first)
         nothing = np.zeros(len(flux), dtype=int)
-        sums.update(flux / noise.astype(flux.dtype), nothing, nothing)
-    variance, vectors = leading(sums.centred()[0][0] / len(rows), n_kept, seed)
+        sums.update(flux / owner.noise_.astype(flux.dtype), nothing, nothing)
+    variance, vectors = leading(sums.centred()[0][0] / len(rows), n_kept, owner.random_state)
     loadings = vectors * np.sqrt(variance.clip(min=0))
     return Factors(loadings, np.zeros((len(columns), 0)), sums.means()[0][0] - origin)
 

@@ -4,14 +4,21 @@ import numbers
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from dualgate._validation import check_number, require_positive_errors, resolve_columns, take_columns
-from dualgate.features.factors import FactorSums, fill, folds_of, known_factors, products, scores_of, weigh
-from dualgate.features.loadings import Loadings, clean_factors, first_factors
+from dualgate._validation import (
+    check_number,
+    check_target,
+    require_positive_errors,
+    require_samples,
+    resolve_columns,
+    take_columns,
+)
+from dualgate.features.factors import Basis, FactorSums, fill, folds_of, known_factors, scores_of, weigh
+from dualgate.features.loadings import choose_clean, clean_factors, first_factors, refine
 from dualgate.features.whitened import find_error_columns
 from dualgate.passes import run_passes
-from dualgate.rows import as_source, check_rows_or_source, choose_spread, map_blocks, spread_rows
+from dualgate.rows import RowSource, check_rows_or_source, choose_spread, map_blocks, spread_rows
 
 
 class WienerScores(TransformerMixin, BaseEstimator):
@@ -127,9 +134,9 @@ class WienerScores(TransformerMixin, BaseEstimator):
         X : array-like or RowSource of shape (n_samples, n_features)
             A source is read block by block, ``n_iter`` times.
         y : None or array-like of shape (n_samples,)
-            Targets, for a supervised fit.
+            Targets, which a supervised fit from noisy rows needs and others do not read.
         regimes : None or array-like of int of shape (n_samples,)
-            Regime codes, for a supervised fit.
+            Regime codes, for a supervised fit from noisy rows.
         clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
             Noise-free flux of like objects; it need not be that of these rows, and needs none of their number. Columns
             are chosen as in `X` where there are as many. The loadings are then its principal components in units of the
@@ -142,13 +149,21 @@ class WienerScores(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is out of range, errors are not above zero, or fluxes and errors differ in number.
+            If a parameter is out of range, errors are not above zero, fluxes and errors differ in number, no pixel is
+            measured, or a supervised fit lacks y.
         """
         rows = check_rows_or_source(self, X, reset=True)
-        sample = np.asarray(spread_rows(rows, n_jobs=self.n_jobs, finite=False))
-        self.begin(X, sample)
+        require_samples(self, rows, 2)
+        check_consistent_length(rows, y, regimes)
+        self._find_columns(X, rows.shape[1])
+        if not isinstance(rows, RowSource):
+            self._split(rows)  # here the rows have their numbers, for a message
+        self.begin(X, np.asarray(spread_rows(rows, n_jobs=self.n_jobs, finite=False)))
         if clean is not None:
-            return self._fit_clean(clean)
+            rows, columns = choose_clean(clean, self.columns_, self.n_features_in_)
+            factors = clean_factors(self, rows, columns)
+            self._start, self._chosen = None, np.zeros(0, dtype=np.intp)
+            return self._finish(factors, [], np.eye(factors.free.shape[1]))
         seen = rows if self.choose(len(rows)) is None else rows[self._chosen]
         return self.learn(y, regimes, self.read, lambda sums: run_passes(self, [sums], seen, n_jobs=self.n_jobs)[0])
 
@@ -158,22 +173,25 @@ class WienerScores(TransformerMixin, BaseEstimator):
             check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
         if self.max_rows is not None:
             check_number(self, "max_rows", self.max_rows, kind=numbers.Integral, low=2)
-        self.n_features_in_ = sample.shape[1]
-        self.columns_ = resolve_columns(self, "columns", self.columns, X, sample.shape[1])
-        paired = self.error_columns is not None
-        self._error_columns = find_error_columns(self, X, self.columns_) if paired else None
+        self._find_columns(X, sample.shape[1])
         flux, error = fill(*self._split(sample))
         self.mean_, self.noise_, self._start = first_factors(flux, error, self.n_components, self.random_state)
 
+    def _find_columns(self, X, n_features):
+        self.n_features_in_ = n_features
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
+        self._error_columns = None if self.error_columns is None else find_error_columns(self, X, self.columns_)
+
     def choose(self, n_rows):
         """Row numbers that the steps read, None for all."""
+        self._n_rows = n_rows
         few = self.max_rows is None or n_rows <= self.max_rows
         self._chosen = None if few else choose_spread(n_rows, self.max_rows)
         self._n_read = n_rows if few else len(self._chosen)
         return self._chosen
 
     def learn(self, y, regimes, read, run, stage=lambda name, compute: compute()):
-        """Go through the steps of expectation-maximisation, and end the fit.
+        """Go through the steps of expectation-maximisation, end the fit and return self.
 
         Parameters
         ----------
@@ -184,68 +202,47 @@ class WienerScores(TransformerMixin, BaseEstimator):
             Runs the sums over the rows that :meth:`choose` chose.
         stage : callable, (name, compute) -> result
             Calls ``compute()``, or knows its result from an earlier run.
-
-        Returns
-        -------
-        self : WienerScores
         """
         chosen = slice(None) if self._chosen is None else self._chosen
         known = np.zeros((self._n_read, 0))
-        if self.supervised and y is not None:
+        if self.supervised:
             codes = None if regimes is None else np.asarray(regimes)[chosen]
-            known = known_factors(np.asarray(y, dtype=np.float64)[chosen], codes)
-        factors, penalties = self.__dict__.pop("_start"), None
+            known = known_factors(check_target(self, y)[chosen], codes)
+        factors, self._start = self._start, None
         factors.known = np.zeros((len(factors.shift), known.shape[1]))
-        for step in range(self.n_iter):
 
-            def maximise(factors=factors, penalties=penalties, last=step == self.n_iter - 1):
-                found = Loadings(run(FactorSums(read, factors, known, self.cv)), self.smooth, penalties)
-                return found.all, found.penalties, [found.without(fold) for fold in range(self.cv)] if last else []
+        def sums(present):
+            return run(FactorSums(read, present, known, self.cv, self.n_jobs))
 
-            factors, penalties, folds = stage(f"factors, step {step}", maximise)
+        factors, folds = refine(factors, sums, self.smooth, self.n_iter, stage)
         _, _, turned = np.linalg.svd(np.hstack([factors.free, factors.known]), full_matrices=False)
-        self._finish(factors, folds, turned.T)
-        return self
+        return self._finish(factors, folds, turned.T)
 
     def _finish(self, factors, folds, rotation):
         """Keep means and loadings, in units of the noise, in one orientation for all folds."""
         loadings = factors.rotated(rotation)
         signs = np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(loadings.shape[1])])
         rotation = rotation * np.where(signs == 0, 1.0, signs)
-        bases = [(self.mean_ + self.noise_ * each.shift, each.rotated(rotation)) for each in (factors, *folds)]
-        (self.mean_, scaled), *self._folds = bases
-        self.loadings_ = scaled * self.noise_[:, None]
-        self.signal_variance_ = np.square(scaled).sum(axis=0)
-
-    def _fit_clean(self, clean):
-        """Take the loadings from the covariance of noise-free flux, in units of the noise."""
-        source = as_source(clean)
-        rows = np.asarray(clean) if source is None else source
-        n_pixels = len(self.columns_)
-        if rows.ndim != 2 or rows.shape[1] not in (n_pixels, self.n_features_in_):
-            raise ValueError(
-                f"WienerScores.fit: clean has shape {rows.shape} and must have {n_pixels:,} columns, one per flux "
-                f"column, or {self.n_features_in_:,} like X."
-            )
-        columns = self.columns_ if rows.shape[1] == self.n_features_in_ else np.arange(n_pixels)
-        kept = max(1, min(self.n_components, n_pixels, len(rows) - 1))
-        factors = clean_factors(rows, columns, self.mean_, self.noise_, kept, self.random_state)
-        del self._start
-        self._chosen = np.zeros(0, dtype=np.intp)
-        self._finish(factors, [], np.eye(kept))
+        self.mean_ = self.mean_ + self.noise_ * factors.shift
+        self._bases = [  # of the folds, and last the one of all rows
+            Basis(each.rotated(rotation), (each.shift - factors.shift)[:, None]) for each in (*folds, factors)
+        ]
+        self.loadings_ = self._bases[-1].loadings * self.noise_[:, None]
+        self.signal_variance_ = np.square(self._bases[-1].loadings).sum(axis=0)
         return self
 
-    def _split(self, array):
+    def _split(self, array, first_row=0):
         if self._error_columns is None:
             return take_columns(array, self.columns_), None
         error = take_columns(array, self._error_columns)
         if np.fmin.reduce(error, axis=None, initial=np.inf) <= 0:
-            require_positive_errors(self, np.where(np.isnan(error), np.inf, error), self._error_columns)
+            measured = np.where(np.isnan(error), np.inf, error)
+            require_positive_errors(self, measured, self._error_columns, first_row=first_row)
         return take_columns(array, self.columns_), error
 
-    def read(self, block):
+    def read(self, block, first_row=0):
         """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
-        return weigh(*self._split(np.asarray(block)), self.mean_, self.noise_)
+        return weigh(*self._split(np.asarray(block), first_row), self.mean_, self.noise_)
 
     def transform(self, X):
         """Find the scores of rows.
@@ -272,7 +269,19 @@ class WienerScores(TransformerMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray, as from `transform`
+            Rows that the steps did not read, and all rows after a fit with `clean`, have the scores of `transform`.
+
+        Raises
+        ------
+        ValueError
+            If `X` has not as many rows as `fit` had.
         """
+        check_is_fitted(self, "loadings_")
+        if len(self._bases) > 1 and len(X) != self._n_rows:
+            raise ValueError(
+                f"WienerScores.transform_training: X has {len(X):,} rows, fit had {self._n_rows:,}: give the rows of "
+                "fit in their order, or use transform for others."
+            )
         return self._joined(X, self.project_training)
 
     def _joined(self, X, project):
@@ -287,32 +296,12 @@ class WienerScores(TransformerMixin, BaseEstimator):
 
     def project(self, block, first_row=0):
         """Scores and posterior variances of a block of rows, each (n_rows, n_factors)."""
-        weights, weighted = self.read(np.asarray(block))
-        shift, scaled = np.zeros(len(self.mean_)), self.loadings_ / self.noise_[:, None]
-        return scores_of(weights, weighted, shift, scaled, self._products(scaled, weights.dtype))
+        return scores_of(self.read, np.asarray(block), first_row, self._bases, np.full(len(block), -1))
 
     def project_training(self, block, first_row):
         """Scores and variances of rows of `fit` from number `first_row` on, by loadings that did not see them."""
-        scores, variances = self.project(block)
-        folds = folds_of(first_row + np.arange(len(scores)), self._chosen, self.cv)
-        weights, weighted = self.read(np.asarray(block))
-        for fold, (mean, scaled) in enumerate(self._folds):
-            here = folds == fold
-            if here.any():
-                shift = (mean - self.mean_) / self.noise_
-                folded = products(scaled, weights.dtype)
-                scores[here], variances[here] = scores_of(weights[here], weighted[here], shift, scaled, folded)
-        return scores, variances
-
-    def _products(self, scaled, dtype):
-        """Products of loadings, kept until the estimator is pickled: they take longer than some rows."""
-        kept = self.__dict__.get("_kept_products")
-        if kept is None or kept.dtype != dtype:
-            kept = self._kept_products = products(scaled, dtype)
-        return kept
-
-    def __getstate__(self):
-        return {name: value for name, value in super().__getstate__().items() if name != "_kept_products"}
+        folds = folds_of(first_row + np.arange(len(block)), self._chosen, self.cv)
+        return scores_of(self.read, np.asarray(block), first_row, self._bases, folds)
 
     def to_pixels(self, coef, error=None):
         """Coefficients on pixels that predict what `coef` predicts from the scores, for rows with these errors.
@@ -321,17 +310,27 @@ class WienerScores(TransformerMixin, BaseEstimator):
         ----------
         coef : ndarray of shape (n_models, n_factors)
         error : None or ndarray of shape (n_pixels,)
-            None is the typical noise.
+            None is the typical noise; NaN or infinity gives a pixel coefficient zero.
 
         Returns
         -------
         coefficients : ndarray of shape (n_models, n_pixels), [unit of y per unit of flux]
+            Of flux less `mean_`.
+
+        Raises
+        ------
+        ValueError
+            If `error` has not one value for each pixel, or one is not above zero.
         """
         check_is_fitted(self, "loadings_")
         error = self.noise_ if error is None else np.asarray(error, dtype=np.float64)
-        weighted = self.loadings_.T / np.square(error)
-        precision = weighted @ self.loadings_ + np.eye(len(weighted))
-        return np.linalg.solve(precision, np.atleast_2d(coef).T).T @ weighted
+        if error.shape != self.noise_.shape or (error <= 0).any():
+            raise ValueError(
+                f"WienerScores.to_pixels: error has shape {error.shape} and must hold one value above zero for each of "
+                f"{len(self.noise_):,} pixels, NaN or infinity where none was measured."
+            )
+        weights = np.square(self.noise_ / np.where(np.isnan(error), np.inf, error))
+        return np.atleast_2d(coef) @ self._bases[-1].operator(weights) / self.noise_
 
     def get_feature_names_out(self, input_features=None):
         """Names of the scores.
@@ -346,5 +345,4 @@ class WienerScores(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "loadings_")
         kinds = ("score", "variance") if self.variances else ("score",)
-        names = [f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])]
-        return np.array(names, dtype=object)
+        return np.array([f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])], dtype=object)
