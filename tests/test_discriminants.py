@@ -1,0 +1,68 @@
+"""Linear discriminants of the experts' columns are the ridges they claim to be."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.linear_model import Ridge
+
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate
+from dualgate.experts.discriminants import MAX_COLUMNS, find_discriminants
+from dualgate.statistics import CellStatistics
+
+N_REGIMES, N_BINS, N_FOLDS, ALPHA = 3, 2, 4, 2.5
+
+
+@pytest.fixture
+def rows():
+    """Columns far from zero, targets, regimes, bins and folds of 300 rows, and their statistics."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 5)) + 40, rng.normal(size=300) + 3
+    regimes, bins, folds = (rng.integers(n, size=300) for n in (N_REGIMES, N_BINS, N_FOLDS))
+    cells = (folds * N_REGIMES + regimes) * N_BINS + bins
+    statistics = CellStatistics.from_rows(X, y, cells, N_FOLDS * N_REGIMES * N_BINS)
+    return X, y, regimes, folds, statistics.reshape(N_FOLDS, N_REGIMES, N_BINS)
+
+
+def dense(X, y, regimes, mean):
+    member = (regimes[:, None] == np.arange(N_REGIMES)).astype(float)
+    return Ridge(ALPHA).fit(X, np.column_stack([y, member, member * (y - mean)[:, None]]))
+
+
+def test_each_is_a_ridge_on_the_rows(rows):
+    X, y, regimes, _, statistics = rows
+    found = find_discriminants(statistics, ALPHA)
+    assert_allclose(found(X), dense(X, y, regimes, y.mean()).predict(X), atol=1e-8)
+
+
+def test_a_training_row_is_judged_by_rows_of_other_folds(rows):
+    X, y, regimes, folds, statistics = rows
+    crossed = find_discriminants(statistics, ALPHA)(X, folds)
+    for fold in range(N_FOLDS):
+        here, others = folds == fold, folds != fold
+        expected = dense(X[others], y[others], regimes[others], y[others].mean()).predict(X[here])
+        assert_allclose(crossed[here], expected, atol=1e-8)
+
+
+def test_too_many_columns_are_an_error_of_the_gate_that_asks():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, MAX_COLUMNS + 1)), rng.normal(size=60)
+    model = DualTowerMoERegressor(
+        PhysGate([0, 1], scores=True),
+        "drop",
+        experts=HierarchicalExperts(alphas=[1.0], cv=2),
+        n_regimes=1,
+        max_epochs=1,
+    )
+    with pytest.raises(ValueError, match=r"PhysGate\.scores"):
+        model.fit(X, y)
+
+
+def test_a_gate_that_reads_them_sees_the_regime(planted):
+    train, test = planted
+    gates = {flag: PhysGate([8, 9], scores=flag) for flag in (True, False)}  # constant errors: they tell nothing
+    scores = {}
+    for flag, gate in gates.items():
+        experts = HierarchicalExperts(train.flux, train.error)
+        model = DualTowerMoERegressor(gate, "drop", experts=experts, max_epochs=8, random_state=0)
+        scores[flag] = model.fit(train.X, train.y, regimes=train.regimes).score(test.X, test.y)
+    assert scores[True] > scores[False] + 0.1
