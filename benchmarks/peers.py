@@ -23,13 +23,13 @@ KEPT = 20  # components, for everyone
 def draw(seed):
     """Columns, target, regime and noise level of training and test rows together.
 
-    Two hidden coordinates choose one of 3 x 3 regimes and bend the columns, up to second order; ten hidden strengths add
-    to them and decide the target, by a rule that differs from regime to regime.
+    Two hidden coordinates choose one of 3 x 3 regimes and bend the columns, up to second order; ten hidden strengths
+    add to them and decide the target, by a rule that differs from regime to regime.
     """
     rng, n_rows = np.random.default_rng(seed), N_TRAIN + N_TEST
 
     def profiles(n_profiles, width):
-        """Sums of six bumps each, over the columns."""
+        """Make sums of six bumps each, over the columns."""
         centre = rng.uniform(0, 1, (n_profiles, 6))[..., None]
         size = rng.uniform(0.3, 1, (n_profiles, 6))[..., None] * width
         height = rng.normal(size=(n_profiles, 6))[..., None]
@@ -53,19 +53,18 @@ def by_hand(X, y, regimes, test):
     components = PCA(KEPT, random_state=0).fit(X)
     Z, Z_test = components.transform(X), components.transform(test)
     each = [RidgeCV(np.logspace(-1, 4, 11)).fit(Z[regimes == k], y[regimes == k]) for k in range(N_REGIMES)]
-    weights = LogisticRegression(C=0.1, max_iter=300).fit(Z, regimes).predict_proba(Z_test)
+    weights = LogisticRegression(C=0.1, max_iter=2000).fit(Z, regimes).predict_proba(Z_test)
     return (weights * np.column_stack([expert.predict(Z_test) for expert in each])).sum(axis=1)
 
 
 def mixture(*, errors, given):
     """Make the mixture that reads the columns, and the noise level either as errors of the columns or as one more."""
     flux = slice(0, N_COLUMNS)
+    level = [N_COLUMNS]  # with errors, one of them stands for all of a row
     if errors:
         experts = HierarchicalExperts(flux, slice(N_COLUMNS, None), projection="wiener", n_components=KEPT)
-        level = [N_COLUMNS]  # one error stands for all of a row
     else:
         experts = HierarchicalExperts(flux, projection=PCA(KEPT, random_state=0))
-        level = [N_COLUMNS]
     return DualTowerMoERegressor(
         PhysGate(flux, PCA(1, random_state=0), scores=True),
         QualityGate(level, "passthrough"),

@@ -15,6 +15,7 @@ START_ROWS = 12_000  # rows on which the starts compete
 START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
 TINY = 1e-9  # directions with less than this share of the largest variance are rounding
 COPIES = 1e-3  # the same, where the gate's features and the experts' columns say the same
+RARE = 1e-3  # share of the rows at either end of a column that count as if they were no farther out
 FAR = 6.0  # standard deviations beyond which a row is no farther
 
 
@@ -29,8 +30,8 @@ class RegimeFinder:
     with x the columns that the experts read and z those and the gate's features together. Expectation-maximisation
     starts from k-means clusters of several kinds; what counts is the squared error of
     :math:`\sum_k p(k | z)\,(b_k + w_k \cdot x)` on a fifth of the rows that were held out. Where the best is not better
-    than the k-means clusters of the gate's features by a standard error, these are the regimes. A row belongs to the
-    regime of the largest :math:`p(k | z)`, for which its target is not needed.
+    than the k-means clusters of the gate's features by two standard errors, these are the regimes. A row belongs to
+    the regime of the largest :math:`p(k | z)`, for which its target is not needed.
 
     Parameters
     ----------
@@ -80,12 +81,12 @@ class RegimeFinder:
         self : RegimeFinder
         """
         self._turned, self._line = Directions(features, MAX_FEATURES), Directions(projected, scale=not scores)
-        self._place = Directions(self._beside(features, projected), least=COPIES)
         gate, n_rows = self._tamed(features), len(y)
         n_found = min(self.n_regimes, max(1, n_rows // MIN_ROWS_PER_REGIME), len(np.unique(gate, axis=0)))
         self._clusters = KMeans(n_found, n_init=3, random_state=self.random_state).fit(gate)
         self.n_regimes_, self.refined_ = n_found, False
         if n_found > 1 and np.ptp(y) > 0:
+            self._place = Directions(self._beside(features, projected), least=COPIES)
             self._refine(features, projected, (y - y.mean()) / y.std())
         return self
 
@@ -131,7 +132,7 @@ class RegimeFinder:
         best = min(models, key=lambda model: model.squared_error(held_out).mean())
         plain = maximise(rest, hot[labels[order[len(y) // 5 :]]])
         gain = plain.squared_error(held_out) - best.squared_error(held_out)
-        if gain.mean() > gain.std() / np.sqrt(len(gain)):
+        if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
             self._model, self.refined_ = best, True
             self._taken = np.unique((sample.place @ best.place).argmax(axis=1))
             self.n_regimes_ = len(self._taken)
@@ -165,6 +166,8 @@ class Directions:
 
     def __init__(self, columns, n_most=MAX_DIMENSIONS, *, scale=True, least=TINY):
         columns = np.asarray(columns, dtype=np.float64)
+        self.low, self.high = np.quantile(columns, (RARE, 1 - RARE), axis=0)  # a wild row has no say in the scales
+        columns = np.clip(columns, self.low, self.high)
         self.mean, spread = columns.mean(axis=0), columns.std(axis=0)
         constant = spread <= 10 * np.finfo(np.float64).eps * np.sqrt(len(columns)) * np.abs(self.mean)
         self.scale = np.where(constant, np.inf, spread if scale else spread.max())
@@ -177,7 +180,7 @@ class Directions:
 
     def standardised(self, columns):
         """Columns about their means in standard deviations; those that are constant are zero."""
-        return (columns - self.mean) / self.scale
+        return (np.clip(columns, self.low, self.high) - self.mean) / self.scale
 
     def __call__(self, columns):
         """Coordinates (n_samples, n_directions) of variance one along the principal directions."""
