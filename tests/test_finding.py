@@ -51,16 +51,18 @@ def test_the_units_of_the_columns_do_not_matter():
     assert adjusted_rand_score(found()[1], found(X * [1e-20, 1.0, 1e20, 7.0] + [0, 3, 0, -2])[1]) > 0.95
 
 
-@pytest.mark.parametrize("useless", [np.zeros((2000, 3)), np.full((2000, 2), 0.1), X[:, :2], 5 * X + 1])
+@pytest.mark.parametrize("useless", [np.zeros((2000, 3)), np.full((2000, 2), 0.1), 5 * X + 1])
 def test_columns_that_say_nothing_new_change_little(useless):
-    assert adjusted_rand_score(REGIMES, found(np.hstack([X, useless]))[1]) > 0.6
+    assert adjusted_rand_score(REGIMES, found(np.hstack([X, useless]))[1]) > 0.85
 
 
-def test_where_one_line_serves_all_the_clusters_stay():
-    y = X @ [1.0, -1.0, 0.5, 0.0] + np.random.default_rng(1).normal(size=len(X))
+def test_where_one_line_serves_all_the_regimes_do_no_harm():
+    rule, (other, _, _) = np.array([1.0, -1.0, 0.5, 0.0]), hidden(2000, seed=1)
+    y = X @ rule + np.random.default_rng(1).normal(size=len(X))
     finder, codes = found(y=y)
-    assert not finder.refined_
-    assert_array_equal(codes, finder._clusters.labels_)
+    experts = HierarchicalExperts(random_state=0).fit(X, y, regimes=codes)
+    predicted = experts.predict(other, regimes=finder.predict(other, other))
+    assert np.mean((predicted - other @ rule) ** 2) < 0.02  # the noise has a variance of one
 
 
 def test_a_constant_target_leaves_clusters():
