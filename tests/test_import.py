@@ -27,6 +27,7 @@ FLOORS = {
     "features": 3,
     "gating": 4,
     "experts": 4,
+    "finding": 5,
     "reduced": 5,
     "spectral": 5,
     "_fitting": 6,

@@ -56,7 +56,7 @@ def test_training_stops_early_and_goes_back_to_the_best_epoch():
     held_out = np.arange(400) < 100
     target = np.column_stack([predictions, NOISE])
     training = {"max_epochs": 200, "lr": 0.05, "batch_size": 32, "warmup_epochs": 0, "patience": 3}
-    training["entropy_penalty"] = 0.0
+    training |= {"entropy_penalty": 0.0, "weight_decay": 0.0}
     networks = {"phys": lambda n_features, n_outputs: NETWORKS["mlp"](n_features, n_outputs, (32, 16))}
     net, history = _nets.fit_gates(
         {"phys": X}, networks, FUSIONS["concat"](), (2, 1), ("mse", target, held_out), training, seed=0

@@ -2,27 +2,25 @@
 
 import numbers
 from dataclasses import dataclass
+from functools import partial
 
 import joblib
 import numpy as np
 import sklearn
-from sklearn.cluster import KMeans
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.base import clone
 from sklearn.utils.validation import check_memory
 
 import dualgate
 from dualgate._validation import check_choice, check_number, make_generator, resolve_columns
 from dualgate.checkpoint import Checkpoint
-from dualgate.experts.passes import begin_sums
+from dualgate.experts.passes import begin_sums, survey
 from dualgate.experts.regimes import regime_codes
+from dualgate.finding import RegimeFinder, finding_rows
 from dualgate.passes import Collect, run_passes
 from dualgate.reduced import ReducedRows, RowReader
-from dualgate.rows import RowSource, check_rows_or_source, checked_once, spread_rows
+from dualgate.rows import RowSource, check_rows_or_source, checked_once, map_blocks, spread_rows, take_rows
 
 GATE_ROWS = 200_000  # rows of a source that the towers learn from, at most; the experts learn from all
-MIN_ROWS_PER_REGIME = 20  # regimes that the mixture finds itself are no smaller on average
 LOSSES = ("mse", "cross_entropy")
 
 
@@ -40,6 +38,7 @@ def check_parameters(model):
         check_number(model, "batch_size", model.batch_size, kind=numbers.Integral, low=1)
     check_number(model, "lr", model.lr, low=0, strict=True)
     check_number(model, "entropy_penalty", model.entropy_penalty)
+    check_number(model, "weight_decay", model.weight_decay, low=0)
     check_number(model, "validation_fraction", model.validation_fraction, low=0, high=0.5)
 
 
@@ -99,8 +98,7 @@ def learn_from_array(model, rows, y, regimes, generator):
         gates[name], features[name] = cached_features(cache, gate, rows, y)
     experts = _make_experts(model, generator)
     if regimes is None:
-        finder = make_finder(next(iter(features.values())), model.n_regimes, experts.random_state)
-        regimes = finder.fit_predict(next(iter(features.values())))
+        regimes = cache(find_codes, experts, rows, y, next(iter(features.values())), model.n_regimes)
     experts, predictions, reduced = cache(fit_experts, experts, rows, y, regimes, model.cross_fit)
     features = gate_readings(gates, experts, features, **reduced)
     codes, _ = regime_codes(model, regimes, experts._regime_edges, len(y))
@@ -122,7 +120,7 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
 
     def survey():
         sample = spread_rows(source, n_jobs=model.n_jobs)
-        along = [] if regimes is not None else [_begin_finding(model, reader, sample)]
+        along = [] if regimes is not None else [_begin_finding(model, reader, source, y, sample)]
         codes = (
             None if regimes is None else regime_codes(reader.experts, regimes, reader.experts.regime_edges, len(y))[0]
         )
@@ -163,8 +161,7 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     experts._read_like(reduced.reader.experts)
     edges = experts.regime_edges
     if regimes is None:
-        first = next(iter(features.values()))
-        regimes, edges = make_finder(first, model.n_regimes, experts.random_state).fit_predict(first), None
+        regimes, edges = _find_in_reduced(model, experts, next(iter(features.values())), reduced.projected, y), None
     codes, n_regimes = regime_codes(experts, regimes, edges, len(y))
     cells, folds = experts._sort(codes, n_regimes, reduced.snr)
     sums = begin_sums(experts, reduced.projected.mean(axis=0, dtype=np.float64), y, (cells, folds, None))
@@ -246,20 +243,40 @@ def _predict_each(model, experts, projected, folds, models):
     return experts._predict_projected(projected)[:, :-1]
 
 
-def make_finder(features, n_regimes, seed):
-    """Make the clustering that finds at most `n_regimes` regimes, as many as rows and distinct features allow."""
-    n_found = min(n_regimes, max(1, len(features) // MIN_ROWS_PER_REGIME), len(np.unique(features, axis=0)))
-    return make_pipeline(
-        StandardScaler(), FunctionTransformer(np.arcsinh), KMeans(n_found, n_init=3, random_state=seed)
-    )
+def _find_in_reduced(model, experts, features, projected, y):
+    """Regimes of rows that were read before, found on as many as it takes."""
+    chosen = finding_rows(len(y), projected.shape[1])
+    finder = RegimeFinder(model.n_regimes, experts.random_state)
+    finder.fit(features[chosen], projected[chosen], y[chosen], scores=experts.projection is not None)
+    return map_blocks(model, lambda i, block: finder.predict(features[i : i + len(block)], block), projected)
 
 
-def _begin_finding(model, reader, sample):
-    """Make the pass that gives every row of a source its regime, by clusters found in a sample."""
+def _begin_finding(model, reader, source, y, sample):
+    """Make the pass that gives every row of a source its regime, by what is found in some of its rows."""
     gate = next(iter(reader.gates.values())).fit(sample)
-    features = gate.transform(sample)
-    finder = make_finder(features, model.n_regimes, reader.experts.random_state).fit(features)
-    return Collect(make_pipeline(FrozenEstimator(gate), finder).predict, n_jobs=model.n_jobs)
+    chosen = finding_rows(len(y), source.shape[1])
+    rows = take_rows(source, chosen, n_jobs=model.n_jobs)
+    finder = _ScoutedFinder(reader.experts, model.n_regimes).fit(gate.transform(rows), rows, y[chosen])
+    return Collect(partial(finder.predict_rows, gate), n_jobs=model.n_jobs)
+
+
+class _ScoutedFinder:
+    """Regimes found with a projection that was fitted to some rows alone, before the experts know theirs."""
+
+    def __init__(self, experts, n_regimes):
+        self.experts = clone(experts).set_params(quality_edges=None)
+        self.finder = RegimeFinder(n_regimes, experts.random_state)
+
+    def fit(self, features, rows, y):
+        self.experts._prepare(rows, rows)
+        survey(self.experts, rows, rows, Checkpoint(None), self.experts.n_jobs, target=(y, None))
+        projected = self.experts._project(rows)
+        self.finder.fit(features, projected, y, scores=self.experts.projection is not None)
+        return self
+
+    def predict_rows(self, gate, rows):
+        """Regimes of rows of X."""
+        return self.finder.predict(gate.transform(rows), self.experts._project(rows))
 
 
 class Cache:
@@ -294,6 +311,16 @@ def cached_features(cache, gate, rows, y):
     tower = {"hidden": gate.hidden, "network": gate.network}
     gate, features = cache(fit_gate, gate.set_params(hidden=(), network="mlp"), rows, y)
     return gate.set_params(**tower), features
+
+
+def find_codes(experts, rows, y, key, features, n_regimes):
+    """Find the regimes of rows in memory; `key` stands for the rows in the cache."""
+    chosen = finding_rows(len(y), rows.shape[1])
+    scout = _ScoutedFinder(experts, n_regimes).fit(features[chosen], take_rows(rows, chosen), y[chosen])
+    project = scout.experts._project
+    return map_blocks(
+        experts, lambda i, block: scout.finder.predict(features[i : i + len(block)], project(block)), rows
+    )
 
 
 def fit_experts(experts, rows, y, key, regimes, cross_fit):

@@ -28,7 +28,7 @@ def train(model, lesson, generator):
     if n_held_out >= 10:
         held_out[generator.permutation(len(y))[:n_held_out]] = True
     model.fusion_ = model._realise("fusion")
-    names = ("max_epochs", "lr", "warmup_epochs", "patience", "entropy_penalty")
+    names = ("max_epochs", "lr", "warmup_epochs", "patience", "entropy_penalty", "weight_decay")
     model.net_, model.history_ = fit_gates(
         lesson.features,
         {name: model._realise(f"{name}_gate")._build_network for name in lesson.features},

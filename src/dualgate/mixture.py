@@ -26,7 +26,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     networks, trained on the squared error of the final prediction with expert predictions that are cross-fitted.
 
     Regimes are known at most while fitting. Without them the estimator finds its own: k-means clusters of the
-    standardised features of the physics gate (of the quality gate where physics is dropped).
+    standardised features of the physics gate (of the quality gate where physics is dropped), refined by
+    expectation-maximisation where that makes the error of a mixture fall, so that each regime has a line of its own.
 
     Parameters
     ----------
@@ -50,6 +51,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     entropy_penalty : float
         Times the mean entropy of the weights [nats], added to the loss, which for ``"mse"`` is in units of the variance
         of y. Above zero it sharpens the gates, below zero it flattens them, towards equal weights for all experts.
+    weight_decay : float
+        Decoupled weight decay of Adam: times the learning rate, the share of every weight that a step takes off.
     n_regimes : int
         Regimes to find where none are given, at most; on average each has twenty rows or more.
     max_epochs : int
@@ -96,6 +99,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     References
     ----------
     Jacobs, Jordan, Nowlan & Hinton 1991, Neural Computation 3, 79. Jordan & Jacobs 1994, Neural Computation 6, 181.
+    Gershenfeld 1997, Annals of the New York Academy of Sciences 808, 18 (regimes that are found). Loshchilov & Hutter
+    2019, International Conference on Learning Representations (decoupled weight decay).
 
     Examples
     --------
@@ -124,6 +129,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         loss="mse",
         cross_fit=True,
         entropy_penalty=0.0,
+        weight_decay=0.0,
         n_regimes=9,
         max_epochs=30,
         lr=1e-2,
@@ -146,6 +152,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self.loss = loss
         self.cross_fit = cross_fit
         self.entropy_penalty = entropy_penalty
+        self.weight_decay = weight_decay
         self.n_regimes = n_regimes
         self.max_epochs = max_epochs
         self.lr = lr

@@ -189,6 +189,11 @@ def spread_rows(rows, n_rows=None, *, n_jobs=None, finite=True):
     """Return at most `n_rows` rows (None is `SAMPLE_ROWS`), in short runs spread evenly over all."""
     n_rows = SAMPLE_ROWS if n_rows is None else n_rows
     chosen = np.arange(len(rows)) if len(rows) <= n_rows else choose_spread(len(rows), n_rows)
+    return take_rows(rows, chosen, n_jobs=n_jobs, finite=finite)
+
+
+def take_rows(rows, chosen, *, n_jobs=None, finite=True):
+    """Return the rows of these numbers, which increase."""
     if isinstance(rows, RowSource):
         sample = in_threads(lambda first, last: rows.read_rows(chosen[first:last]), len(chosen), n_jobs)
         if finite and not np.isfinite(np.sum(sample)):

@@ -118,7 +118,7 @@ def fit_gates(features, networks, fusion, shape, target, training, *, seed, devi
         "mse" with expert predictions and y side by side, or "cross_entropy" with cell codes; and a mask of the rows
         held out for early stopping.
     training : dict
-        max_epochs, lr, batch_size, warmup_epochs, patience, entropy_penalty.
+        max_epochs, lr, batch_size, warmup_epochs, patience, entropy_penalty, weight_decay.
     seed : int
 
     Returns
@@ -139,7 +139,8 @@ def fit_gates(features, networks, fusion, shape, target, training, *, seed, devi
         trainer = NeuralNet(
             net,
             criterion=_criterion(loss, training["entropy_penalty"]),
-            optimizer=torch.optim.Adam,
+            optimizer=torch.optim.AdamW,
+            optimizer__weight_decay=training["weight_decay"],
             lr=training["lr"],
             max_epochs=training["max_epochs"],
             batch_size=training["batch_size"],

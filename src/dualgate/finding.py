@@ -1,0 +1,296 @@
+"""Regimes that nobody gave: clusters of where rows are, refined until each has a line of its own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from dualgate.rows import choose_spread
+
+MIN_ROWS_PER_REGIME = 20  # regimes that are found are no smaller on average
+MAX_DIMENSIONS = 32  # of where a row is, and of what its line is drawn over
+MAX_FEATURES = 20  # of these for the gate's features
+FIND_CELLS, FIND_ROWS = 2**26, (8192, 20_000)  # numbers that the rows may hold from which regimes are found
+START_ROWS = 12_000  # rows on which the starts compete
+START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
+TINY = 1e-9  # directions with less than this share of the largest variance are rounding
+COPIES = 1e-3  # the same, where the gate's features and the experts' columns say the same
+RARE = 1e-3  # share of the rows at either end of a column that count as if they were no farther out
+FAR = 6.0  # standard deviations beyond which a row is no farther
+
+
+class RegimeFinder:
+    r"""Find regimes in which the target is linear and which can be told from the columns alone.
+
+    A cluster-weighted model: regime k holds a share :math:`\pi_k` of the rows, which lie about its mean as a Gaussian
+    and whose target is linear with a Gaussian residual,
+
+    .. math:: p(z, y) = \sum_k \pi_k\, N(z; \mu_k, \Sigma_k)\, N(y; b_k + w_k \cdot x, \sigma_k^2) ,
+
+    with x the columns that the experts read and z those and the gate's features together. Expectation-maximisation
+    starts from k-means clusters of several kinds; what counts is the squared error of
+    :math:`\sum_k p(k | z)\,(b_k + w_k \cdot x)` on a fifth of the rows that were held out. Where the best is not better
+    than the k-means clusters of the gate's features by two standard errors, these are the regimes. A row belongs to
+    the regime of the largest :math:`p(k | z)`, for which its target is not needed.
+
+    Parameters
+    ----------
+    n_regimes : int
+        To be found, at most: there are no more than a twentieth of the rows, nor than different rows.
+    random_state : int
+        The same seed gives the same regimes.
+
+    Attributes
+    ----------
+    n_regimes_ : int
+    refined_ : bool
+        Whether the target made the regimes better than k-means.
+
+    References
+    ----------
+    Jordan & Jacobs 1994, Neural Computation 6, 181. Xu, Jordan & Hinton 1995, Advances in Neural Information Processing
+    Systems 7, 633. Gershenfeld 1997, Annals of the New York Academy of Sciences 808, 18.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).uniform(-1, 1, size=(500, 1))
+    >>> finder = RegimeFinder(2, 0).fit(x, x, np.abs(x[:, 0] - 0.5))
+    >>> len(set(finder.predict(np.array([[-0.9], [0.1]]), np.array([[-0.9], [0.1]])))), bool(finder.refined_)
+    (1, True)
+    """
+
+    def __init__(self, n_regimes, random_state):
+        self.n_regimes, self.random_state = n_regimes, random_state
+
+    def fit(self, features, projected, y, *, scores=False):
+        """Find regimes.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_samples, n_gate_features)
+            Of the gate that will have to tell the regimes.
+        projected : ndarray of shape (n_samples, n_projected)
+            Columns that the experts read.
+        y : ndarray of shape (n_samples,)
+        scores : bool
+            Whether a projection made these columns, so that they share a unit and their variances say which lead.
+
+        Returns
+        -------
+        self : RegimeFinder
+        """
+        self._turned, self._line = Directions(features, MAX_FEATURES), Directions(projected, scale=not scores)
+        gate, n_rows = self._tamed(features), len(y)
+        n_found = min(self.n_regimes, max(1, n_rows // MIN_ROWS_PER_REGIME), len(np.unique(gate, axis=0)))
+        self._clusters = KMeans(n_found, n_init=3, random_state=self.random_state).fit(gate)
+        self.n_regimes_, self.refined_ = n_found, False
+        if n_found > 1 and np.ptp(y) > 0:
+            self._place = Directions(self._beside(features, projected), least=COPIES)
+            self._refine(features, projected, (y - y.mean()) / y.std())
+        return self
+
+    def predict(self, features, projected):
+        """Regime of every row.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_samples, n_gate_features)
+        projected : ndarray of shape (n_samples, n_projected)
+
+        Returns
+        -------
+        codes : ndarray of int of shape (n_samples,)
+        """
+        if not self.refined_:
+            return self._clusters.predict(self._tamed(features))
+        z = self._place(self._beside(features, projected))
+        terms = np.column_stack([np.ones(len(z)), z, products(z)])
+        return (terms @ self._model.place[:, self._taken]).argmax(axis=1)
+
+    def _tamed(self, features):
+        return np.arcsinh(self._turned.standardised(features))
+
+    def _beside(self, features, projected):
+        """Directions of the gate's features, and as many of the projected columns as there is room for."""
+        of_gate = self._turned(features)
+        beside = self._line(projected)[:, : MAX_DIMENSIONS - of_gate.shape[1]]
+        return np.clip(np.hstack([of_gate, beside]), -FAR, FAR)
+
+    def _refine(self, features, projected, y):
+        """Let models from several starts compete, and keep the best if it beats the clusters."""
+        rng, hot, labels = np.random.default_rng(self.random_state), np.eye(self.n_regimes_), self._clusters.labels_
+        line, order = self._line(projected), rng.permutation(len(y))
+        sample = Sample.of(self._place(self._beside(features, projected)), np.column_stack([line, np.ones(len(y))]), y)
+        held_out, rest = sample.take(order[: len(y) // 5]), sample.take(order[len(y) // 5 :])
+        few = order[len(y) // 5 :][:START_ROWS]
+        starts = [labels[few], *_starts(line[few] * self._line.spread, self.n_regimes_, rng)]
+        few = sample.take(few)
+        models = [climb(few, hot[start], START_STEPS) for start in starts]
+        models.sort(key=lambda model: model.squared_error(held_out).mean())
+        models = [climb(rest, model.memberships(rest), LAST_STEPS) for model in models[:N_FINALISTS]]
+        best = min(models, key=lambda model: model.squared_error(held_out).mean())
+        plain = maximise(rest, hot[labels[order[len(y) // 5 :]]])
+        gain = plain.squared_error(held_out) - best.squared_error(held_out)
+        if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
+            self._model, self.refined_ = best, True
+            self._taken = np.unique((sample.place @ best.place).argmax(axis=1))
+            self.n_regimes_ = len(self._taken)
+
+
+def finding_rows(n_rows, n_columns):
+    """Numbers of the rows from which regimes are found: all, or as many as fit into `FIND_CELLS` numbers."""
+    n_most = int(np.clip(FIND_CELLS // n_columns, *FIND_ROWS))
+    return np.arange(n_rows) if n_rows <= n_most else choose_spread(n_rows, n_most)
+
+
+def _starts(line, n_regimes, rng):
+    """Codes to start from: k-means clusters in the leading three and six directions, and in all."""
+    for n_leading in (3, 3, 6, 6, None):
+        seed = int(rng.integers(2**31))
+        yield KMeans(n_regimes, n_init=1, random_state=seed).fit_predict(line[:, :n_leading])
+
+
+class Directions:
+    """Columns turned to their principal directions, cut to those that hold anything and lead.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples, n_columns)
+    n_most : int
+    scale : bool
+        Whether columns are standardised first, because each has a unit of its own.
+    least : float
+        Share of the largest variance that a direction must have.
+    """
+
+    def __init__(self, columns, n_most=MAX_DIMENSIONS, *, scale=True, least=TINY):
+        columns = np.asarray(columns, dtype=np.float64)
+        self.low, self.high = np.quantile(columns, (RARE, 1 - RARE), axis=0)  # a wild row has no say in the scales
+        columns = np.clip(columns, self.low, self.high)
+        self.mean, spread = columns.mean(axis=0), columns.std(axis=0)
+        constant = spread <= 10 * np.finfo(np.float64).eps * np.sqrt(len(columns)) * np.abs(self.mean)
+        self.scale = np.where(constant, np.inf, spread if scale else spread.max())
+        values = self.standardised(columns)
+        self.centre = values.mean(axis=0)
+        variances, axes = np.linalg.eigh(np.cov(values, rowvar=False, ddof=0).reshape(2 * values.shape[1:]))
+        kept = np.flatnonzero(variances > least * variances[-1])[::-1][:n_most]
+        self.spread = np.sqrt(variances[kept])  # standard deviation along each direction
+        self.axes = axes[:, kept] / self.spread
+
+    def standardised(self, columns):
+        """Columns about their means in standard deviations; those that are constant are zero."""
+        return (np.clip(columns, self.low, self.high) - self.mean) / self.scale
+
+    def __call__(self, columns):
+        """Coordinates (n_samples, n_directions) of variance one along the principal directions."""
+        return (self.standardised(columns) - self.centre) @ self.axes
+
+
+def products(columns):
+    """All products of two columns (n_rows, n_columns (n_columns + 1) / 2)."""
+    i, j = np.triu_indices(columns.shape[1])
+    return columns[:, i] * columns[:, j]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows to learn from, with the sums' terms of every row: 1, z, its products, those of x, x y, y y."""
+
+    terms: np.ndarray  # (n_rows, n_terms)
+    x: np.ndarray  # (n_rows, n_line), the last column constant
+    y: np.ndarray  # (n_rows,)
+    width: int
+
+    @classmethod
+    def of(cls, z, x, y):
+        """Collect the terms of some rows."""
+        pieces = [np.ones(len(y)), z, products(z), products(x), x * y[:, None], y**2]
+        return cls(np.column_stack(pieces), x, y, z.shape[1])
+
+    @property
+    def place(self):
+        """Terms of where the rows are (n_rows, n_place_terms)."""
+        return self.terms[:, : 1 + self.width + self.width * (self.width + 1) // 2]
+
+    def take(self, rows):
+        """Return some of the rows."""
+        return Sample(self.terms[rows], self.x[rows], self.y[rows], self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterWeighted:
+    """Gaussians of where the rows of each regime are, as coefficients of 1, z and its products, and lines."""
+
+    place: np.ndarray  # (n_place_terms, n_regimes): log p(k, z) up to a constant
+    coef: np.ndarray  # (n_regimes, n_line), the last for the constant column
+    variance: np.ndarray  # (n_regimes,), of the residuals
+
+    def memberships(self, sample):
+        """p(k | z, y) of every row."""
+        residual = sample.y[:, None] - sample.x @ self.coef.T
+        return softmax(sample.place @ self.place - 0.5 * (np.log(self.variance) + residual**2 / self.variance))
+
+    def squared_error(self, sample):
+        """Squared error of the prediction of every row, each regime weighed by p(k | z)."""
+        weights = softmax(sample.place @ self.place)
+        return (sample.y - (weights * (sample.x @ self.coef.T)).sum(axis=1)) ** 2
+
+
+def softmax(logits):
+    """Weights (n_rows, n_regimes) that sum to one."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def climb(sample, memberships, n_steps):
+    """Expectation-maximisation, from memberships on."""
+    for _ in range(n_steps):
+        memberships = maximise(sample, memberships).memberships(sample)
+    return maximise(sample, memberships)
+
+
+def maximise(sample, memberships):
+    """Parameters of every regime from the memberships of the rows; small regimes lean on all rows."""
+    sums = memberships.T @ sample.terms  # (n_regimes, n_terms)
+    width, n_line, n_place = sample.width, sample.x.shape[1], sample.place.shape[1]
+    whole, (n_rows, n_regimes) = sums.sum(axis=0), memberships.shape
+    i, j = np.triu_indices(width)
+    pooled = _covariance(whole, width)
+    place, coef, variance = np.empty((n_place, n_regimes)), np.empty((n_regimes, n_line)), np.empty(n_regimes)
+    for k, each in enumerate(sums):
+        count, mean = each[0], each[1 : 1 + width] / max(each[0], TINY)
+        covariance = (count * _covariance(each, width) + width * pooled) / (count + width)
+        precision = np.linalg.inv(covariance)
+        log_share = np.log((count + 1) / (n_rows + n_regimes)) - 0.5 * np.linalg.slogdet(covariance)[1]
+        turned = precision @ mean
+        place[:, k] = np.hstack(
+            [log_share - 0.5 * mean @ turned, turned, precision[i, j] * np.where(i == j, -0.5, -1.0)]
+        )
+        coef[k], squares = _line(each[n_place:], n_line)
+        variance[k] = (squares + 0.01) / (count + 1) + 1e-4
+    return ClusterWeighted(place, coef, variance)
+
+
+def _covariance(sums, width):
+    """Covariance of z from the sums of one regime."""
+    mean = sums[1 : 1 + width] / max(sums[0], TINY)
+    return _square(sums[1 + width : 1 + width + width * (width + 1) // 2], width) / max(sums[0], TINY) - np.outer(
+        mean, mean
+    )
+
+
+def _line(sums, n_line):
+    """Ridge coefficients and sum of squared residuals from the sums of x x, x y and y y of one regime."""
+    gram, moment = _square(sums[: -n_line - 1], n_line), sums[-n_line - 1 : -1]
+    penalty = np.r_[np.ones(n_line - 1), TINY]
+    coef = np.linalg.solve(gram + np.diag(penalty), moment)
+    return coef, max(sums[-1] - 2 * coef @ moment + coef @ gram @ coef, 0.0)
+
+
+def _square(upper, width):
+    """Symmetric matrix from its upper triangle."""
+    matrix = np.empty((width, width))
+    i, j = np.triu_indices(width)
+    matrix[i, j] = matrix[j, i] = upper
+    return matrix
