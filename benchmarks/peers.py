@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import r2_score
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.features import WienerScores
 
 N_TRAIN, N_TEST, N_COLUMNS, N_REGIMES, N_LINES = 20_000, 5_000, 256, 9, 10
 KEPT = 20  # components, for everyone
@@ -62,7 +63,9 @@ def mixture(*, errors, given):
     flux = slice(0, N_COLUMNS)
     level = [N_COLUMNS]  # with errors, one of them stands for all of a row
     if errors:
-        experts = HierarchicalExperts(flux, slice(N_COLUMNS, None), projection="wiener", n_components=KEPT)
+        error = slice(N_COLUMNS, None)
+        # without supervision: nine regimes would add 17 factors to the 20 that there are
+        experts = HierarchicalExperts(flux, error, projection=WienerScores(KEPT, columns=flux, error_columns=error))
     else:
         experts = HierarchicalExperts(flux, projection=PCA(KEPT, random_state=0))
     return DualTowerMoERegressor(

@@ -1,8 +1,10 @@
-"""Linear discriminants of the experts' columns are the ridges they claim to be."""
+"""Discriminants of the experts' columns are the ridges and the Gaussians they claim to be."""
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import log_softmax
+from scipy.stats import multivariate_normal
 from sklearn.linear_model import Ridge
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate
@@ -10,6 +12,7 @@ from dualgate.experts.discriminants import MAX_COLUMNS, find_discriminants
 from dualgate.statistics import CellStatistics
 
 N_REGIMES, N_BINS, N_FOLDS, ALPHA = 3, 2, 4, 2.5
+N_LINEAR = 1 + 2 * N_REGIMES
 
 
 @pytest.fixture
@@ -31,7 +34,22 @@ def dense(X, y, regimes, mean):
 def test_each_is_a_ridge_on_the_rows(rows):
     X, y, regimes, _, statistics = rows
     found = find_discriminants(statistics, ALPHA)
-    assert_allclose(found(X), dense(X, y, regimes, y.mean()).predict(X), atol=1e-8)
+    assert_allclose(found(X)[:, :N_LINEAR], dense(X, y, regimes, y.mean()).predict(X), atol=1e-8)
+
+
+def test_the_others_are_probabilities_of_gaussians(rows):
+    X, _, regimes, _, statistics = rows
+    logs = find_discriminants(statistics, ALPHA)(X)[:, N_LINEAR:]
+    assert_allclose(np.exp(logs).sum(axis=1), 1, atol=1e-7)
+    width, pooled, joint = X.shape[1], 0, []
+    for k in range(N_REGIMES):
+        pooled = pooled + np.cov(X[regimes == k].T, ddof=0) * np.mean(regimes == k)
+    for k in range(N_REGIMES):
+        own = X[regimes == k]
+        covariance = (len(own) * np.cov(own.T, ddof=0) + width * pooled) / (len(own) + width)
+        joint.append(multivariate_normal(own.mean(axis=0), covariance).logpdf(X) + np.log(len(own) / len(X)))
+    expected = log_softmax(np.array(joint), axis=0).T
+    assert_allclose(logs, expected, atol=1e-3)
 
 
 def test_a_training_row_is_judged_by_rows_of_other_folds(rows):
@@ -40,7 +58,9 @@ def test_a_training_row_is_judged_by_rows_of_other_folds(rows):
     for fold in range(N_FOLDS):
         here, others = folds == fold, folds != fold
         expected = dense(X[others], y[others], regimes[others], y[others].mean()).predict(X[here])
-        assert_allclose(crossed[here], expected, atol=1e-8)
+        assert_allclose(crossed[here, :N_LINEAR], expected, atol=1e-8)
+        alone = statistics[[other for other in range(N_FOLDS) if other != fold]]
+        assert_allclose(crossed[here], find_discriminants(alone, ALPHA)(X[here]), atol=1e-8)
 
 
 def test_too_many_columns_are_an_error_of_the_gate_that_asks():

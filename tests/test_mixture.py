@@ -247,11 +247,11 @@ def test_for_spectra_is_an_ordinary_estimator_whose_parts_can_be_set():
     conditions = np.column_stack([rng.uniform(3750, 6000, 120), rng.uniform(-2.5, 0.75, 120)])
     model.set_params(experts__regime_edges=((4800,), (-1,))).fit(X, rng.normal(size=120), regimes=conditions)
     trace = model.trace(X)
-    assert trace.phys_features.shape == (120, 9 + 1 + 2 * 4)  # lines, then discriminants of y and of four regimes
+    assert trace.phys_features.shape == (120, 9 + 1 + 3 * 4)  # lines, then discriminants of y and of four regimes
     assert trace.quality_features is None
     assert list(model.phys_gate_.get_feature_names_out()[:2]) == ["ca_8498_depth", "ca_8498_width"]
     names = model.tower_feature_names()["phys"]
-    assert len(names) == 18
+    assert len(names) == 22
     assert names[8:11] == ["ca_width", "y", "regime_0"]
 
 

@@ -1,41 +1,64 @@
-"""Linear discriminants: what a row's projected columns say of its regime, and of the target within it."""
+"""Discriminants: what a row's projected columns say of its regime, and of the target within it."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from dualgate.experts.ridges import training_sets
 
-MAX_COLUMNS = 1024  # projected columns up to which discriminants are found
+MAX_COLUMNS = 256  # projected columns up to which discriminants are found
+MIN_LOG = -20.0  # of a regime's probability: what is less probable is no farther away
 
 
 @dataclass(frozen=True, eq=False)
 class Discriminants:
-    r"""Ridges of the target, of every regime's membership and of the target within every regime.
+    r"""Ridges of the target, of each regime's membership and of the target within each, and Gaussian log-probabilities.
 
-    With :math:`1_k` the membership of regime k, the targets are :math:`y`, :math:`1_k` and
-    :math:`1_k (y - \bar y)`: linear estimates of where a row stands, which a gate learns from more easily than from the
-    columns themselves.
+    With :math:`1_k` the membership of regime k, the targets of the ridges are :math:`y`, :math:`1_k` and
+    :math:`1_k (y - \bar y)`. Then follow :math:`\log p(k | z)` where the rows of each regime are a Gaussian (quadratic
+    discriminants). A gate learns more easily from these estimates of where a row stands than from the columns.
 
     Parameters
     ----------
-    coef : ndarray of shape (n_folds + 1, n_discriminants, n_projected)
+    coef : ndarray of shape (n_folds + 1, n_linear, n_projected)
         Without fold 0, 1, ..., and last on all rows.
-    intercept : ndarray of shape (n_folds + 1, n_discriminants)
+    intercept : ndarray of shape (n_folds + 1, n_linear)
+    centre : ndarray of shape (n_folds + 1, n_regimes, n_projected)
+        Mean of each regime.
+    root : ndarray of shape (n_folds + 1, n_regimes, n_projected, n_projected)
+        Inverse Cholesky factor of its covariance.
+    level : ndarray of shape (n_folds + 1, n_regimes)
+        Logarithm of its share and of the determinant of `root`; minus infinity where it has no rows.
+
+    References
+    ----------
+    Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learning, sections 4.2 and 4.3.
     """
 
     coef: np.ndarray
     intercept: np.ndarray
+    centre: np.ndarray
+    root: np.ndarray
+    level: np.ndarray
 
     def __call__(self, projected, folds=None):
-        """Discriminants of rows (n_samples, n_discriminants); by `folds`, each row by models that did not see it."""
+        """Discriminants of rows (n_samples, 3 n_regimes + 1); by `folds`, each row by models that did not see it."""
         if folds is None:
-            return projected @ self.coef[-1].T + self.intercept[-1]
-        found = np.empty((len(projected), self.coef.shape[1]))
+            return self._of(projected, -1)
+        found = np.empty((len(projected), self.coef.shape[1] + self.level.shape[1]))
         for fold in range(len(self.coef) - 1):
             rows = folds == fold
-            found[rows] = projected[rows] @ self.coef[fold].T + self.intercept[fold]
+            found[rows] = self._of(projected[rows], fold)
         return found
+
+    def _of(self, projected, model):
+        projected = np.asarray(projected, dtype=np.float64)
+        logs = np.empty((len(projected), self.level.shape[1]))
+        for k, (centre, root) in enumerate(zip(self.centre[model], self.root[model], strict=True)):
+            logs[:, k] = self.level[model, k] - 0.5 * np.square((projected - centre) @ root.T).sum(axis=1)
+        logs -= logsumexp(logs, axis=1, keepdims=True)
+        return np.hstack([projected @ self.coef[model].T + self.intercept[model], logs.clip(min=MIN_LOG)])
 
 
 def find_discriminants(folds, alpha):
@@ -67,4 +90,19 @@ def find_discriminants(folds, alpha):
     moments = np.concatenate([moment[:, None], member, slope], axis=1)
     means = np.hstack([y_mean[:, None], regimes.count / n_rows, within / n_rows])
     coef = np.linalg.solve(gram + alpha * np.eye(width), moments.swapaxes(1, 2)).swapaxes(1, 2)
-    return Discriminants(coef, means - np.einsum("fdj,fj->fd", coef, x_mean))
+    return Discriminants(coef, means - np.einsum("fdj,fj->fd", coef, x_mean), *_gaussians(regimes))
+
+
+def _gaussians(regimes):
+    """Centre, inverse root of the covariance and level of every regime; small ones lean on the covariance of all."""
+    width, count = regimes.moment.shape[-1], regimes.count
+    spread = regimes.centred()[0]
+    pooled = spread.sum(1, keepdims=True) / np.maximum(count.sum(1), 1.0)[:, None, None, None]
+    # as if `width` rows of the pooled covariance were there too, and no direction without any spread
+    covariance = (spread + width * pooled) / (count + width)[..., None, None]
+    variances = np.einsum("...ii->...i", pooled)
+    covariance = covariance + 1e-6 * (variances.max(-1, keepdims=True) + variances)[..., None] * np.eye(width)
+    root = np.linalg.inv(np.linalg.cholesky(covariance + np.finfo(float).tiny * np.eye(width)))
+    with np.errstate(divide="ignore"):
+        share = np.log(count) - np.log(np.maximum(count.sum(1, keepdims=True), 1.0))
+    return regimes.means()[0], root, share + np.log(np.einsum("...ii->...i", root)).sum(-1)

@@ -41,7 +41,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         features : ndarray of shape (n_samples, n_gate_features)
             From `transform`.
         discriminants : ndarray of shape (n_samples, n_discriminants) or None
-            Linear discriminants of the experts' columns; None where there are too many columns.
+            Of the experts' columns; None where there are too many columns.
         variances : ndarray of shape (n_samples, n_projected) or None
             Posterior variances of the projected columns; None where the projection knows none.
 
@@ -181,8 +181,9 @@ class PhysGate(_Gate):
         torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
         not reach it.
     scores : bool
-        Whether the tower reads linear discriminants of what the experts read, too: ridges on their projected columns,
-        such as Wiener scores, of the target, of each regime's membership, and of the target within each regime.
+        Whether the tower reads discriminants of what the experts read, too: ridges on their projected columns, such as
+        Wiener scores, of the target, of each regime's membership and of the target within each regime, and the
+        logarithm of each regime's probability where regimes are Gaussians.
 
     Attributes
     ----------
@@ -207,14 +208,14 @@ class PhysGate(_Gate):
             return features
         if discriminants is None:
             raise ValueError(
-                "PhysGate.scores=True, but the experts read too many columns for linear discriminants: give them a "
+                "PhysGate.scores=True, but the experts read too many columns for discriminants: give them a "
                 "projection such as 'whitened' or 'wiener', or set scores to False."
             )
         return np.hstack([features, discriminants])
 
     def reading_names(self, n_regimes, n_projected):  # noqa: D102
-        member, slope = ([f"{kind}_{k}" for k in range(n_regimes)] for kind in ("regime", "y_in_regime"))
-        return ["y", *member, *slope] if self.scores else []
+        kinds = ("regime", "y_in_regime", "log_probability")
+        return ["y", *(f"{kind}_{k}" for kind in kinds for k in range(n_regimes))] if self.scores else []
 
     def _default_features(self, n_samples, n_columns):
         if n_columns <= MAX_PLAIN_FEATURES:
