@@ -45,14 +45,17 @@ def planted_record(seed, errors, validation=None, n_samples=300):
     y = rng.normal(size=n_samples)
     errors = {method.name: 0.5 for method in all_methods()} | errors
     gated = [method.name for method in gated_methods()]
+    seen = rng.normal(size=n_samples)
     return SeedRecord(
         seed=seed,
         n_train=8 * n_samples,
         n_validation=n_samples,
         y=y,
+        y_validation=seen,
         snr=rng.uniform(0.5, 12, size=n_samples),
         regimes=rng.integers(9, size=n_samples),
         predictions={name: y + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
+        validation={name: seen + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
         validation_r2={name: 1 - scale**2 for name, scale in errors.items()} | (validation or {}),
         entropy={name: rng.uniform(0, np.log(9), size=n_samples) for name in gated},
         n_experts=dict.fromkeys(gated, 9),
