@@ -11,7 +11,7 @@ from dualgate.study import analyse, run_study
 from dualgate.study.methods import DUAL, SINGLE, Method
 from dualgate.study.roster import GLOBAL, ORACLES, ROSTER, all_methods, main_methods
 from dualgate.study.runner import Observer, plan_stages
-from dualgate.study.verdict import CONTINUE, FALL_BACK
+from dualgate.study.verdict import FAIL, PASS
 from planted_study import BASIC, planted_model, planted_rows, quick_model
 
 
@@ -157,7 +157,7 @@ def test_rows_without_regimes_and_errors_have_what_remains():
     assert results["questions"].keys() == {"overall", "gate"}
 
 
-@pytest.mark.parametrize(("constant", "verdict"), [(True, FALL_BACK), (False, CONTINUE)])
+@pytest.mark.parametrize(("constant", "verdict"), [(True, FAIL), (False, PASS)])
 def test_the_verdict_follows_the_data(constant, verdict):
     """Where quality tells nothing the study falls back; where it tells something it continues."""
     methods = [method for method in main_methods() if method.kind == SINGLE or method in BASIC]

@@ -131,7 +131,7 @@ def bayes_share(records: Sequence[SeedRecord], scores: StudyScores) -> dict | No
 
 
 def _limit_of(record, n_resamples):
-    """Expected R^2 of one seed on all its rows and in the SNR bins, and its draws, (5,) and (5, n_resamples)."""
+    """Find the expected R^2 on all rows of a seed and in the SNR bins, and its draws, (5,) and (5, n_resamples)."""
     rows, std = int(record.limit["rows"]), np.asarray(record.limit["std"])
     left = np.square(std) / float(record.limit["prior_variance"])
     bins = np.full(rows, -1) if record.snr is None else bins_of(record)[:rows]

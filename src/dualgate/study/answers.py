@@ -165,8 +165,8 @@ def _first(candidates, gates, bars):
     if dual is None or single is None:
         return None
     gain = candidates.scores.gain(dual.name, single.name)
-    return _answer("S5.2", f"Does the smallest dual model, MVP-4.0, gain {bars.first:+g} or more over nine experts?",
-                   dual, single, [_part("ΔR² over the best single tower of nine experts", gain, bars.first)])  # fmt: skip
+    return _answer("S5.2", f"Does the smallest dual model, MVP-4.0, gain {bars.first:+g} or more?",
+                   dual, single, [_part("ΔR² over one tower of nine experts", gain, bars.first)])  # fmt: skip
 
 
 def _low_parts(scores, dual, single, bars):

@@ -15,10 +15,10 @@ from dualgate.study.identity import environment, peak_memory_gib, result_hash, s
 from dualgate.study.progress import REPORT, SCORES, StudyProgress
 from dualgate.study.report import write_report
 from dualgate.study.report_tables import method_rows
-from dualgate.study.summary import summary
 from dualgate.study.roster import choose_methods
 from dualgate.study.runner import Extras, extras_of, plan_stages, run_study
 from dualgate.study.stages import Stage, Stages
+from dualgate.study.summary import summary
 from dualgate.study.tidy import tidy_rows
 
 SCHEMA_VERSION = 2

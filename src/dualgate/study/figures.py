@@ -7,8 +7,8 @@ import numpy as np
 from dualgate.evaluation import (
     SNR_NAMES,
     BayesLimitDisplay,
-    ConfusionDisplay,
     CoefficientDisplay,
+    ConfusionDisplay,
     EntropyDisplay,
     GainDisplay,
     PredictionDisplay,
@@ -240,7 +240,7 @@ def _numbers(rows, *path):
 
 
 def _as_numbers(table):
-    """A nested list as an array, None as NaN."""
+    """Turn a nested list into an array, None into NaN."""
     return np.array([[np.nan if each is None else each for each in row] for row in table], dtype=float)
 
 

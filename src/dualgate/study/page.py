@@ -50,7 +50,7 @@ def section(heading: str, note: str, content: str) -> str:
 
 
 def answer_list(rows: list[list[str]]) -> str:
-    """Return the answers as a list, which a narrow page can hold: rows as the table of answers has them, with its head."""
+    """Return the rows of the table of answers as a list, which a narrow page can hold."""
     items = []
     for question, verdict, decides, compared, because in rows[1:]:
         parts = "".join(f'<span class="part">{escape(part)}</span>' for part in [*decides.split("; "), compared])

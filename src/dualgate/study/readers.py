@@ -21,7 +21,7 @@ def n_flux(data) -> int:
     return len(data.wave) if data.get("n_flux") is None else data.n_flux
 
 
-def wiener_projection(data, train, seed):  # noqa: ARG001
+def wiener_projection(data, train, seed):
     """Wiener scores with loadings from the noisy training rows themselves."""
     return {"experts__projection": _wiener(data, supervised=True)}
 

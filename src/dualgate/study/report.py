@@ -25,8 +25,8 @@ CAPTIONS = {
     "entropy_by_snr": "Gate entropy against SNR. Points are test rows, the line joins medians "
     "of ten equal groups, the dotted line is the entropy of equal weights.",
     "confusion": "Mean weight of every regime's experts for the rows of every true regime, in percent.",
-    "coefficients": "Coefficients of the nine experts and of the ridge for all rows on the pixels, first seed, with the "
-    "lines of calcium and sodium.",
+    "coefficients": "Coefficients of the nine experts and of the ridge for all rows on the pixels, first seed, with "
+    "the lines of calcium and sodium.",
 }
 PLACED = {  # figures that stand with a table
     "Methods": ("r2_by_method", "predictions"),

@@ -5,6 +5,8 @@ from dualgate.study.summary import between, number
 
 BINS = ", ".join(f"{name} {limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))
 
+ENDS = ("value", "low", "high")
+
 
 def tables(results: dict) -> list[tuple[str, str, list[list[str]]]]:
     """Every table of the report; what the methods or the rows do not tell has none."""
@@ -52,8 +54,8 @@ _ANSWERS = (
     "judged them; an interval is the wider of a t-interval over seeds and a paired bootstrap over test rows."
 )
 _SHIPPING = (
-    "The simplest model whose lag behind the best on the validation rows is at most one standard error of that lag. Dual "
-    "models are candidates unless their gain over the best single tower fails above."
+    "The simplest model whose lag behind the best on the validation rows is at most one standard error of that lag. "
+    "Dual models are candidates unless their gain over the best single tower fails above."
 )
 _METHODS = (
     "ρ is the share of the gain from the global ridge to the oracle with the same experts; the oracle knows "
@@ -62,8 +64,8 @@ _METHODS = (
 _PLACES = "Gain of R² on the same test rows; what is compared differs in one thing."
 _SNR = "Gain of the dual models over their single towers, within each bin, against {gain:+g}."
 _SLICES = (
-    "Of the models compared, in the unit of the target; boundary samples lie near an edge of a regime, interior samples "
-    "do not. Bias is predicted less true."
+    "Of the models compared, in the unit of the target; boundary samples lie near an edge of a regime, interior "
+    "samples do not. Bias is predicted less true."
 )
 _REGIMES = "R² within each regime: {single} and {dual}, and the gain of the latter."
 _LIMIT = (
@@ -148,8 +150,10 @@ def _slice_rows(results, labels):
             found = methods[name]["slices"].get(part)
             if found is None or not counts[part]:
                 continue
-            cells = [between(dict(zip(("value", "low", "high"), found[metric], strict=True)),
-                             sign="+" if metric == "bias" else "") for metric in ("r2", "mae", "rmse", "bias")]  # fmt: skip
+            cells = [
+                between(dict(zip(ENDS, found[metric], strict=True)), sign="+" if metric == "bias" else "")
+                for metric in ("r2", "mae", "rmse", "bias")
+            ]
             where = f"SNR bin {part}" if part in SNR_NAMES else part
             body.append([f"{labels[name]}: {where}", f"{counts[part]:,}", *cells])
     return [head, *body]
@@ -246,8 +250,8 @@ def _audit_note(results):
     if audit is None:
         return ""
     return (
-        f"Verdict: {audit['verdict']}; {audit['reason']}. R² out of fold on {audit['rows']:,} test rows of the first seed. "
-        "The raw errors say what the statistics protect from, and decide nothing."
+        f"Verdict: {audit['verdict']}; {audit['reason']}. R² out of fold on {audit['rows']:,} test rows of the first "
+        "seed. The raw errors say what the statistics protect from, and decide nothing."
     )
 
 

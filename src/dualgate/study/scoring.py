@@ -124,7 +124,7 @@ class StudyScores:
 
 
 def slices_of(record: SeedRecord, thresholds: Thresholds, n_regimes: int | None = None) -> dict[str, np.ndarray]:
-    """Marks (n_test,) of every slice of the test rows by name; SNR bins are there, empty, where no SNR is known."""
+    """Mark the test rows (n_test,) of every slice, by name; SNR bins are there, empty, where no SNR is known."""
     near = boundary_of(record, thresholds)
     slices = row_slices(
         len(record.y), snr=record.snr, regimes=record.regimes, n_regimes=n_regimes,

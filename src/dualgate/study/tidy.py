@@ -38,8 +38,8 @@ def tidy_rows(
     -------
     lines : list of tuple
         In the order of `COLUMNS`. Slices are "all", "snr X" to "snr H", "regime 0", ..., "boundary", "interior"
-        and, for the R^2 that chose among models, "validation". Metrics are r2, delta_r2 [dimensionless], mae, rmse and bias [unit of
-        y]; r2 is NaN where the targets of a slice do not vary.
+        and, for the R^2 that chose among models, "validation". Metrics are r2, delta_r2 [dimensionless], mae, rmse
+        and bias [unit of y]; r2 is NaN where the targets of a slice do not vary.
     """
     lines = []
     for record in records:
