@@ -157,15 +157,28 @@ def test_rows_without_regimes_and_errors_have_what_remains():
     assert results["questions"].keys() == {"overall", "gate"}
 
 
-@pytest.mark.parametrize(("constant", "verdict"), [(True, FAIL), (False, PASS)])
-def test_the_verdict_follows_the_data(constant, verdict):
-    """Where quality tells nothing the study falls back; where it tells something it continues."""
-    methods = [method for method in main_methods() if method.kind == SINGLE or method in BASIC]
+CASES = {  # which tower has something to tell: verdicts on the gain over one tower and over physics, what to ship
+    (True, True): (PASS, PASS, DUAL),
+    (True, False): (FAIL, FAIL, "phys"),
+    (False, True): (FAIL, PASS, "quality"),
+    (False, False): (FAIL, FAIL, "global"),
+}
+
+
+@pytest.mark.parametrize(("physics", "quality"), CASES)
+def test_the_verdicts_follow_the_data(physics, quality):
+    """Regimes with slopes of their own need the physics tower, rows that differ in noise the quality tower."""
+    names = ("global", "oracle_9x4", "phys_9", "quality_9", "phys_9x4", "quality_9x4", "logit_add_9", "logit_add_9x4")
     records = run_study(
-        lambda seed: planted_rows(seed, constant=constant), range(1, 6), methods=methods, make_model=planted_model
+        lambda seed: planted_rows(seed, constant=not quality, alike=not physics, n_samples=4000),
+        range(1, 4),
+        methods=[ROSTER[name] for name in names],
+        make_model=lambda data, seed: planted_model(data, seed).set_params(max_epochs=12),
     )
-    questions = analyse(records, n_resamples=200)["questions"]
-    assert questions["overall"]["verdict"] == verdict
-    assert questions["experts"]["verdict"] == verdict
-    if constant:
-        assert questions["gate"]["verdict"] == verdict
+    results = analyse(records, n_resamples=200)
+    gain, over_physics, shipped = CASES[physics, quality]
+    verdicts = {answer["id"]: answer["verdict"] for answer in results["answers"]}
+    assert results["questions"]["overall"]["verdict"] == verdicts["S1.2, S4.1"] == gain
+    assert verdicts["Q6.1"] == over_physics
+    chosen = ROSTER[results["recommendation"]["name"]]
+    assert chosen.kind == shipped or chosen.name.startswith(shipped)

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-from sklearn.metrics import r2_score
 
 from dualgate.evaluation import SNR_NAMES, Interval
-from dualgate.evaluation.resampling import weight_blocks
 from dualgate.study.answers import Candidates, answer_all, comparisons, recommend
+from dualgate.study.bayes import bayes_share
 from dualgate.study.config import Thresholds
 from dualgate.study.extras import AUDIT_NUMBERS
 from dualgate.study.gates import describe_gates
@@ -16,8 +15,8 @@ from dualgate.study.methods import DUAL, REFERENCE, SINGLE, Method
 from dualgate.study.places import changes, places_of_quality
 from dualgate.study.roster import GLOBAL, ORACLES, PLAIN, all_methods
 from dualgate.study.runner import SeedRecord
-from dualgate.study.scoring import StudyScores, bins_of
-from dualgate.study.verdict import FAIL, MARGINAL, PASS, seed_interval
+from dualgate.study.scoring import StudyScores
+from dualgate.study.verdict import FAIL, MARGINAL, PASS
 
 METRICS = ("r2", "mae", "rmse", "bias")
 MAX_POINTS = 1500  # rows of the figures that show rows
@@ -95,57 +94,6 @@ def _shown_gates(candidates, questions, single):
     names += ["concat_9", "logit_add_9", "temperature_9", "concat_9x4", "temperature_9x4"]
     found = [candidates[name] for name in dict.fromkeys(names) if name is not None]
     return [method for method in found if method is not None]
-
-
-def bayes_share(records: Sequence[SeedRecord], scores: StudyScores) -> dict | None:
-    """Bayes limit pooled over seeds, and the share of it that every method reaches; None where it was not found.
-
-    The limit's expected R^2, 1 - mean posterior variance / prior variance, scatters less than the R^2 that the
-    posterior means have on the same few rows. Its rows are resampled on their own.
-
-    Returns
-    -------
-    found : dict or None
-        `limit`: `rows`, `r2`, `r2_by_snr` and `observed`; `shares`: Interval by method name.
-    """
-    if any(record.limit is None for record in records):
-        return None
-    n_resamples = scores.tables[0].draws["r2"].shape[-1]
-    values, draws = zip(*(_limit_of(record, n_resamples) for record in records), strict=True)  # (1 + 4, ...) each
-    r2 = [seed_interval([v[part] for v in values], [d[part] for d in draws]) for part in range(1 + len(SNR_NAMES))]
-    shares = {}
-    for name in scores.names:
-        found = [table.sample("r2", name) for table in scores.tables]
-        pairs = zip(found, values, draws, strict=True)
-        ratios = [(value / limit[0], drawn / limits[0]) for (value, drawn), limit, limits in pairs]
-        shares[name] = seed_interval(*zip(*ratios, strict=True))
-    rows = [int(record.limit["rows"]) for record in records]
-    observed = [r2_score(record.y[:n], record.limit["prediction"]) for record, n in zip(records, rows, strict=True)]
-    limit = {
-        "rows": sum(rows),
-        "r2": asdict(r2[0]),
-        "r2_by_snr": {bin_: asdict(each) for bin_, each in zip(SNR_NAMES, r2[1:], strict=True)},
-        "observed": float(np.mean(observed)),
-    }
-    return {"limit": limit, "shares": shares}
-
-
-def _limit_of(record, n_resamples):
-    """Find the expected R^2 on all rows of a seed and in the SNR bins, and its draws, (5,) and (5, n_resamples)."""
-    rows, std = int(record.limit["rows"]), np.asarray(record.limit["std"])
-    left = np.square(std) / float(record.limit["prior_variance"])
-    bins = np.full(rows, -1) if record.snr is None else bins_of(record)[:rows]
-    members = [np.ones(rows, dtype=bool), *(bins == code for code in range(len(SNR_NAMES)))]
-    weights = np.concatenate(list(weight_blocks(rows, n_resamples, [record.seed, 1])))
-
-    def mean(weighting, rows):
-        size = weighting[..., rows].sum(axis=-1)
-        return np.divide(weighting[..., rows] @ left[rows], size, where=size > 0, out=np.full_like(size, np.nan))
-
-    return (
-        [1 - float(mean(np.ones(rows), each)) if each.any() else np.nan for each in members],
-        [1 - mean(weights, each) for each in members],
-    )
 
 
 def _describe(method, records, scores, single, limit, bars):

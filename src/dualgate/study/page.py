@@ -9,7 +9,7 @@ STYLE = """
 @media screen and (prefers-color-scheme:dark){:root{--ink:#d8dbe0;--page:#16191d;--soft:#a3a9b2;--line:#3a4048;
 --box:#20252b;--mark:#7fb0d8;--pass:#6fcf97;--marginal:#e5b567;--fail:#f08a8a}}
 *{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:0 auto;padding:1rem;color:var(--ink);
+body{font:16px/1.5 system-ui,sans-serif;max-width:78rem;margin:0 auto;padding:1rem;color:var(--ink);
 background:var(--page)}
 p{max-width:46rem}h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem}
 .summary{background:var(--box);border-left:4px solid var(--mark);padding:.75rem 1rem;max-width:none}
@@ -83,7 +83,7 @@ def figure(light: bytes, dark: bytes, caption: str) -> str:
 
 def _kind(place, cells):
     """Class of a column: text reads from the left, and sentences need room."""
-    if place == 0 or not all(cell[:1].isalpha() for cell in cells if cell):
+    if place == 0 or not all(sum(map(str.isalpha, cell)) > len(cell) / 2 for cell in cells if cell):
         return ""
     return ' class="words long"' if max(map(len, cells)) > LONG else ' class="words"'
 

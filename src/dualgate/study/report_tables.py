@@ -139,7 +139,7 @@ def _snr_rows(results, labels):
 
 
 def _slice_rows(results, labels):
-    head = ["model and slice", "test rows", "R²", "MAE", "RMSE", "bias"]
+    head = ["model", "slice", "test rows", "R²", "MAE", "RMSE", "bias"]
     counts, body = results["rows"]["test_by_slice"], []
     names = [results["best_single"], *(q["dual"] for q in results["questions"].values())]
     if results["recommendation"] is not None:
@@ -154,8 +154,8 @@ def _slice_rows(results, labels):
                 between(dict(zip(ENDS, found[metric], strict=True)), sign="+" if metric == "bias" else "")
                 for metric in ("r2", "mae", "rmse", "bias")
             ]
-            where = f"SNR bin {part}" if part in SNR_NAMES else part
-            body.append([f"{labels[name]}: {where}", f"{counts[part]:,}", *cells])
+            where = f"bin {part}" if part in SNR_NAMES else part
+            body.append([labels[name] if part == "all" else "", where, f"{counts[part]:,}", *cells])
     return [head, *body]
 
 
@@ -170,15 +170,15 @@ def _regime_rows(results):
 
 def _limit_rows(results):
     limit = results["limit"]
-    head = ["", "R²", *(f"R² {name}" for name in SNR_NAMES), "share of the limit"]
+    head = ["", "share of the limit", "R²", *(f"R² {name}" for name in SNR_NAMES)]
     if limit is None:
         return [head]
-    first = [f"Bayes limit of {limit['rows']:,} rows", between(limit["r2"]),
-             *(between(limit["r2_by_snr"][name]) for name in SNR_NAMES), "1"]  # fmt: skip
+    first = [f"Bayes limit of {limit['rows']:,} rows", "1", between(limit["r2"], digits=2),
+             *(between(limit["r2_by_snr"][name], digits=2) for name in SNR_NAMES)]  # fmt: skip
     methods = sorted(results["methods"], key=lambda method: -method["share_of_limit"]["value"])
     body = [
-        [m["label"], number(m["r2"]["value"]), *(number(m["r2_by_snr"][name]["value"]) for name in SNR_NAMES),
-         between(m["share_of_limit"], digits=2)]
+        [m["label"], between(m["share_of_limit"], digits=2), number(m["r2"]["value"]),
+         *(number(m["r2_by_snr"][name]["value"]) for name in SNR_NAMES)]
         for m in methods
     ]  # fmt: skip
     return [head, first, *body]

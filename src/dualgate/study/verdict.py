@@ -59,15 +59,16 @@ def judge(found: Interval, bar: float, *, zero: float | None = 0.0) -> Decision:
     """
     if not all(map(math.isfinite, (found.value, found.low, found.high))):
         return Decision(FAIL, "it could not be measured")
+    asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
     if found.low >= bar:
-        return Decision(PASS, f"the whole interval reaches {bar:+g}")
+        return Decision(PASS, f"the whole interval reaches {asked}")
     if found.high < bar:
-        return Decision(FAIL, f"the whole interval is below {bar:+g}")
+        return Decision(FAIL, f"the whole interval is below {asked}")
     if zero is not None and not found.low > zero:
         where = "zero" if zero == 0 else f"{zero:g}"
         return Decision(FAIL, f"the interval reaches {where}: a gain is not shown, more rows or seeds would narrow it")
     return Decision(
-        MARGINAL, f"the interval holds {bar:+g}" + (": a gain is shown, its size is not" if zero == 0 else "")
+        MARGINAL, f"the interval holds {asked}" + (": a gain is shown, its size is not" if zero == 0 else "")
     )
 
 
