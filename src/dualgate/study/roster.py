@@ -93,7 +93,7 @@ def _representations():
         if name != "pixels":  # 36 ridges on a thousand columns each
             yield Method(
                 f"concat_9x4_{name}", f"concat, 9x4 experts, {name}", VARIANT, BINNED, {"fusion": "concat"},
-                description=f"concat over 9x4 experts on {words}", main=name == "whitened", **common,
+                description=f"concat over 9x4 experts on {words}", main=True, **common,
             )  # fmt: skip
 
 
