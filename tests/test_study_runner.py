@@ -157,7 +157,7 @@ def test_rows_without_regimes_and_errors_have_what_remains():
     assert results["questions"].keys() == {"overall", "gate"}
 
 
-CASES = {  # which tower tells something: verdicts on the gain over one tower and over physics (None: any gain), what to ship
+CASES = {  # which tower tells something: verdicts on the gains over one tower and over physics, what to ship
     (True, True): (PASS, PASS, DUAL),
     (True, False): (FAIL, FAIL, "phys"),
     (False, True): (FAIL, None, "quality"),
