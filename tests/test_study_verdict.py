@@ -8,9 +8,11 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
 from dualgate.study import analyse, decide, seed_interval
+from dualgate.study.answers import Candidates, comparisons
 from dualgate.study.config import Thresholds
 from dualgate.study.methods import DUAL, SINGLE
 from dualgate.study.roster import GLOBAL, ORACLES, all_methods
+from dualgate.study.scoring import StudyScores
 from dualgate.study.verdict import FAIL, LADDER, MARGINAL, PASS, judge, pool_intervals
 from planted_study import GOOD, planted_record, planted_results
 
@@ -177,5 +179,6 @@ def test_the_best_of_eight_equal_duals_rarely_passes():
             luck = np.random.default_rng(record.seed).normal(0, 0.01, len(record.validation_r2))
             noisy = zip(record.validation_r2.items(), luck, strict=True)
             record.validation_r2 = {name: score + shift for (name, score), shift in noisy}
-        verdicts.append(analyse(records, methods=methods, n_resamples=100)["questions"]["overall"]["verdict"])
+        scores = StudyScores(records, methods, 100, Thresholds())
+        verdicts.append(comparisons(Candidates(methods, scores), Thresholds())["overall"]["verdict"])
     assert np.mean([verdict == FAIL for verdict in verdicts]) >= 0.9

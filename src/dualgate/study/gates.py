@@ -1,7 +1,7 @@
 """What the gates say: trends with SNR, the towers' axes and contributions, confusion of regimes, edges."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -94,8 +94,9 @@ def _trends(records, method, traces):
 def _pooled_trend(records, values):
     found = [trend(record.snr, each) for record, each in zip(records, values, strict=True)]
     means = zip(*(each.means for each in found), strict=True)
+    rho = pool_intervals(each.rho for each in found)  # three seeds may have an interval wider than any correlation
     return {
-        "rho": asdict(pool_intervals(each.rho for each in found)),
+        "rho": asdict(replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0))),
         "p_value": max(each.p_value for each in found),  # of the seed that shows it least
         "means": [asdict(pool_intervals(each)) for each in means],
     }

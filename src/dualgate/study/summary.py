@@ -7,6 +7,7 @@ WORDS = {
     "marginal": "Two towers pay a little",
     "fail": "A second tower does not pay",
 }
+NOT_SHOWN = "A second tower is not shown to pay"  # nor is it excluded
 
 
 def summary(results: dict) -> str:
@@ -29,12 +30,18 @@ def summary(results: dict) -> str:
     overall = questions["overall"]
     single, dual = methods[overall["single"]], methods[overall["dual"]]
     return (
-        f"{WORDS[overall['verdict']]}. {first}the best single tower ({single['label']}) reaches R² = "
+        f"{_headline(overall, results['thresholds'])}. {first}the best single tower ({single['label']}) reaches R² = "
         f"{between(single['r2'])} in {target or 'log g'} and the best dual model ({dual['label']}) "
         f"{between(dual['r2'])}; validation rows chose both. Two towers gain {between(overall['gain'], sign='+')} over "
         f"one, which is a {overall['verdict']} against {results['thresholds']['continue']:+g}: {overall['reason']}."
         f"{_by_place(results)}{_limit(results, methods)}{_shipped(results, methods)} Brackets hold 95 % intervals."
     )
+
+
+def _headline(overall, bars):
+    high = overall["gain"]["high"]
+    undecided = overall["verdict"] == "fail" and high is not None and high >= bars["continue"]
+    return NOT_SHOWN if undecided else WORDS[overall["verdict"]]
 
 
 def _by_place(results):
