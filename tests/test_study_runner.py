@@ -6,7 +6,6 @@ from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate._fitting import fit_reader
-from dualgate.features import QualityStatistics
 from dualgate.study import analyse, run_study
 from dualgate.study.methods import DUAL, SINGLE, Method
 from dualgate.study.roster import GLOBAL, ORACLES, ROSTER, all_methods, main_methods
@@ -102,14 +101,13 @@ def test_the_oracle_of_quality_bins_knows_no_regime():
 
 def test_readers_are_read_once_and_see_what_they_say():
     data, heard = planted_rows(3, n_samples=1500), Heard()
-    methods = [ROSTER[name] for name in ("concat_9x4", "concat_9x4_quality_5", "concat_9x4_in_sample")]
+    methods = [ROSTER[name] for name in ("concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample")]
     (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=quick_model, observer=heard)
     assert sum(stage.kind == "reading" for stage in heard.begun) == 2
-    assert not np.allclose(record.predictions["concat_9x4_quality_5"], record.predictions["concat_9x4"])
-    assert {"survey five statistics", "reading five statistics"} <= record.seconds.keys()
-    five = QualityStatistics(subset=("mean", "std", "min", "max", "median"))
-    model = fitted(quick_model(data, 3).set_params(quality_gate__features=five), data)
-    assert_allclose(record.predictions["concat_9x4_quality_5"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
+    assert {"survey whitened", "reading whitened"} <= record.seconds.keys()
+    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened"), data)
+    assert_allclose(record.predictions["concat_9x4_whitened"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])

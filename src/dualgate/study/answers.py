@@ -205,11 +205,11 @@ def recommend(candidates: Candidates, gain_verdict: str | None) -> dict | None:
     -------
     found : dict or None
         `name`, `best`, `duals` (whether these were candidates) and `candidates` in order of simplicity: `name`,
-        `validation_r2`, `lag`, `error` and `within`. None without a candidate.
+        `validation_r2`, `lag`, `error` and `within`. None with fewer than two candidates.
     """
     duals = gain_verdict != FAIL
     fit = sorted((m for m in candidates.methods if _rank(m) is not None and (duals or m.kind != DUAL)), key=_rank)
-    if not fit:
+    if len(fit) < 2:
         return None
     scores = candidates.scores
     best = max(fit, key=lambda method: scores.validation_r2(method.name))
