@@ -10,16 +10,17 @@ from dualgate.study.runner import SeedRecord
 BASIC = [ROSTER[name] for name in ("global", "oracle_9", "oracle_9x4", "phys_9", "quality_9", "poe_9", "poe_9x4")]
 
 
-def planted_rows(seed, *, constant=False, n_samples=3000):
+def planted_rows(seed, *, constant=False, alike=False, n_samples=3000):
     """Twelve pixels that show the target with a slope of its own in each of three regimes.
 
     The brightness of four pixels spreads the signal-to-noise ratio over all bins and says nothing of the target.
-    With `constant` errors every row is measured equally well, and quality has nothing to tell.
+    With `constant` errors every row is measured equally well, and quality has nothing to tell; regimes that are `alike`
+    have one slope, and physics has nothing to tell.
     """
     rng = np.random.default_rng(seed)
     regimes, y = rng.integers(3, size=n_samples), rng.normal(size=n_samples)
     flux = np.zeros((n_samples, 12))
-    flux[:, :4] = (np.array([1.0, -1.0, 0.4])[regimes] * y)[:, None]
+    flux[:, :4] = (np.array([1.0, 1.0, 1.0] if alike else [1.0, -1.0, 0.4])[regimes] * y)[:, None]
     flux[np.arange(n_samples), 4 + regimes] = 3.5
     flux[:, 8:] = np.exp(rng.uniform(0, np.log(30), size=(n_samples, 1)))
     level = np.ones(n_samples) if constant else np.exp(rng.uniform(np.log(0.3), np.log(6), size=n_samples))
@@ -45,14 +46,17 @@ def planted_record(seed, errors, validation=None, n_samples=300):
     y = rng.normal(size=n_samples)
     errors = {method.name: 0.5 for method in all_methods()} | errors
     gated = [method.name for method in gated_methods()]
+    seen = rng.normal(size=n_samples)
     return SeedRecord(
         seed=seed,
         n_train=8 * n_samples,
         n_validation=n_samples,
         y=y,
+        y_validation=seen,
         snr=rng.uniform(0.5, 12, size=n_samples),
         regimes=rng.integers(9, size=n_samples),
         predictions={name: y + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
+        validation={name: seen + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
         validation_r2={name: 1 - scale**2 for name, scale in errors.items()} | (validation or {}),
         entropy={name: rng.uniform(0, np.log(9), size=n_samples) for name in gated},
         n_experts=dict.fromkeys(gated, 9),

@@ -9,6 +9,7 @@ import pytest
 
 from dualgate.experts import EmptyCellWarning
 from dualgate.study import cli as cli_module
+from dualgate.study.data import ERRORS, REGIMES
 from dualgate.study.roster import all_methods, main_methods
 from planted_study import planted_model, planted_rows
 
@@ -91,10 +92,14 @@ def planted_command(monkeypatch):
 
     def make_rows(n_samples, *, random_state):
         rows[random_state] = n_samples
-        return planted_rows(random_state, n_samples=n_samples)
+        data = planted_rows(random_state, n_samples=n_samples)
+        data.n_flux = 12
+        return data
 
     monkeypatch.setattr("dualgate.study.data.stream_spectra", make_rows)
-    monkeypatch.setattr("dualgate.study.data.spectral_model", planted_model)
+    monkeypatch.setattr("dualgate.study.data.table_model", planted_model)
+    monkeypatch.setattr("dualgate.study.data.StudyRows.offers", {ERRORS, REGIMES})  # they are no spectra
+    monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
     return rows
 
 
@@ -106,11 +111,12 @@ def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_
     assert cli_module.main(line) == 0
     assert planted_command == {3: 2000, 5: 2000}
     shown = capsys.readouterr()
-    assert all(method.label in shown.out for method in main_methods())
+    assert all((method.label in shown.out) != (method.reader == "wiener clean") for method in main_methods())
+    assert "left out: concat_9x4_clean: the rows have no known simulator" in shown.out
     assert "done" in shown.err
     results = json.loads((out / "results.json").read_text())
     assert results["settings"] == {"data": "embedded", "rows": 2000, "seeds": [3, 5]}
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     assert results["config"]["training"]["max_epochs"] == 1
     assert results["config"]["seeds"] == [3, 5]
     assert results["config"]["bootstrap"] == {"resamples": 50}
@@ -158,6 +164,6 @@ def test_the_command_runs_on_shards(tmp_path, capsys):
         assert cli_module.main([*few[:2], str(tmp_path / "shard_*.h5"), "--seeds", "1", *few[3:], *SOME]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["settings"]["rows"] == 1000
-    assert {"survey", "reading"} <= results["seconds"]["1"].keys()
+    assert {"survey wiener", "reading wiener", "leakage audit"} <= results["seconds"]["1"].keys()
     by_name = {method["name"]: method["r2"]["value"] for method in results["methods"]}
     assert by_name["global"] > 0  # the noise of the shards' own errors was added, and something is left to see

@@ -38,7 +38,7 @@ TABLE = {"source": "t.csv", "flux": ["f*"], "error": ["e*"], "target": "y"}
         ("[training]\nlr = inf", "[training] lr = inf: must be a number above 0"),
         ("[training]\nmax_epochs = 0", "[training] max_epochs = 0: must be an integer at least 1"),
         ("[thresholds]\nrho = 'high'", "[thresholds] rho = 'high': must be a number at least 0 and at most 2"),
-        ("[thresholds]\nmarginal = 0.02", "[thresholds] marginal = 0.02: must not be above continue = 0.01"),
+        ("[thresholds]\nfirst = 0.02", "[thresholds] first = 0.02: must not be above continue = 0.01"),
         ("[thresholds]\nboundary = [1.0]", "[thresholds] boundary: holds 1 distances, the rows have 2 conditions"),
         ("[bootstrap]\nresamples = 1", "[bootstrap] resamples = 1: must be an integer at least 20"),
         ("[data]\nflux = ['a']", "[data] flux: names a column of a table, but source = 'embedded' is none"),

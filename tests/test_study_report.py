@@ -7,8 +7,11 @@ from sklearn.metrics import r2_score
 
 from dualgate.study import analyse, write_report
 from dualgate.study.config import Thresholds
-from dualgate.study.report import html, markdown, method_rows, summary, tables
+from dualgate.study.figures import drawable
+from dualgate.study.report import html, markdown
+from dualgate.study.report_tables import method_rows, tables
 from dualgate.study.roster import ROSTER, all_methods
+from dualgate.study.summary import summary
 from dualgate.study.tidy import COLUMNS, tidy_rows
 from planted_study import GOOD, planted_record, planted_results
 
@@ -35,20 +38,21 @@ def test_markdown_names_figures_that_exist(results, tmp_path):
     for path in tmp_path.glob("*.png"):
         assert f"({path.name})" in text
         assert path.read_bytes().startswith(b"\x89PNG")
-    assert text.count("![") == 3
+    assert text.count("![") == len(drawable(results)) == len(list(tmp_path.glob("*.png")))
 
 
 def test_page_stands_alone_and_says_the_verdict_first(results):
-    page = html(results, dict.fromkeys(("r2_by_method", "r2_by_snr", "entropy_by_snr"), b"png"))
-    assert page.count('src="data:image/png;base64,') == 3
+    images = dict.fromkeys(drawable(results), b"png")
+    page = html(results, images, images)
+    assert page.count(' src="data:image/png;base64,') == page.count(' srcset="data:image/png;base64,') == len(images)
     assert "http" not in page
     assert 'name="viewport"' in page
     assert page.index(results["questions"]["overall"]["verdict"]) < page.index("<table>")
 
 
 def test_names_cannot_break_the_page(results):
-    page = html(results | {"environment": {"cpu": "<b>&"}}, dict.fromkeys(
-        ("r2_by_method", "r2_by_snr", "entropy_by_snr"), b""))  # fmt: skip
+    images = dict.fromkeys(drawable(results), b"")
+    page = html(results | {"environment": {"cpu": "<b>&"}}, images, images)
     assert "&lt;b&gt;&amp;" in page
 
 

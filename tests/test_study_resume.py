@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dualgate.study import analyse, run_study
 from dualgate.study import cli as cli_module
+from dualgate.study.data import REGIMES
 from dualgate.study.fits import SeedWork
 from dualgate.study.progress import StudyProgress, TimeLeft
 from dualgate.study.roster import ROSTER
@@ -117,10 +118,12 @@ def test_a_damaged_stage_is_named(tmp_path):
 
 def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("dualgate.study.data.stream_spectra", lambda n, *, random_state: make_data(random_state))
-    monkeypatch.setattr("dualgate.study.data.spectral_model", quick_model)
+    monkeypatch.setattr("dualgate.study.data.table_model", quick_model)
+    monkeypatch.setattr("dualgate.study.data.StudyRows.offers", {REGIMES})  # they are no spectra
+    monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
     config = tmp_path / "study.toml"
     config.write_text(
-        "rows = 1000\nseeds = [3]\nmethods = ['reference', 'phys_9', 'poe_9']\n[training]\nmax_epochs = 1"
+        "rows = 1000\nseeds = [3]\nmethods = ['oracle_9', 'quality_9', 'phys_9', 'poe_9']\n[training]\nmax_epochs = 1"
     )
     line = ["study", "--config", str(config), "--out", str(tmp_path / "out")]
     save = Stages.save
@@ -138,13 +141,13 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert f"dualgate study --config {config} --out {tmp_path / 'out'}" in shown
     assert not (tmp_path / "out" / "results.json").exists()
     assert cli_module.main(line) == 0
-    assert len(calls) == len(set(calls)) == 7
+    assert len(calls) == len(set(calls)) == 6
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["stages_kept"] == 4
     config.write_text(config.read_text() + "\nlr = 0.02")  # other numbers: other stages, beside the first
     calls.clear()
     assert cli_module.main(line) == 0
-    assert len(calls) == 7
+    assert len(calls) == 6
     assert len(list((tmp_path / "out" / "stages").iterdir())) == 2
 
 

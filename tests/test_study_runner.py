@@ -6,12 +6,11 @@ from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate._fitting import fit_reader
-from dualgate.features import QualityStatistics
 from dualgate.study import analyse, run_study
 from dualgate.study.methods import DUAL, SINGLE, Method
 from dualgate.study.roster import GLOBAL, ORACLES, ROSTER, all_methods, main_methods
 from dualgate.study.runner import Observer, plan_stages
-from dualgate.study.verdict import CONTINUE, FALL_BACK
+from dualgate.study.verdict import FAIL, PASS
 from planted_study import BASIC, planted_model, planted_rows, quick_model
 
 
@@ -102,14 +101,13 @@ def test_the_oracle_of_quality_bins_knows_no_regime():
 
 def test_readers_are_read_once_and_see_what_they_say():
     data, heard = planted_rows(3, n_samples=1500), Heard()
-    methods = [ROSTER[name] for name in ("concat_9x4", "concat_9x4_quality_5", "concat_9x4_in_sample")]
+    methods = [ROSTER[name] for name in ("concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample")]
     (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=quick_model, observer=heard)
     assert sum(stage.kind == "reading" for stage in heard.begun) == 2
-    assert not np.allclose(record.predictions["concat_9x4_quality_5"], record.predictions["concat_9x4"])
-    assert {"survey five statistics", "reading five statistics"} <= record.seconds.keys()
-    five = QualityStatistics(subset=("mean", "std", "min", "max", "median"))
-    model = fitted(quick_model(data, 3).set_params(quality_gate__features=five), data)
-    assert_allclose(record.predictions["concat_9x4_quality_5"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
+    assert {"survey whitened", "reading whitened"} <= record.seconds.keys()
+    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened"), data)
+    assert_allclose(record.predictions["concat_9x4_whitened"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
@@ -157,15 +155,28 @@ def test_rows_without_regimes_and_errors_have_what_remains():
     assert results["questions"].keys() == {"overall", "gate"}
 
 
-@pytest.mark.parametrize(("constant", "verdict"), [(True, FALL_BACK), (False, CONTINUE)])
-def test_the_verdict_follows_the_data(constant, verdict):
-    """Where quality tells nothing the study falls back; where it tells something it continues."""
-    methods = [method for method in main_methods() if method.kind == SINGLE or method in BASIC]
+CASES = {  # which tower tells something: verdicts on the gains over one tower and over physics, what to ship
+    (True, True): (PASS, PASS, DUAL),
+    (True, False): (FAIL, FAIL, "phys"),
+    (False, True): (FAIL, None, "quality"),
+    (False, False): (FAIL, FAIL, "global"),
+}
+
+
+@pytest.mark.parametrize(("physics", "quality"), CASES)
+def test_the_verdicts_follow_the_data(physics, quality):
+    """Regimes with slopes of their own need the physics tower, rows that differ in noise the quality tower."""
+    names = ("global", "oracle_9x4", "phys_9", "quality_9", "phys_9x4", "quality_9x4", "logit_add_9", "logit_add_9x4")
     records = run_study(
-        lambda seed: planted_rows(seed, constant=constant), range(1, 6), methods=methods, make_model=planted_model
+        lambda seed: planted_rows(seed, constant=not quality, alike=not physics, n_samples=4000),
+        range(1, 4),
+        methods=[ROSTER[name] for name in names],
+        make_model=lambda data, seed: planted_model(data, seed).set_params(max_epochs=12),
     )
-    questions = analyse(records, n_resamples=200)["questions"]
-    assert questions["overall"]["verdict"] == verdict
-    assert questions["experts"]["verdict"] == verdict
-    if constant:
-        assert questions["gate"]["verdict"] == verdict
+    results = analyse(records, n_resamples=200)
+    gain, over_physics, shipped = CASES[physics, quality]
+    verdicts = {answer["id"]: answer["verdict"] for answer in results["answers"]}
+    assert results["questions"]["overall"]["verdict"] == verdicts["S1.2, S4.1"] == gain
+    assert verdicts["Q6.1"] == over_physics or (over_physics is None and verdicts["Q6.1"] != FAIL)
+    chosen = ROSTER[results["recommendation"]["name"]]
+    assert chosen.kind == shipped or chosen.name.startswith(shipped)

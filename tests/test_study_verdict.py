@@ -8,12 +8,13 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
 from dualgate.study import analyse, decide, seed_interval
+from dualgate.study.answers import Candidates, comparisons
 from dualgate.study.config import Thresholds
-from dualgate.study.roster import DUAL, GLOBAL, ORACLES, all_methods
-from dualgate.study.verdict import CONTINUE, FALL_BACK, MARGINAL
+from dualgate.study.methods import DUAL, SINGLE
+from dualgate.study.roster import GLOBAL, ORACLES, all_methods
+from dualgate.study.scoring import StudyScores
+from dualgate.study.verdict import FAIL, LADDER, MARGINAL, PASS, judge, pool_intervals
 from planted_study import GOOD, planted_record, planted_results
-
-LADDER = [FALL_BACK, MARGINAL, CONTINUE]
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +23,72 @@ def results():
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "verdict"),
+    ("low", "value", "high", "verdict"),
     [
-        (0.05, 0.03, CONTINUE),
-        (0.01, 1e-9, CONTINUE),
-        (0.0099, 0.002, MARGINAL),
-        (0.005, 0.001, MARGINAL),
-        (0.0049, 0.002, FALL_BACK),
-        (0.05, 0.0, FALL_BACK),
-        (0.05, -0.02, FALL_BACK),
-        (-0.03, -0.05, FALL_BACK),
-        (float("nan"), float("nan"), FALL_BACK),
+        (0.03, 0.05, 0.1, PASS),
+        (0.01, 0.02, 0.1, PASS),
+        (0.0099, 0.05, 0.1, MARGINAL),
+        (0.001, 0.005, 0.01, MARGINAL),
+        (0.001, 0.005, 0.0099, FAIL),
+        (0.0, 0.05, 0.1, FAIL),
+        (-0.02, 0.05, 0.1, FAIL),
+        (-0.05, -0.03, -0.01, FAIL),
+        (float("nan"), float("nan"), float("nan"), FAIL),
+        (float("nan"), 0.05, float("nan"), FAIL),
     ],
 )
-def test_verdict_on_planted_numbers(value, low, verdict):
-    assert decide(Interval(value, low, 0.1)).verdict == verdict
+def test_verdict_on_planted_numbers(low, value, high, verdict):
+    assert decide(Interval(value, low, high)).verdict == verdict
+
+
+def test_a_share_has_no_zero_to_be_told_from():
+    verdicts = [judge(Interval(low + 0.1, low, low + 0.2), 0.8, zero=None).verdict for low in (0.8, 0.7, -0.1, 0.5)]
+    assert verdicts == [PASS, MARGINAL, FAIL, FAIL]
 
 
 def test_a_gain_that_is_not_shown_is_not_called_absent():
     assert "not shown" in decide(Interval(0.05, -0.01, 0.11)).reason
-    assert "below" in decide(Interval(0.001, -0.01, 0.012)).reason
+    assert "below" in decide(Interval(0.001, -0.01, 0.0099)).reason
 
 
 def test_thresholds_move_the_verdict():
     gain = Interval(0.03, 0.01, 0.05)
-    assert decide(gain, Thresholds(continue_=0.04, marginal=0.02)).verdict == MARGINAL
-    assert decide(gain, Thresholds(continue_=0.04, marginal=0.035)).verdict == FALL_BACK
+    assert decide(gain).verdict == PASS
+    assert decide(gain, Thresholds(continue_=0.04)).verdict == MARGINAL
+    assert decide(gain, Thresholds(continue_=0.06)).verdict == FAIL
     assert "+0.04" in decide(gain, Thresholds(continue_=0.04)).reason
 
 
-@given(value=st.floats(-0.1, 0.1), low=st.floats(-0.1, 0.1), more=st.floats(0, 0.1))
-def test_more_gain_never_lowers_the_verdict(value, low, more):
-    before, after = decide(Interval(value, low, 1)), decide(Interval(value + more, low + more, 1))
+ENDS = st.lists(st.floats(-0.1, 0.1), min_size=3, max_size=3).map(sorted)
+
+
+@given(ends=ENDS, more=st.floats(0, 0.1), zero=st.sampled_from([0.0, None]))
+def test_more_gain_never_lowers_the_verdict(ends, more, zero):
+    before, after = (
+        judge(Interval(value + shift, low + shift, high + shift), 0.01, zero=zero)
+        for shift in (0, more)
+        for low, value, high in [ends]
+    )
     assert LADDER.index(after.verdict) >= LADDER.index(before.verdict)
+
+
+@given(ends=ENDS, value=st.floats(-0.1, 0.1))
+def test_the_estimate_decides_nothing(ends, value):
+    """Only the ends of the interval do."""
+    low, first, high = ends
+    assert decide(Interval(first, low, high)).verdict == decide(Interval(value, low, high)).verdict
+
+
+def test_seeds_that_agree_are_pooled_as_their_rows_are():
+    """Intervals and draws of the same numbers give the same pooled interval, and seeds that differ widen it."""
+    rng = np.random.default_rng(0)
+    draws = np.array([0.3, 0.3, 0.3])[:, None] + 0.02 * rng.normal(size=(3, 20_000))
+    each = [Interval(0.3, *np.quantile(line, [0.025, 0.975])) for line in draws]
+    one, two = pool_intervals(each), seed_interval([0.3, 0.3, 0.3], draws)
+    assert_allclose([one.low, one.high], [two.low, two.high], atol=5e-4)
+    apart = pool_intervals([Interval(value, value, value) for value in (0.1, 0.2, 0.3)])
+    assert_allclose(apart.high - apart.low, 2 * t.ppf(0.975, 2) * 0.1 / np.sqrt(3))
+    assert np.isnan(pool_intervals([]).value)
 
 
 def test_interval_is_students_when_rows_do_not_matter():
@@ -108,7 +142,7 @@ def test_each_question_has_duals_of_its_own(results):
     assert kinds[results["questions"]["gate"]["dual"]] == "9"
     assert kinds[results["questions"]["experts"]["dual"]] == "9x4"
     assert results["questions"]["overall"]["dual"] == "poe_9x4"
-    assert results["questions"]["experts"]["verdict"] == CONTINUE
+    assert results["questions"]["experts"]["verdict"] == PASS
 
 
 def test_the_gate_is_judged_with_the_experts_left_as_they_are():
@@ -137,6 +171,7 @@ def test_recovery_is_left_out_where_the_oracle_gains_nothing():
 
 def test_the_best_of_eight_equal_duals_rarely_passes():
     """Duals no better than the single tower must not win by being many."""
+    methods = [method for method in all_methods() if method.kind in (SINGLE, DUAL)]
     verdicts = []
     for trial in range(40):
         records = [planted_record(100 * trial + seed, {"quality_9": 0.9}) for seed in range(3)]
@@ -144,5 +179,6 @@ def test_the_best_of_eight_equal_duals_rarely_passes():
             luck = np.random.default_rng(record.seed).normal(0, 0.01, len(record.validation_r2))
             noisy = zip(record.validation_r2.items(), luck, strict=True)
             record.validation_r2 = {name: score + shift for (name, score), shift in noisy}
-        verdicts.append(analyse(records, n_resamples=100)["questions"]["overall"]["verdict"])
-    assert np.mean([verdict == FALL_BACK for verdict in verdicts]) >= 0.9
+        scores = StudyScores(records, methods, 100, Thresholds())
+        verdicts.append(comparisons(Candidates(methods, scores), Thresholds())["overall"]["verdict"])
+    assert np.mean([verdict == FAIL for verdict in verdicts]) >= 0.9

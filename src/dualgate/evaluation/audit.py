@@ -172,7 +172,9 @@ def _leading_components(errors, random_state):
         return errors
     n_components = min(MAX_COMPONENTS, *errors.shape)
     reader = PCA(n_components, svd_solver="randomized", random_state=random_state)
-    return reader.fit_transform(StandardScaler().fit_transform(errors))
+    scores = reader.fit_transform(StandardScaler().fit_transform(errors))
+    spread = scores.std(axis=0)
+    return scores[:, spread > 1e-6 * spread.max()]  # pixels that say the same leave components of rounding alone
 
 
 def _table(name, columns, n_samples):

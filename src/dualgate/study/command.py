@@ -10,16 +10,19 @@ from rich.table import Table
 
 from dualgate.study.analysis import analyse
 from dualgate.study.config import StudyConfig
-from dualgate.study.data import StudyRows
+from dualgate.study.data import ERRORS, StudyRows
 from dualgate.study.identity import environment, peak_memory_gib, result_hash, stages_hash
 from dualgate.study.progress import REPORT, SCORES, StudyProgress
-from dualgate.study.report import method_rows, summary, write_report
+from dualgate.study.report import write_report
+from dualgate.study.report_tables import method_rows
 from dualgate.study.roster import choose_methods
-from dualgate.study.runner import plan_stages, run_study
+from dualgate.study.runner import Extras, extras_of, plan_stages, run_study
 from dualgate.study.stages import Stage, Stages
+from dualgate.study.summary import summary
 from dualgate.study.tidy import tidy_rows
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+AUDIT_ROWS = 1500  # test rows of the first seed that are audited for leakage, at most
 TABLE_WIDTH = 140  # where the output is no terminal
 HASH_SHOWN = 16  # digits of a hash that name the directory of stages
 
@@ -42,12 +45,16 @@ class StudyRun:
         self.rows.check()
         names = ("all",) if config.full else config.methods
         self.methods, self.left_out = choose_methods(names, self.rows.offers)
+        audited = AUDIT_ROWS if ERRORS in self.rows.offers and any(method.gated for method in self.methods) else 0
+        self.extras = Extras(config.limit.rows, audited)
         self.hash = stages_hash(config, self.rows.fingerprint())
         self.stages = Stages(Path(config.out, "stages", self.hash[:HASH_SHOWN]))
 
     def plan(self) -> list[Stage]:
         """Every stage of every seed."""
-        return [stage for seed in self.config.seeds for stage, _ in plan_stages(self.methods, seed)]
+        seeds = self.config.seeds
+        parts = [plan_stages(self.methods, seed, extras_of(self.extras, seed, seeds)) for seed in seeds]
+        return [stage for part in parts for stage, _ in part]
 
     def n_finished(self) -> int:
         """Stages that are finished, of this run or of earlier ones that this one goes on from."""
@@ -65,6 +72,7 @@ class StudyRun:
                 make_model=self.rows.make_model,
                 stages=self.stages,
                 observer=progress,
+                extras=self.extras,
             )
             results = self._measured(progress, last[0], lambda: self._results(records))
             results["total_seconds"] = time.perf_counter() - start

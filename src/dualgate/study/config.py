@@ -9,6 +9,7 @@ from pathlib import Path
 from dualgate.study.keys import a_flag, a_list, a_number, a_text, a_texts, a_wave, key
 
 ROWS = 20_000
+LIMIT_ROWS = {False: 200, True: 1000}  # whether every method runs
 MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
 TABLES = (".npz", ".npy", ".csv", ".parquet")
 STELLAR_BOUNDARY = (100.0, 0.1)  # [K, dex] how near an edge a spectrum is called a boundary sample
@@ -75,8 +76,8 @@ class Thresholds:
     ----------
     continue_ : float, [dimensionless]
         Delta R^2 that asks for further development; the key is `continue`.
-    marginal : float, [dimensionless]
-        Delta R^2 below which the simpler model wins.
+    first : float, [dimensionless]
+        Delta R^2 that the smallest dual model, MVP-4.0, must gain over nine experts.
     low_snr : float, [dimensionless]
         Delta R^2 within an SNR bin that says quality helps there.
     rho : float, [dimensionless]
@@ -89,7 +90,7 @@ class Thresholds:
     """
 
     continue_: float = key(0.01, a_number(0, 1))
-    marginal: float = key(0.005, a_number(0, 1))
+    first: float = key(0.005, a_number(0, 1))
     low_snr: float = key(0.02, a_number(0, 1))
     rho: float = key(0.8, a_number(0, 2))
     boundary: tuple = key(None, a_list(a_number(0)))
@@ -117,6 +118,19 @@ class Bootstrap:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Section `[limit]`: test rows of every seed that the Bayes limit is found of, each about a fifth of a second.
+
+    Parameters
+    ----------
+    rows : int
+        0 leaves the limit out. None is 200, and 1,000 where every method runs; 0 where the simulator is not known.
+    """
+
+    rows: int = key(None, a_number(0, integer=True))
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """Everything a study is asked to do.
 
@@ -132,7 +146,7 @@ class StudyConfig:
         Names of methods or of groups, "main" or "all".
     full : bool
         Every method, whatever `methods` says.
-    data, thresholds, training, bootstrap
+    data, thresholds, training, bootstrap, limit
         The sections.
 
     Examples
@@ -154,6 +168,7 @@ class StudyConfig:
     thresholds: Thresholds = field(default_factory=Thresholds)
     training: Training = field(default_factory=Training)
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    limit: Limit = field(default_factory=Limit)
 
     @classmethod
     def of(cls, mapping: Mapping) -> "StudyConfig":
@@ -171,6 +186,13 @@ class StudyConfig:
         if config.thresholds.boundary is None and config.data.kind != "table":
             values = _flat(config.thresholds) | {"boundary": STELLAR_BOUNDARY}
             fills["thresholds"] = Thresholds(**values)
+        if config.limit.rows is None:
+            fills["limit"] = Limit(LIMIT_ROWS[config.full] if config.data.kind == "embedded" else 0)
+        elif config.limit.rows and config.data.kind != "embedded":
+            raise ConfigError(
+                f"[limit] rows = {config.limit.rows}: must be 0 where source = {config.data.source!r}; the limit is "
+                "known of simulated spectra alone"
+            )
         return cls(**_flat(config) | fills)
 
     def as_dict(self) -> dict:
@@ -268,10 +290,10 @@ def _check_data(data):
 
 def _check_thresholds(config):
     bars, data = config.thresholds, config.data
-    if bars.marginal > bars.continue_:
+    if bars.first > bars.continue_:
         raise ConfigError(
-            f"[thresholds] marginal = {bars.marginal}: must not be above continue = {bars.continue_}; what is worth "
-            "continuing is worth noticing"
+            f"[thresholds] first = {bars.first}: must not be above continue = {bars.continue_}; the first step is to "
+            "gain no more than the whole"
         )
     if bars.boundary is not None:
         n_conditions = 2 if data.kind != "table" else len(data.conditions or ())

@@ -13,6 +13,7 @@ from dualgate.study.config import MIN_ROWS, ConfigError, StudyConfig
 from dualgate.study.tables import Table, file_hash, read_rows
 
 ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
+SIMULATOR = "known simulator"
 PROJECT_FROM = 100  # flux columns of a table from which experts work on principal components
 
 
@@ -26,7 +27,7 @@ class StudyRows:
     Attributes
     ----------
     offers : frozenset of str
-        What the rows have that a method may need: `ERRORS`, `REGIMES`, `LINES`.
+        What the rows have that a method may need: `ERRORS`, `REGIMES`, `LINES`, `SIMULATOR`.
     """
 
     def __init__(self, config: StudyConfig):
@@ -40,7 +41,7 @@ class StudyRows:
     @cached_property
     def offers(self) -> frozenset:  # noqa: D102
         if self.data.kind != "table":
-            return frozenset({ERRORS, REGIMES, LINES})
+            return frozenset({ERRORS, REGIMES, LINES} | ({SIMULATOR} if self.data.kind == "embedded" else set()))
         offers = {ERRORS: self.data.error, REGIMES: self.data.regimes or self.data.conditions}
         found = {name for name, given in offers.items() if given}
         return frozenset(found | {LINES} if _shows_lines(self.table) and ERRORS in found else found)

@@ -1,6 +1,8 @@
 """The work of one seed: its rows, its readings, and the fits on them."""
 
 import time
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -8,13 +10,16 @@ from sklearn.base import clone
 
 from dualgate._fitting import fit_reader
 from dualgate.reduced import ReducedRows
-from dualgate.study.methods import MIXTURE, ORACLE, ROOT
-from dualgate.study.roster import READERS
-from dualgate.study.stages import READING, ROWS, SURVEY, Stage
+from dualgate.study.extras import audit_rows, limit_of_rows, permuted, pixel_coefficients
+from dualgate.study.methods import DUAL, MIXTURE, ORACLE, ROOT
+from dualgate.study.readers import READERS
+from dualgate.study.stages import AUDIT, LIMIT, READING, ROWS, SURVEY, Stage
 from dualgate.trace import MixtureTrace
 
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
 TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits", "quality_logits")
+BESIDE = ("snr", "variances", "noise_power")  # what a reading may hold of a row beside its projected columns
+TOWERS = ("hidden", "network", "scores", "variances")  # parameters of a gate that its reading does not depend on
 
 
 class SeedWork:
@@ -49,9 +54,13 @@ class SeedWork:
         if stage.kind == ROWS:
             found = self._rows()
         elif stage.kind == SURVEY:
-            found = {"reader": fit_reader(self._model(stage.reader), self.data.X[self._part("train")])}
+            found = {"reader": self._survey(stage.reader)}
         elif stage.kind == READING:
             found = self._read(stage)
+        elif stage.kind == LIMIT:
+            found = limit_of_rows(self.data, self._test(), stage.size, self.seed)
+        elif stage.kind == AUDIT:
+            found = audit_rows(self.data, self._test(), self.reduced(stage.reader), stage.size, self.seed)
         elif method.peer is not None:
             found = self._fit_peer(method)
         else:
@@ -63,7 +72,7 @@ class SeedWork:
         data = self.data
         train, held_out, n_validation = split_rows(len(data.y), self.seed if data.get("ordered") else None)
         edges = data.get("regime_edges") if data.get("conditions") is not None else None
-        known = {name: data.get(name) for name in ("regimes", "conditions", "snr")}
+        known = {name: data.get(name) for name in ("regimes", "conditions", "snr", "wave")}
         return {
             "y": np.asarray(data.y, dtype=np.float64),
             "train": train,
@@ -78,15 +87,36 @@ class SeedWork:
         """Return an array of the rows' stage; None where it has none of that name."""
         return self.stages.load(Stage(self.seed, ROWS, ROWS, "")).get(name)
 
-    def _model(self, reader):
-        return clone(self.base).set_params(**READERS[reader].parameters)
+    def _test(self):
+        """Numbers of the test rows."""
+        return self._part("held_out")[int(self._part("n_validation")) :]
+
+    def _model(self, reader, *, whole=False):
+        """Make the model of a reader; what depends on the rows only where it is to read them."""
+        found = READERS[reader]
+        more = found.make(self.data, self._part("train"), self.seed) if whole and found.make else {}
+        return clone(self.base).set_params(**found.parameters).set_params(**more)
+
+    def _survey(self, reader):
+        """Fit gates' features and projection to the training rows."""
+        train, regimes = self._part("train"), self._part("regimes")
+        known = {} if regimes is None else {"regimes": regimes[train]}
+        return fit_reader(self._model(reader, whole=True), self.data.X[train], self._part("y")[train], **known)
 
     def _read(self, stage):
-        """Read all rows once: the few numbers of each that gates and experts work with."""
-        rows = self._reader(stage.reader).read(self.data.X)
-        self._reduced = stage.reader, rows
-        features = {f"features_{name}": values for name, values in rows.features.items()}
-        return {"projected": rows.projected, **features, **({} if rows.snr is None else {"snr": rows.snr})}
+        """Read all rows once: the few numbers of each that gates and experts work with.
+
+        Training rows are read as such: what was learned from a row would flatter it.
+        """
+        reader = self._reader(stage.reader)
+        train, held_out = self._part("train"), self._part("held_out")
+        parts = [
+            (train, reader.read(self.data.X[train], training=True)),
+            (held_out, reader.read(self.data.X[held_out])),
+        ]
+        joined = _join([(rows, _columns(reduced)) for rows, reduced in parts])
+        self._reduced = stage.reader, _as_reduced(reader, joined)
+        return joined
 
     def _reader(self, name):
         return self.stages.load(Stage(self.seed, f"{SURVEY}-{READERS[name].key}", SURVEY, ""))["reader"]
@@ -95,15 +125,12 @@ class SeedWork:
         """Rows as a reader reads them, from its finished stages."""
         if self._reduced[0] != reader:
             found = self.stages.load(Stage(self.seed, f"{READING}-{READERS[reader].key}", READING, ""))
-            prefix = "features_"
-            features = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
-            rows = ReducedRows(self._reader(reader), found["projected"], found.get("snr"), features)
-            self._reduced = reader, rows
+            self._reduced = reader, _as_reduced(self._reader(reader), found)
         return self._reduced[1]
 
     def _fit_mixture(self, method):
         """Fit a mixture to the training rows, and trace the others through it."""
-        rows, y = self.reduced(method.reader), self._part("y")
+        rows, y = with_towers(self.reduced(method.reader), method.parameters), self._part("y")
         train, held_out = self._part("train"), self._part("held_out")
         regimes = np.zeros(len(y), dtype=np.intp) if method.one_regime else self._part("regimes")
         model = self._model(method.reader).set_params(**method.parameters)
@@ -115,13 +142,19 @@ class SeedWork:
         found = {name: values.astype(np.float32) for name, values in found.items()}
         if regimes is not None:
             found["own"] = model.experts_.cells_of(regimes[held_out], unseen.snr, len(unseen))
-        experts = {"coef": model.experts_.coef_, "intercept": model.experts_.intercept_}
-        return found | experts | _snr(unseen) | {"seconds_predict": time.perf_counter() - start}
+        found |= {"coef": model.experts_.coef_, "intercept": model.experts_.intercept_}
+        found |= pixel_coefficients(model.experts_) | _snr(unseen)
+        if method.kind == DUAL:
+            test = slice(int(self._part("n_validation")), None)
+            found |= permuted(model, trace, y[held_out], test, self.seed)
+        return found | {"seconds_predict": time.perf_counter() - start}
 
     def _fit_peer(self, method):
-        """Fit another regressor to the projected columns and the quality features."""
+        """Fit another regressor to what experts and quality gate read."""
         rows, y = self.reduced(method.reader), self._part("y")
-        columns = np.hstack([rows.projected, *(rows.features[name] for name in ("quality",) if name in rows.features)])
+        beside = [] if rows.variances is None else [np.log(rows.variances)]
+        quality = [rows.features["quality"]] if "quality" in rows.features else []
+        columns = np.hstack([rows.projected, *beside, *quality])
         train, held_out = self._part("train"), self._part("held_out")
         model = method.peer(self.seed).fit(columns[train], y[train])
         start = time.perf_counter()
@@ -149,6 +182,18 @@ def split_rows(n_rows: int, seed: int | None):
     return np.sort(order[:n_train]), order[n_train:], n_seen - n_train
 
 
+def with_towers(rows, parameters) -> ReducedRows:
+    """Give rows that were read gates with other towers: what a method changes in them asks for no other reading."""
+    gates = {name: copy(gate) for name, gate in rows.reader.gates.items()}
+    for path, value in parameters.items():
+        gate, _, name = path.partition("_gate__")
+        if name in TOWERS and gate in gates:
+            gates[gate].set_params(**{name: value})
+    reader = copy(rows.reader)
+    reader.gates = gates
+    return replace(rows, reader=reader)
+
+
 def gate_trace(method, arrays) -> MixtureTrace:
     """Every stage of a fitted mixture's prediction, routed as the method says."""
     stages = {name: arrays[name] for name in TRACED if name in arrays}
@@ -166,6 +211,30 @@ def answer(method, arrays) -> np.ndarray:
         return arrays["expert_predictions"][np.arange(len(own)), own]
     assert method.view == MIXTURE, method.view
     return gate_trace(method, arrays).prediction
+
+
+def _columns(reduced):
+    """Everything that was read of rows, by name."""
+    features = {f"features_{name}": values for name, values in reduced.features.items()}
+    beside = {name: getattr(reduced, name) for name in BESIDE if getattr(reduced, name) is not None}
+    return {"projected": reduced.projected, **beside, **features}
+
+
+def _join(parts):
+    """Put parts of the rows in their places: `parts` are pairs of row numbers and columns by name."""
+    n_rows = sum(len(rows) for rows, _ in parts)
+    joined = {}
+    for name, first in parts[0][1].items():
+        joined[name] = np.empty((n_rows, *first.shape[1:]), dtype=first.dtype)
+        for rows, columns in parts:
+            joined[name][rows] = columns[name]
+    return joined
+
+
+def _as_reduced(reader, found):
+    prefix = "features_"
+    features = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
+    return ReducedRows(reader, found["projected"], features=features, **{name: found.get(name) for name in BESIDE})
 
 
 def _snr(rows):

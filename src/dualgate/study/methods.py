@@ -23,15 +23,19 @@ class Reader:
         For `set_params` of the default model.
     needs : frozenset of str, default=frozenset()
         What the rows must have, as in `StudyRows.offers`.
+    make : callable, (data, train, seed) -> mapping, default=None
+        Further parameters, for what depends on the rows: it is called once a seed, before the reader is fitted to the
+        rows `train` of `data`.
     """
 
     parameters: Mapping = field(default_factory=dict)
     needs: frozenset = frozenset()
+    make: Callable | None = None
 
     @property
     def key(self) -> str:
         """Name of what it reads: the same for readers that differ in nothing but their name."""
-        return digest(self.parameters)[:12]
+        return digest([self.parameters, self.make])[:12]
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Method:
 
     def fit_key(self, reader: Reader) -> str:
         """Name of the fit: the same for methods that differ in their view alone."""
-        return digest([reader.parameters, self.parameters, self.one_regime, self.peer])[:12]
+        return digest([reader.key, self.parameters, self.one_regime, self.peer])[:12]
 
 
 def digest(value) -> str:

@@ -11,7 +11,15 @@ from dualgate.study.runner import Observer
 from dualgate.study.stages import Stage
 
 SCORES, REPORT = "scores", "report"  # the stages after those of the seeds
-WEIGHTS = {"rows": 0.05, "survey": 8, "reading": 3, SCORES: 1, REPORT: 2}  # before any of a kind is finished
+WEIGHTS = {
+    "rows": 0.05,
+    "survey": 8,
+    "reading": 3,
+    "limit": 8,
+    "audit": 3,
+    SCORES: 1,
+    REPORT: 2,
+}  # before any of a kind is finished
 FIT_WEIGHT = 1
 
 

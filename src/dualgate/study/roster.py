@@ -1,14 +1,15 @@
 """Which models the study compares. A further one is a line here, and a reader if it reads the rows its own way."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 
-from dualgate.features import QualityStatistics
 from dualgate.gating import FUSIONS
 from dualgate.study.config import ConfigError, nearest
 from dualgate.study.data import ERRORS, LINES, REGIMES
-from dualgate.study.methods import DUAL, ORACLE, PEER, REFERENCE, ROOT, SINGLE, VARIANT, Method, Reader
+from dualgate.study.methods import DUAL, ORACLE, PEER, REFERENCE, ROOT, SINGLE, VARIANT, Method
 from dualgate.study.peers import boosted_trees, light_trees
+from dualgate.study.readers import READERS
 
 PLAIN, BINNED, BINS = "9", "9x4", "4"  # experts by regime, by regime and quality bin, by quality bin
 GROUPS = {
@@ -24,15 +25,7 @@ GROUPS = {
     "peer": "other regressors on the same columns",
 }
 _UNBINNED = {"experts__quality_edges": None}
-_FIVE = ("mean", "std", "min", "max", "median")
 _STAGES = {"concat": "MVP-4.0", "logit_add": "MVP-4.1", "poe": "MVP-4.1", "temperature": "MVP-4.2"}
-
-READERS = {
-    "default": Reader(),
-    "five statistics": Reader({"quality_gate__features": QualityStatistics(subset=_FIVE)}, frozenset({ERRORS})),
-    "no lines": Reader({"phys_gate__features__lines": "drop"}, frozenset({LINES})),
-    "no components": Reader({"phys_gate__features__components": "drop"}, frozenset({LINES})),
-}
 
 
 def _references():
@@ -67,11 +60,41 @@ def _duals():
                 _STAGES[fusion] if kind == PLAIN else "MVP-4.3", f"fusion {fusion} over {kind} experts", main=True,
             )  # fmt: skip
     # variants: no single tower has experts that share so, and a gain over one that differs twice would answer nothing
-    for sharing, words in [("offset", "one offset per quality bin"), ("independent", "nothing shared")]:
+    for sharing, words, main in [
+        ("offset", "one offset per quality bin", True),
+        ("independent", "nothing shared", True),
+        ("scale", "one factor per quality bin", False),
+        ("alpha", "one penalty per quality bin", False),
+    ]:
         yield Method(
             f"concat_9x4_{sharing}", f"concat, 9x4 experts, {sharing}", VARIANT, BINNED, {"experts__sharing": sharing},
-            "MVP-4.3", f"concat over 9x4 experts with {words}, instead of shrinkage", main=True,
+            "MVP-4.3", f"concat over 9x4 experts with {words}, instead of shrinkage", main=main,
         )  # fmt: skip
+    yield Method(
+        "concat_9x4_noise", "concat, 9x4 experts, noise, whitened", VARIANT, BINNED, {"experts__sharing": "noise"},
+        "MVP-4.3", "concat over 9x4 experts that know the noise, on whitened components", reader="whitened",
+    )  # fmt: skip
+
+
+def _representations():
+    plain = {"fusion": "concat", **_UNBINNED}
+    for name, reader, words in [
+        ("pixels", "pixels", "means of four pixels, as they are"),
+        ("whitened", "whitened", "noise-whitened components"),
+        ("clean", "wiener clean", "Wiener scores, loadings from noise-free flux"),
+    ]:
+        common = {"group": "representation", "reader": reader}
+        yield Method(f"global_{name}", f"global ridge, {name}", VARIANT, "", plain, view=ROOT,
+                     description=f"one ridge for all rows on {words}", **common)  # fmt: skip
+        yield Method(f"oracle_9_{name}", f"oracle, 9 experts, {name}", VARIANT, PLAIN, plain, view=ORACLE,
+                     description=f"each row's own expert on {words}", **common)  # fmt: skip
+        yield Method(f"concat_9_{name}", f"concat, 9 experts, {name}", VARIANT, PLAIN, plain, main=name == "whitened",
+                     description=f"concat over 9 experts on {words}", **common)  # fmt: skip
+        if name != "pixels":  # 36 ridges on a thousand columns each
+            yield Method(
+                f"concat_9x4_{name}", f"concat, 9x4 experts, {name}", VARIANT, BINNED, {"fusion": "concat"},
+                description=f"concat over 9x4 experts on {words}", main=True, **common,
+            )  # fmt: skip
 
 
 def _variants():
@@ -90,17 +113,21 @@ def _variants():
             {**changes, "loss": "cross_entropy"}, "routing",
             f"concat over {kind} experts, gate trained to name the true cell",
         )  # fmt: skip
-    for name, words, changes, reader in [
-        ("in_sample", "gate trained on predictions of rows the experts saw", {"cross_fit": False}, "default"),
-        ("no_warmup", "learning rate without warm-up", {"warmup_epochs": 0}, "default"),
-        ("high_lr", "learning rate of 0.1 from the first step", {"warmup_epochs": 0, "lr": 0.1}, "default"),
-        ("quality_5", "five quality statistics instead of ten", {}, "five statistics"),
-        ("no_lines", "physics gate without line windows", {}, "no lines"),
-        ("no_components", "physics gate without principal components", {}, "no components"),
+    blind, unsure = {"phys_gate__scores": False}, {"quality_gate__variances": False}
+    for name, words, changes, reader, needs in [
+        ("in_sample", "gate trained on predictions of rows the experts saw", {"cross_fit": False}, "default", ()),
+        ("no_warmup", "learning rate without warm-up", {"warmup_epochs": 0}, "default", ()),
+        ("high_lr", "learning rate of 0.1 from the first step", {"warmup_epochs": 0, "lr": 0.1}, "default", ()),
+        ("no_scores", "physics gate without the experts' scores", blind, "default", (LINES,)),
+        ("no_variances", "quality gate without the scores' variances", unsure, "default", (LINES,)),
+        ("quality_5", "five quality statistics instead of ten", {}, "five statistics", ()),
+        ("no_lines", "physics gate without line windows", {}, "no lines", ()),
+        ("lines_alone", "physics gate of line windows alone", {}, "lines alone", ()),
     ]:
         yield Method(
             f"concat_9x4_{name}", f"concat, 9x4 experts, {name.replace('_', ' ')}", VARIANT, BINNED,
             {**whole, **changes}, "ablation", f"concat over 9x4 experts: {words}", reader=reader,
+            needs=frozenset(needs),
         )  # fmt: skip
 
 
@@ -111,7 +138,8 @@ def _peers():
                  description="LightGBM on projected columns and quality features, if it is installed")  # fmt: skip
 
 
-ROSTER = {method.name: method for part in (_references, _singles, _duals, _variants, _peers) for method in part()}
+_PARTS = (_references, _singles, _duals, _representations, _variants, _peers)
+ROSTER = {method.name: method for part in _PARTS for method in part()}
 GLOBAL = ROSTER["global"]
 ORACLES = {kind: ROSTER[f"oracle_{kind}"] for kind in (BINS, PLAIN, BINNED)}
 
@@ -172,7 +200,12 @@ def choose_methods(names: Iterable[str], offers: Collection[str]) -> tuple[list[
                 chosen.add(method.name)
     if not chosen:
         raise ConfigError(f"methods: none of {', '.join(names)} can run: {'; '.join(sorted(set(left_out.values())))}")
-    return [method for method in all_methods() if method.name in chosen], left_out
+    return [_read_as(method, offers) for method in all_methods() if method.name in chosen], left_out
+
+
+def _read_as(method, offers):
+    """Name the reader that the default is for these rows: Wiener scores of spectra."""
+    return replace(method, reader="wiener") if method.reader == "default" and LINES in offers else method
 
 
 def lacking(method: Method, offers: Collection[str]) -> str:

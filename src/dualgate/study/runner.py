@@ -1,7 +1,7 @@
 """Run every stage of a study that is not finished, and gather what the analysis needs."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.metrics import r2_score
@@ -10,8 +10,9 @@ from dualgate.evaluation import gate_entropy, tower_correlation
 from dualgate.study.data import spectral_model
 from dualgate.study.fits import SeedWork, answer, gate_trace
 from dualgate.study.methods import Method
-from dualgate.study.roster import READERS, main_methods
-from dualgate.study.stages import FIT, READING, ROWS, SURVEY, Stage, Stages
+from dualgate.study.readers import READERS
+from dualgate.study.roster import main_methods
+from dualgate.study.stages import AUDIT, FIT, LIMIT, READING, ROWS, SURVEY, Stage, Stages
 
 
 @dataclass
@@ -26,6 +27,8 @@ class SeedRecord:
         Rows the models saw, and rows that chose among them.
     y : ndarray of shape (n_test,), [unit of y]
         Test targets.
+    y_validation : ndarray of shape (n_validation,), [unit of y]
+        Targets of the rows that choose among models.
     snr : ndarray of shape (n_test,) or None, [dimensionless]
         Signal-to-noise ratio of the test rows; None where the rows have none.
     regimes : ndarray of int, shape (n_test,), or None
@@ -36,6 +39,8 @@ class SeedRecord:
         Edges of the regimes along each condition.
     predictions : dict of str to ndarray of shape (n_test,), [unit of y]
         By method name.
+    validation : dict of str to ndarray of shape (n_validation,), [unit of y]
+        Predictions of the validation rows by method name.
     validation_r2 : dict of str to float
         R^2 on the validation rows by method name.
     entropy : dict of str to ndarray of shape (n_test,), [nats]
@@ -49,6 +54,12 @@ class SeedRecord:
         Duration of every stage: "rows" (their labels), "survey" (first pass, training rows: the projection), "reading"
         (second pass, all rows: features and projected columns), each with the reader's name where it is not the
         default, then "fit" and "predict" of every fit, named after its first method.
+    wave : ndarray of shape (n_pixels,) or None, [angstrom]
+        Wavelengths of the flux columns.
+    limit : dict or None
+        Bayes limit of the first `rows` test rows: `prediction` and `std` of each [unit of y].
+    audit : dict or None
+        Leakage audit of the first `rows` test rows; see :func:`~dualgate.study.extras.audit_rows`.
     traces : dict of str to mapping
         Arrays of each method's fit on validation and test rows, by stage of the prediction, read when they are asked
         for: `log_weights`, `expert_predictions`, `phys_logits`, ... and `coef`.
@@ -58,16 +69,21 @@ class SeedRecord:
     n_train: int
     n_validation: int
     y: np.ndarray
+    y_validation: np.ndarray
     snr: np.ndarray | None
     regimes: np.ndarray | None
     conditions: np.ndarray | None = None
     edges: tuple = ()
     predictions: dict = field(default_factory=dict)
+    validation: dict = field(default_factory=dict)
     validation_r2: dict = field(default_factory=dict)
     entropy: dict = field(default_factory=dict)
     n_experts: dict = field(default_factory=dict)
     towers: dict = field(default_factory=dict)
     seconds: dict = field(default_factory=dict)
+    wave: np.ndarray | None = None
+    limit: dict | None = None
+    audit: dict | None = None
     traces: dict = field(default_factory=dict)
 
     @property
@@ -86,13 +102,33 @@ class Observer:
         """Learn that a stage has ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
 
 
-def plan_stages(methods: Sequence[Method], seed: int) -> list[tuple[Stage, Method | None]]:
+@dataclass(frozen=True)
+class Extras:
+    """What is asked of test rows beside the fits.
+
+    Parameters
+    ----------
+    limit_rows : int, default=0
+        Test rows of every seed that the Bayes limit is found of; it needs the simulator's own spectra.
+    audit_rows : int, default=0
+        Test rows of the first seed that are audited for leakage; they need errors.
+    """
+
+    limit_rows: int = 0
+    audit_rows: int = 0
+
+
+def plan_stages(
+    methods: Sequence[Method], seed: int, extras: Extras | None = None
+) -> list[tuple[Stage, Method | None]]:
     """Every stage of one seed in order, each fit with the first method that asks for it.
 
     Parameters
     ----------
     methods : sequence of Method
     seed : int
+    extras : Extras, default=None
+        None asks for nothing beside the fits.
 
     Returns
     -------
@@ -112,6 +148,12 @@ def plan_stages(methods: Sequence[Method], seed: int) -> list[tuple[Stage, Metho
         for method in methods:
             if method.reader == reader:
                 plan.setdefault(fit_stage(method, seed), method)
+        if extras is not None and extras.audit_rows and reader == methods[0].reader:
+            rows = extras.audit_rows
+            plan[Stage(seed, f"{AUDIT}-{rows}", AUDIT, f"seed {seed}: leakage audit", reader, rows)] = None
+    if extras is not None and extras.limit_rows:
+        rows = extras.limit_rows
+        plan[Stage(seed, f"{LIMIT}-{rows}", LIMIT, f"seed {seed}: Bayes limit of {rows} rows", size=rows)] = None
     return list(plan.items())
 
 
@@ -130,6 +172,7 @@ def run_study(
     make_model: Callable | None = None,
     stages: Stages | None = None,
     observer: Observer | None = None,
+    extras: Extras | None = None,
 ) -> list[SeedRecord]:
     """Train and test every method on every seed's own rows; what is finished already is not run again.
 
@@ -150,6 +193,8 @@ def run_study(
         Where finished stages are; None keeps them in memory.
     observer : Observer, default=None
         Told of every stage of :func:`plan_stages`.
+    extras : Extras, default=None
+        What is asked of test rows beside the fits; None is nothing.
 
     Returns
     -------
@@ -158,15 +203,24 @@ def run_study(
     methods = main_methods() if methods is None else methods
     make_model, observer = make_model or spectral_model, observer or Observer()
     stages = Stages() if stages is None else stages
-    return [_run_seed(SeedWork(make_data, make_model, seed, stages), methods, observer) for seed in seeds]
+    seeds = list(seeds)
+    return [
+        _run_seed(SeedWork(make_data, make_model, seed, stages), methods, observer, extras_of(extras, seed, seeds))
+        for seed in seeds
+    ]
 
 
-def _run_seed(work, methods, observer):
+def extras_of(extras: Extras | None, seed: int, seeds: Sequence[int]) -> Extras | None:
+    """Return what is asked of one seed: the audit is for the first."""
+    return replace(extras, audit_rows=0) if extras is not None and seed != seeds[0] else extras
+
+
+def _run_seed(work, methods, observer, extras):
     """Run what is missing of one seed; its rows are gone when it returns."""
-    stages, plan = work.stages, plan_stages(methods, work.seed)
-    wanted = {stage.reader for stage, method in plan if method is not None and stage not in stages}
+    stages, plan = work.stages, plan_stages(methods, work.seed, extras)
+    wanted = {stage.reader for stage, _ in plan if stage.kind not in (SURVEY, READING) and stage not in stages}
     for stage, method in plan:
-        if stage not in stages and method is None and stage.reader and stage.reader not in wanted:
+        if stage.kind in (SURVEY, READING) and stage not in stages and stage.reader not in wanted:
             observer.end(stage, None)
             continue
         if stage not in stages:
@@ -188,11 +242,17 @@ def _gather(work, methods, plan):
         for name in ("snr", "regimes", "conditions")
     }
     edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
-    record = SeedRecord(seed, len(rows["train"]), cut, y[test], edges=edges, **known)
+    record = SeedRecord(
+        seed, len(rows["train"]), cut, y[test], y[held_out[:cut]], edges=edges, wave=rows.get("wave"), **known
+    )
+    for stage, _ in plan:
+        if stage.kind in (LIMIT, AUDIT):
+            setattr(record, stage.kind, dict(stages.load(stage)))
     for method in methods:
         arrays = stages.load(fit_stage(method, seed))
         prediction = answer(method, arrays)
-        record.validation_r2[method.name] = r2_score(y[held_out[:cut]], prediction[:cut])
+        record.validation_r2[method.name] = r2_score(record.y_validation, prediction[:cut])
+        record.validation[method.name] = np.asarray(prediction[:cut], dtype=float)
         record.predictions[method.name] = np.asarray(prediction[cut:], dtype=float)
         record.traces[method.name] = arrays
         if "snr" in arrays:
@@ -218,7 +278,7 @@ def _durations(stages, plan):
         if stage not in stages:
             continue
         found, prefix = stages.load(stage), f"seed {stage.seed}: "
-        if method is None:
+        if not stage.key.startswith(FIT):
             seconds[stage.label.removeprefix(prefix)] = float(found["seconds"])
         else:
             predicting = float(found["seconds_predict"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 ROWS, SURVEY, READING, FIT = "rows", "survey", "reading", "fit"  # kinds of stages
+LIMIT, AUDIT = "limit", "audit"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class Stage:
     key : str
         Name among the stages of its seed.
     kind : str
-        Which stages take about as long: "rows", "survey", "reading", or "fit" with the kind of experts.
+        Which stages take about as long: "rows", "survey", "reading", "limit", "audit", or "fit" with the kind of
+        experts.
     label : str
         What is shown while it runs.
     reader : str
         The reader whose rows it makes or needs, if any.
+    size : int
+        How many rows it looks at, where that is asked for.
     """
 
     seed: int
@@ -35,6 +39,7 @@ class Stage:
     kind: str = field(compare=False)
     label: str = field(compare=False)
     reader: str = field(default="", compare=False)
+    size: int = field(default=0, compare=False)
 
 
 class StageError(RuntimeError):

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from sklearn.metrics import r2_score
 
-from dualgate.evaluation import SNR_NAMES, snr_bins
+from dualgate.evaluation import SNR_NAMES
 from dualgate.study.config import Thresholds
 from dualgate.study.methods import Method
 from dualgate.study.runner import SeedRecord
+from dualgate.study.scoring import slices_of
 
 COLUMNS = ("seed", "method", "group", "slice", "metric", "value", "rows")
 
@@ -36,13 +37,13 @@ def tidy_rows(
     Returns
     -------
     lines : list of tuple
-        In the order of `COLUMNS`. Slices are "all", "snr X" to "snr H", "regime 0", ..., "boundary" and, for the R^2
-        that chose among models, "validation". Metrics are r2, delta_r2 [dimensionless], mae, rmse and bias [unit of
-        y]; r2 is NaN where the targets of a slice do not vary.
+        In the order of `COLUMNS`. Slices are "all", "snr X" to "snr H", "regime 0", ..., "boundary", "interior"
+        and, for the R^2 that chose among models, "validation". Metrics are r2, delta_r2 [dimensionless], mae, rmse
+        and bias [unit of y]; r2 is NaN where the targets of a slice do not vary.
     """
     lines = []
     for record in records:
-        slices = list(slices_of(record, thresholds or Thresholds()))
+        slices = list(named_slices(record, thresholds or Thresholds()))
         for method in methods:
             head = record.seed, method.name, method.group
             score = record.validation_r2[method.name]
@@ -53,40 +54,11 @@ def tidy_rows(
     return lines
 
 
-def slices_of(record: SeedRecord, thresholds: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
+def named_slices(record: SeedRecord, thresholds: Thresholds) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name and the marks (n_test,) of every slice of the test rows that is not empty."""
-    parts = {"all": np.ones(len(record.y), dtype=bool)}
-    if record.snr is not None:
-        codes = snr_bins(record.snr)
-        parts |= {f"snr {name}": codes == code for code, name in enumerate(SNR_NAMES)}
-    if record.regimes is not None:
-        parts |= {f"regime {regime}": record.regimes == regime for regime in np.unique(record.regimes)}
-    if record.conditions is not None and thresholds.boundary is not None:
-        parts["boundary"] = near_edges(record.conditions, record.edges, thresholds.boundary)
-    return ((name, members) for name, members in parts.items() if members.any())
-
-
-def near_edges(conditions, edges, distances) -> np.ndarray:
-    """Mark the rows that lie within a distance of any edge, along any condition.
-
-    Parameters
-    ----------
-    conditions : ndarray of shape (n_rows, n_conditions)
-    edges : sequence of array-like
-        Edges along each condition, in its unit.
-    distances : sequence of float
-        One for each condition, in its unit.
-
-    Examples
-    --------
-    >>> near_edges(np.array([[4450.0, 0.5], [5000.0, -0.05], [5000.0, 0.5]]), ((4500, 5250), (-1, 0)), (100, 0.1))
-    array([ True,  True, False])
-    """
-    near = [
-        (np.abs(values[:, None] - np.asarray(these)) <= distance).any(axis=1)
-        for values, these, distance in zip(np.asarray(conditions).T, edges, distances, strict=True)
-    ]
-    return np.any(near, axis=0)
+    for name, members in slices_of(record, thresholds).items():
+        if members.any():
+            yield f"snr {name}" if name in SNR_NAMES else name, members
 
 
 def tidy_text(lines: Sequence[tuple]) -> str:

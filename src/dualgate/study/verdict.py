@@ -1,6 +1,7 @@
 """What the numbers decide: intervals over seeds and rows, and the three verdicts."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,8 @@ from scipy.stats import sem, t
 from dualgate.evaluation import Interval
 from dualgate.study.config import Thresholds
 
-CONTINUE, MARGINAL, FALL_BACK = "continue", "marginal", "fall back to one tower"
+PASS, MARGINAL, FAIL = "pass", "marginal", "fail"
+LADDER = (FAIL, MARGINAL, PASS)
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Decision:
     Parameters
     ----------
     verdict : str
-        `CONTINUE`, `MARGINAL` or `FALL_BACK`.
+        `PASS`, `MARGINAL` or `FAIL`.
     reason : str
         The comparison that decided, in words.
     """
@@ -28,20 +30,21 @@ class Decision:
     reason: str
 
 
-def decide(gain: Interval, thresholds: Thresholds | None = None) -> Decision:
-    """Verdict on a gain of R^2 over the best single tower.
+def judge(found: Interval, bar: float, *, zero: float | None = 0.0) -> Decision:
+    """Verdict on a number that should reach a bar; the interval decides, never the estimate alone.
 
-    Continue when the gain is at least 0.01 and its interval lies above zero; marginal when it is at least 0.005 and
-    its interval lies above zero (or what the thresholds say); otherwise fall back to one tower. A gain that cannot be
-    told from zero does not pay for a second tower, however large its estimate, and the reason then says that it was
-    not shown rather than that it is absent.
+    Pass where the whole interval is at or above the bar. Fail where the whole interval is below it, and where a gain is
+    not shown, that is where the interval reaches down to zero. Marginal in between: a gain, but the bar lies within
+    the interval.
 
     Parameters
     ----------
-    gain : Interval, [dimensionless]
-        R^2 of the dual model minus R^2 of the best single tower.
-    thresholds : Thresholds, default=None
-        Its `continue_` and `marginal` are used; None is `Thresholds()`.
+    found : Interval
+    bar : float, [unit of the number]
+        What is asked for.
+    zero : float, default=0.0
+        What the number is without any effect; None where there is no such value, and then an interval that holds the
+        bar is marginal.
 
     Returns
     -------
@@ -49,26 +52,65 @@ def decide(gain: Interval, thresholds: Thresholds | None = None) -> Decision:
 
     Examples
     --------
-    >>> decide(Interval(0.05, 0.03, 0.07)).verdict
-    'continue'
-    >>> decide(Interval(0.007, 0.002, 0.012)).verdict
-    'marginal'
-    >>> decide(Interval(0.05, -0.01, 0.11)).verdict
-    'fall back to one tower'
+    >>> judge(Interval(0.03, 0.02, 0.04), 0.01).verdict, judge(Interval(0.03, 0.005, 0.055), 0.01).verdict
+    ('pass', 'marginal')
+    >>> judge(Interval(0.03, -0.01, 0.07), 0.01).reason
+    'the interval reaches zero: a gain is not shown, more rows or seeds would narrow it'
     """
-    bars = thresholds or Thresholds()
-    if not math.isfinite(gain.value):
-        return Decision(FALL_BACK, "the gain could not be measured")
-    if gain.value < bars.marginal:
-        return Decision(FALL_BACK, f"the gain is below {bars.marginal:+}")
-    if not gain.low > 0:
-        return Decision(
-            FALL_BACK,
-            "the interval reaches zero, so that a gain is not shown; more rows or seeds would narrow it",
-        )
-    if gain.value < bars.continue_:
-        return Decision(MARGINAL, f"the interval lies above zero, but the gain is below {bars.continue_:+}")
-    return Decision(CONTINUE, f"the interval lies above zero and the gain is at least {bars.continue_:+}")
+    if not all(map(math.isfinite, (found.value, found.low, found.high))):
+        return Decision(FAIL, "it could not be measured")
+    asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
+    if found.low >= bar:
+        return Decision(PASS, f"the whole interval reaches {asked}")
+    if found.high < bar:
+        return Decision(FAIL, f"the whole interval is below {asked}")
+    if zero is not None and not found.low > zero:
+        where = "zero" if zero == 0 else f"{zero:g}"
+        return Decision(FAIL, f"the interval reaches {where}: a gain is not shown, more rows or seeds would narrow it")
+    return Decision(
+        MARGINAL, f"the interval holds {asked}" + (": a gain is shown, its size is not" if zero == 0 else "")
+    )
+
+
+def decide(gain: Interval, thresholds: Thresholds | None = None) -> Decision:
+    """Verdict on a gain of R^2 over the best single tower, against `continue_` of the thresholds.
+
+    Parameters
+    ----------
+    gain : Interval, [dimensionless]
+        R^2 of the dual model minus R^2 of the best single tower.
+    thresholds : Thresholds, default=None
+        None is `Thresholds()`.
+
+    Returns
+    -------
+    decision : Decision
+        Of :func:`judge`.
+
+    Examples
+    --------
+    >>> decide(Interval(0.05, 0.03, 0.07)).verdict
+    'pass'
+    >>> decide(Interval(0.05, -0.01, 0.11)).verdict
+    'fail'
+    """
+    return judge(gain, (thresholds or Thresholds()).continue_)
+
+
+def weakest(verdicts: Iterable[str]) -> str:
+    """Return the lowest of some verdicts.
+
+    Examples
+    --------
+    >>> weakest([PASS, MARGINAL])
+    'marginal'
+    """
+    return min(verdicts, key=LADDER.index)
+
+
+def strongest(verdicts: Iterable[str]) -> str:
+    """Return the highest of some verdicts."""
+    return max(verdicts, key=LADDER.index)
 
 
 def seed_interval(values, draws, *, confidence: float = 0.95) -> Interval:
@@ -110,10 +152,45 @@ def seed_interval(values, draws, *, confidence: float = 0.95) -> Interval:
         return Interval(float("nan"), float("nan"), float("nan"), confidence)
     values, means = values[known], draws[known].mean(axis=0)
     tail = (1 - confidence) / 2
-    value = values.mean()
     means = means[np.isfinite(means)]
     low, high = np.quantile(means, [tail, 1 - tail]) if len(means) else (np.nan, np.nan)
+    return _widened(values, low, high, confidence)
+
+
+def pool_intervals(intervals: Iterable[Interval]) -> Interval:
+    """Mean over seeds of a number that comes with an interval in each: the wider of two, as in :func:`seed_interval`.
+
+    In place of the bootstrap stand the half widths of the seeds, which add up as independent errors do.
+
+    Parameters
+    ----------
+    intervals : iterable of Interval
+        One a seed; those with NaN are left out.
+
+    Returns
+    -------
+    interval : Interval
+
+    Examples
+    --------
+    >>> print(pool_intervals([Interval(0.1, 0.0, 0.2), Interval(0.1, 0.0, 0.2), Interval(0.1, 0.0, 0.2)]))
+    +0.100 [+0.042, +0.158]
+    """
+    known = [each for each in intervals if math.isfinite(each.value)]
+    if not known:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    values = np.array([each.value for each in known])
+    below, above = (
+        math.sqrt(sum(reach**2 for reach in reaches)) / len(known)
+        for reaches in ([each.value - each.low for each in known], [each.high - each.value for each in known])
+    )
+    return _widened(values, values.mean() - below, values.mean() + above, known[0].confidence)
+
+
+def _widened(values, low, high, confidence):
+    """Interval about the mean of the seeds' values, no narrower than Student's."""
+    value = values.mean()
     if len(values) > 1:
-        half = t.ppf(1 - tail, len(values) - 1) * sem(values)
+        half = t.ppf((1 + confidence) / 2, len(values) - 1) * sem(values)
         low, high = min(low, value - half), max(high, value + half)
     return Interval(float(value), float(low), float(high), confidence)
