@@ -12,7 +12,6 @@ from dualgate.study import analyse, run_study
 from dualgate.study.answers import Candidates, answer_all, recommend
 from dualgate.study.bayes import bayes_share
 from dualgate.study.config import Thresholds
-from dualgate.study.fits import with_towers
 from dualgate.study.gates import describe_gates, lead_of
 from dualgate.study.roster import ROSTER
 from dualgate.study.scoring import StudyScores
@@ -200,12 +199,4 @@ def test_a_method_may_change_a_tower_without_another_reading():
     (record,) = run_study(lambda seed: data, [3], methods=[method, blind], make_model=quick_model, stages=stages)
     assert sum(READING in place.name for place in stages._memory) == 1
     assert not np.allclose(record.predictions["seeing"], record.predictions["blind"])
-    reader = next(v for k, v in stages._memory.items() if SURVEY in k.name)["reader"]
-    rows = with_towers(reader_rows(reader, data.X), {"quality_gate__hidden": (2,), "experts__clip": True})
-    assert rows.reader.gates["quality"].hidden == (2,)
-    assert reader.gates["quality"].hidden != (2,)
     assert Stage(3, "rows", "rows", "") in stages
-
-
-def reader_rows(reader, X):
-    return reader.read(X[:50])

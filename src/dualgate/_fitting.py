@@ -1,6 +1,7 @@
 """What the mixture's fit is made of: parameter checks, a cache, regimes of its own, and what the gates learn from."""
 
 import numbers
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -149,13 +150,14 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
 
 def learn_from_reduced(model, reduced, y, regimes, generator):
     """Fit the experts to rows that were read before; gates and projection are those of the reader."""
-    gates = {name: reduced.reader.gates.get(name) for name in _make_gates(model)}
-    missing = [name for name, gate in gates.items() if gate is None]
+    own = _make_gates(model)
+    missing = [name for name in own if name not in reduced.reader.gates]
     if missing:
         raise ValueError(
             f"DualTowerMoERegressor.{missing[0]}_gate is used, but the rows were read without it: drop it here too, or "
             "read the rows with it."
         )
+    gates = {name: _with_tower(reduced.reader.gates[name], gate) for name, gate in own.items()}
     features = {name: reduced.features[name] for name in gates}
     experts = _make_experts(model, generator)
     experts._read_like(reduced.reader.experts)
@@ -171,6 +173,12 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     predictions = _predict_each(model, experts, taken.projected, folds[kept], experts._solve(sums))
     features = gate_readings(gates, experts, taken.features, taken.projected, taken.variances, folds[kept])
     return Lesson(gates, experts, features, predictions, cells[kept], y[kept])
+
+
+def _with_tower(fitted, own):
+    """Return a gate with the features of `fitted` and the tower of `own`."""
+    own._check_tower()
+    return copy(fitted).set_params(**{name: getattr(own, name) for name in own.tower_parameters})
 
 
 def gate_readings(gates, experts, features, projected, variances=None, folds=None):
@@ -307,10 +315,10 @@ def fit_gate(gate, rows, y, key):
 
 def cached_features(cache, gate, rows, y):
     """Fit a gate through the cache, without its tower: a search over towers computes the features once."""
-    gate._check_tower()
-    tower = {"hidden": gate.hidden, "network": gate.network}
-    gate, features = cache(fit_gate, gate.set_params(hidden=(), network="mlp"), rows, y)
-    return gate.set_params(**tower), features
+    plain = type(gate)()
+    bare = clone(gate).set_params(**{name: getattr(plain, name) for name in gate.tower_parameters})
+    fitted, features = cache(fit_gate, bare, rows, y)
+    return _with_tower(fitted, gate), features
 
 
 def find_codes(experts, rows, y, key, features, n_regimes):

@@ -199,6 +199,8 @@ class PhysGate(_Gate):
            [3., 5.]])
     """
 
+    tower_parameters = ("hidden", "network", "scores")  # what acts after the features
+
     def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", scores=False):
         super().__init__(columns, features, hidden, network)
         self.scores = scores
@@ -259,6 +261,8 @@ class QualityGate(_Gate):
     >>> gate.transform(np.ones((3, 6))).shape
     (3, 10)
     """
+
+    tower_parameters = ("hidden", "network", "variances")  # what acts after the features
 
     def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", variances=False):
         super().__init__(columns, features, hidden, network)

@@ -1,8 +1,6 @@
 """The work of one seed: its rows, its readings, and the fits on them."""
 
 import time
-from copy import copy
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +17,6 @@ from dualgate.trace import MixtureTrace
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
 TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits", "quality_logits")
 BESIDE = ("snr", "variances", "noise_power")  # what a reading may hold of a row beside its projected columns
-TOWERS = ("hidden", "network", "scores", "variances")  # parameters of a gate that its reading does not depend on
 
 
 class SeedWork:
@@ -130,7 +127,7 @@ class SeedWork:
 
     def _fit_mixture(self, method):
         """Fit a mixture to the training rows, and trace the others through it."""
-        rows, y = with_towers(self.reduced(method.reader), method.parameters), self._part("y")
+        rows, y = self.reduced(method.reader), self._part("y")
         train, held_out = self._part("train"), self._part("held_out")
         regimes = np.zeros(len(y), dtype=np.intp) if method.one_regime else self._part("regimes")
         model = self._model(method.reader).set_params(**method.parameters)
@@ -180,18 +177,6 @@ def split_rows(n_rows: int, seed: int | None):
     n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
     order = np.arange(n_rows) if seed is None else np.random.default_rng(seed).permutation(n_rows)
     return np.sort(order[:n_train]), order[n_train:], n_seen - n_train
-
-
-def with_towers(rows, parameters) -> ReducedRows:
-    """Give rows that were read gates with other towers: what a method changes in them asks for no other reading."""
-    gates = {name: copy(gate) for name, gate in rows.reader.gates.items()}
-    for path, value in parameters.items():
-        gate, _, name = path.partition("_gate__")
-        if name in TOWERS and gate in gates:
-            gates[gate].set_params(**{name: value})
-    reader = copy(rows.reader)
-    reader.gates = gates
-    return replace(rows, reader=reader)
 
 
 def gate_trace(method, arrays) -> MixtureTrace:
