@@ -1,6 +1,6 @@
 """Where quality enters, what it brings, and how far the Bayes limit is: the evidence table of the docs.
 
-    python benchmarks/quality_places.py [n_train] [seeds] [directory]
+    python benchmarks/quality_places.py [n_train] [seeds] [directory] [seeds of the peers]
 
 Trains on `n_train` simulated rows (200,000) of each seed (42,123,456), in gates alone, in experts too, and in the
 representation too, with peers on the same scores, and judges all on the same 10,000 rows that none of them saw, 2,000
@@ -32,7 +32,7 @@ from dualgate.evaluation.resampling import weight_blocks
 from dualgate.features import WienerScores
 from dualgate.study.verdict import seed_interval
 
-TEST_START, N_TEST, N_BAYES, FEW = 300_000, 10_000, 2_000, 5_000
+TEST_START, N_TEST, N_BAYES, FEW, N_DRAWS = 300_000, 10_000, 2_000, 5_000, 400
 FLUX, ERROR = slice(0, 4096), slice(4096, None)
 PHYS9 = {"quality_gate": "drop", "experts__quality_edges": None}
 DUAL = "dual, 9x4 experts"
@@ -156,63 +156,63 @@ def _columns(rows):
     return np.hstack([rows.projected, np.log(rows.snr)[:, None], *rows.features.values(), *beside])
 
 
-def main(n_train=200_000, seeds="42,123,456", directory="quality-places"):
-    n_train, seeds, directory = int(n_train), [int(seed) for seed in seeds.split(",")], Path(directory)
+def main(n_train=200_000, seeds="42,123,456", directory="quality-places", peer_seeds="42"):
+    n_train, directory = int(n_train), Path(directory)
+    seeds, peer_seeds = ([int(seed) for seed in text.split(",")] for text in (seeds, peer_seeds))
     directory.mkdir(exist_ok=True)
     test = make_spectra(N_TEST, random_state=42, start=TEST_START)
     few = slice(0, N_BAYES)
     limit = kept(directory / "bayes.joblib", partial(bayes_limit, test.X[few], y=test.y[few], random_state=0))
     found = [predict_all(seed, n_train, test, directory) for seed in seeds]
-    others = [predict_all(seed, n_train, test, directory, only_peers=True) for seed in seeds]
-    report(test, [own | peers_of for own, peers_of in zip(found, others, strict=True)], limit)
+    for own, seed in zip(found, seeds, strict=True):
+        if seed in peer_seeds:
+            own |= predict_all(seed, n_train, test, directory, only_peers=True)
+    report(test, found, limit)
 
 
 def report(test, per_seed, limit):
     """Print the tables."""
-    names = list(per_seed[0])
     members = np.vstack([np.ones(N_TEST), bin_members(snr_bins(test.snr), N_TEST, len(SNR_NAMES))])
-    values, draws = [], []
+    few = slice(0, N_BAYES)
+    scores, shares = [], []
     for found in per_seed:
-        guesses = [found[name] for name in names]
-        values.append(bootstrap_r2(test.y, guesses, members))
+        guesses = list(found.values())
+        values = bootstrap_r2(test.y, guesses, members)  # (5, n_models)
         blocks = [
             np.stack([bootstrap_r2(test.y, guesses, weights * part) for part in members])
-            for weights in weight_blocks(N_TEST, 400, 0)
+            for weights in weight_blocks(N_TEST, N_DRAWS, 0)
         ]
-        draws.append(np.concatenate(blocks, axis=1))
-    values, draws = np.stack(values), np.stack(draws)  # (n_seeds, 5, n_models), (n_seeds, 5, n_draws, n_models)
-
-    few = slice(0, N_BAYES)
-    shares, share_draws = [], []
-    for found in per_seed:
-        guesses = [limit.prediction, *(found[name][few] for name in names)]
+        draws = np.concatenate(blocks, axis=1).swapaxes(1, 2)  # (5, n_models, n_draws)
+        scores.append({name: (values[:, i], draws[:, i]) for i, name in enumerate(found)})
+        guesses = [limit.prediction, *(guess[few] for guess in guesses)]
         own = bootstrap_r2(test.y[few], guesses, np.ones((1, N_BAYES)))[0]
-        many = np.concatenate([bootstrap_r2(test.y[few], guesses, w) for w in weight_blocks(N_BAYES, 400, 0)])
-        shares.append(own[1:] / own[0])
-        share_draws.append(many[:, 1:] / many[:, :1])
-    shares, share_draws = np.stack(shares), np.stack(share_draws)
+        many = np.concatenate([bootstrap_r2(test.y[few], guesses, w) for w in weight_blocks(N_BAYES, N_DRAWS, 0)])
+        shares.append({name: (own[i] / own[0], many[:, i] / many[:, 0]) for i, name in enumerate(found, start=1)})
+
     size = np.quantile(limit.effective_sample_size, [0, 0.05, 0.5])
     print(f"Bayes limit: expected R2 {limit.r2:.3f}, observed {own[0]:.3f}")
     print(f"effective sample sizes: smallest, 5 %, median {size.round()}")
-    print(f"{'representation | model':66s} R2 {'X':>26s} {'L':>6s} {'M':>6s} {'H':>6s}   share of the limit")
-    for place, name in enumerate(names):
-        r2 = seed_interval(values[:, 0, place], draws[:, 0, :, place])
-        share = seed_interval(shares[:, place], share_draws[:, :, place])
-        bins = " ".join(f"{value:6.3f}" for value in values[:, 1:, place].mean(axis=0))
-        print(f"{name:66s} {r2}  {bins}   {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]")
+    print(f"{'representation | model':66s} R2 {'X':>26s} {'L':>6s} {'M':>6s} {'H':>6s}   share of the limit, seeds")
+    names = list(dict.fromkeys(name for found in per_seed for name in found))
+    for name in names:
+        known = [score[name] for score in scores if name in score]
+        r2 = seed_interval([values[0] for values, _ in known], [draws[0] for _, draws in known])
+        share = seed_interval(*zip(*(each[name] for each in shares if name in each), strict=True))
+        bins = " ".join(f"{value:6.3f}" for value in np.mean([values[1:] for values, _ in known], axis=0))
+        print(f"{name:66s} {r2}  {bins}   {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]  {len(known)}")
 
-    def gain(name, other, part=0):
-        a, b = names.index(name), names.index(other)
-        return seed_interval(values[:, part, a] - values[:, part, b], draws[:, part, :, a] - draws[:, part, :, b])
+    def gain(name, other, part):
+        pairs = [(score[name], score[other]) for score in scores if name in score and other in score]
+        return seed_interval([a[0][part] - b[0][part] for a, b in pairs], [a[1][part] - b[1][part] for a, b in pairs])
 
     rows = names[0].rsplit(", ", 1)[1]
     print("\ngains (paired): all rows, bin X")
     for kind in dict.fromkeys(name.split("|")[0] for name in names):
         dual = f"{kind}|{DUAL}, {rows}"
-        for other in [*MIXTURES, "LightGBM", "MLP"]:
-            if other != DUAL:
-                against = f"{kind}|{other}, {rows}"
-                print(f"{kind}: dual 9x4 over {other:36s} {gain(dual, against)}   {gain(dual, against, 1)}")
+        for other in [*MIXTURES, "HistGradientBoosting", "LightGBM", "MLP"]:
+            against = f"{kind}|{other}, {rows}"
+            if other != DUAL and against in names:
+                print(f"{kind}: dual 9x4 over {other:36s} {gain(dual, against, 0)}   {gain(dual, against, 1)}")
 
 
 if __name__ == "__main__":
