@@ -104,9 +104,9 @@ axes[0].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# The prediction is the sum of the right picture weighted by the left one. How well the star was measured is no question:
-# the weight lies in one quality bin. What kind of star it is, is: at 4629 K it is close to the edge at 4500 K, and most
-# of the weight goes to the cooler neighbour of its true regime.
+# The prediction is the sum of the right picture weighted by the left one. The star is at 4629 K, close to the edge at
+# 4500 K, and its true regime shares the weight with the cooler neighbour. Two quality bins share it too: their experts read
+# scores that are already weighed by the errors of the row, and differ little.
 #
 # ## Where it works, and how sure the gate is
 
@@ -123,7 +123,7 @@ plt.show()
 
 # %% [markdown]
 # Predictions lean towards the middle, as they must where noise hides the answer. The gate is least sure at intermediate
-# ratios, where two quality bins meet; of the noisiest rows it is too sure, and that is where outliers come from.
+# ratios, where two quality bins meet; the noisiest rows mostly go to one cell.
 
 # %%
 for name, single_r2, dual_r2 in zip(

@@ -100,9 +100,11 @@ def _gaussians(regimes):
     pooled = spread.sum(1, keepdims=True) / np.maximum(count.sum(1), 1.0)[:, None, None, None]
     # as if `width` rows of the pooled covariance were there too, and no direction without any spread
     covariance = (spread + width * pooled) / (count + width)[..., None, None]
-    variances = np.einsum("...ii->...i", pooled)
-    covariance = covariance + 1e-6 * (variances.max(-1, keepdims=True) + variances)[..., None] * np.eye(width)
-    root = np.linalg.inv(np.linalg.cholesky(covariance + np.finfo(float).tiny * np.eye(width)))
+    widest = np.einsum("...ii->...i", pooled).max(-1)[..., None, None].clip(min=0)
+    largest = np.square(regimes.sum(1).means()[0]).max(-1)[:, None, None, None]
+    floor = 1e-6 * widest + 1e-12 * largest  # what varies by less, or is constant but for rounding, says nothing
+    floor = np.where(floor > 0, floor, 1.0)
+    root = np.linalg.inv(np.linalg.cholesky(covariance + floor * np.eye(width)))
     with np.errstate(divide="ignore"):
         share = np.log(count) - np.log(np.maximum(count.sum(1, keepdims=True), 1.0))
     return regimes.means()[0], root, share + np.log(np.einsum("...ii->...i", root)).sum(-1)
