@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py 10000 100000 1000000
 
-Each size runs in a process of its own, for its peak memory. The rows are simulated when they are read, twice (those that
-the factors learn from ten times more), so that the time of a row includes that of making it; `reading` is measured apart, on 20,000 rows.
+Each size runs in a process of its own, for its peak memory. The rows are simulated when they are read, twice (those
+that the factors learn from ten times more), so that the time of a row includes that of making it; `reading` is measured
+apart, on 20,000 rows.
 """
 
 import json
