@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import Ridge
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate
-from dualgate.experts.discriminants import MAX_COLUMNS, find_discriminants
+from dualgate.experts.discriminants import MAX_COLUMNS, MIN_VARIANCE, find_discriminants
 from dualgate.statistics import CellStatistics
 
 N_REGIMES, N_BINS, N_FOLDS, ALPHA = 3, 2, 4, 2.5
@@ -37,19 +37,21 @@ def test_each_is_a_ridge_on_the_rows(rows):
     assert_allclose(found(X)[:, :N_LINEAR], dense(X, y, regimes, y.mean()).predict(X), atol=1e-8)
 
 
-def test_the_others_are_probabilities_of_gaussians(rows):
-    X, _, regimes, _, statistics = rows
+def test_the_others_are_probabilities_of_gaussians_in_the_memberships(rows):
+    X, y, regimes, _, statistics = rows
     logs = find_discriminants(statistics, ALPHA)(X)[:, N_LINEAR:]
     assert_allclose(np.exp(logs).sum(axis=1), 1, atol=1e-7)
-    width, pooled, joint = X.shape[1], 0, []
+    member = dense(X, y, regimes, y.mean()).predict(X)[:, 1:N_REGIMES]  # the last follows from the others
+    width, pooled, joint = N_REGIMES - 1, 0, []
     for k in range(N_REGIMES):
-        pooled = pooled + np.cov(X[regimes == k].T, ddof=0) * np.mean(regimes == k)
+        pooled = pooled + np.cov(member[regimes == k].T, ddof=0) * np.mean(regimes == k)
     for k in range(N_REGIMES):
-        own = X[regimes == k]
-        covariance = (len(own) * np.cov(own.T, ddof=0) + width * pooled) / (len(own) + width)
-        joint.append(multivariate_normal(own.mean(axis=0), covariance).logpdf(X) + np.log(len(own) / len(X)))
-    expected = log_softmax(np.array(joint), axis=0).T
-    assert_allclose(logs, expected, atol=1e-3)
+        own = member[regimes == k]
+        covariance = (len(own) * np.cov(own.T, ddof=0) + width * pooled) / (len(own) + width) + MIN_VARIANCE * np.eye(
+            width
+        )
+        joint.append(multivariate_normal(own.mean(axis=0), covariance).logpdf(member) + np.log(len(own) / len(X)))
+    assert_allclose(logs, log_softmax(np.array(joint), axis=0).T, atol=1e-6)
 
 
 def test_a_training_row_is_judged_by_rows_of_other_folds(rows):

@@ -7,7 +7,8 @@ from scipy.special import logsumexp
 
 from dualgate.experts.ridges import training_sets
 
-MAX_COLUMNS = 256  # projected columns up to which discriminants are found
+MAX_COLUMNS = 1024  # projected columns up to which discriminants are found
+MIN_VARIANCE = 1e-8  # of a membership, which is between 0 and 1
 MIN_LOG = -20.0  # of a regime's probability: what is less probable is no farther away
 
 
@@ -16,17 +17,18 @@ class Discriminants:
     r"""Ridges of the target, of each regime's membership and of the target within each, and Gaussian log-probabilities.
 
     With :math:`1_k` the membership of regime k, the targets of the ridges are :math:`y`, :math:`1_k` and
-    :math:`1_k (y - \bar y)`. Then follow :math:`\log p(k | z)` where the rows of each regime are a Gaussian (quadratic
-    discriminants). A gate learns more easily from these estimates of where a row stands than from the columns.
+    :math:`1_k (y - \bar y)`. Then follow :math:`\log p(k | m)` where the rows of each regime are a Gaussian in the
+    estimated memberships m (quadratic discriminants; in the columns themselves they would take noise for a regime). A
+    gate learns more easily from these estimates of where a row stands than from the columns.
 
     Parameters
     ----------
     coef : ndarray of shape (n_folds + 1, n_linear, n_projected)
         Without fold 0, 1, ..., and last on all rows.
     intercept : ndarray of shape (n_folds + 1, n_linear)
-    centre : ndarray of shape (n_folds + 1, n_regimes, n_projected)
-        Mean of each regime.
-    root : ndarray of shape (n_folds + 1, n_regimes, n_projected, n_projected)
+    centre : ndarray of shape (n_folds + 1, n_regimes, n_regimes - 1)
+        Mean memberships of each regime.
+    root : ndarray of shape (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1)
         Inverse Cholesky factor of its covariance.
     level : ndarray of shape (n_folds + 1, n_regimes)
         Logarithm of its share and of the determinant of `root`; minus infinity where it has no rows.
@@ -55,10 +57,12 @@ class Discriminants:
     def _of(self, projected, model):
         projected = np.asarray(projected, dtype=np.float64)
         logs = np.empty((len(projected), self.level.shape[1]))
+        linear = projected @ self.coef[model].T + self.intercept[model]
+        member = linear[:, 1 : self.level.shape[1]]  # of all regimes but the last, which follows from the others
         for k, (centre, root) in enumerate(zip(self.centre[model], self.root[model], strict=True)):
-            logs[:, k] = self.level[model, k] - 0.5 * np.square((projected - centre) @ root.T).sum(axis=1)
+            logs[:, k] = self.level[model, k] - 0.5 * np.square((member - centre) @ root.T).sum(axis=1)
         logs -= logsumexp(logs, axis=1, keepdims=True)
-        return np.hstack([projected @ self.coef[model].T + self.intercept[model], logs.clip(min=MIN_LOG)])
+        return np.hstack([linear, logs.clip(min=MIN_LOG)])
 
 
 def find_discriminants(folds, alpha):
@@ -90,21 +94,23 @@ def find_discriminants(folds, alpha):
     moments = np.concatenate([moment[:, None], member, slope], axis=1)
     means = np.hstack([y_mean[:, None], regimes.count / n_rows, within / n_rows])
     coef = np.linalg.solve(gram + alpha * np.eye(width), moments.swapaxes(1, 2)).swapaxes(1, 2)
-    return Discriminants(coef, means - np.einsum("fdj,fj->fd", coef, x_mean), *_gaussians(regimes))
+    intercept = means - np.einsum("fdj,fj->fd", coef, x_mean)
+    member = slice(1, n_regimes)
+    return Discriminants(coef, intercept, *_gaussians(regimes, coef[:, member], intercept[:, member]))
 
 
-def _gaussians(regimes):
-    """Centre, inverse root of the covariance and level of every regime; small ones lean on the covariance of all."""
-    width, count = regimes.moment.shape[-1], regimes.count
-    spread = regimes.centred()[0]
+def _gaussians(regimes, coef, intercept):
+    """Centre, inverse root of the covariance and level of every regime in the membership ridges.
+
+    Small regimes lean on the covariance of all.
+    """
+    width, count = coef.shape[1], regimes.count
+    centre = np.einsum("fdj,fkj->fkd", coef, regimes.means()[0]) + intercept[:, None]
+    spread = np.matmul(np.matmul(coef[:, None], regimes.centred()[0]), coef[:, None].swapaxes(-1, -2))
     pooled = spread.sum(1, keepdims=True) / np.maximum(count.sum(1), 1.0)[:, None, None, None]
-    # as if `width` rows of the pooled covariance were there too, and no direction without any spread
-    covariance = (spread + width * pooled) / (count + width)[..., None, None]
-    widest = np.einsum("...ii->...i", pooled).max(-1)[..., None, None].clip(min=0)
-    largest = np.square(regimes.sum(1).means()[0]).max(-1)[:, None, None, None]
-    floor = 1e-6 * widest + 1e-12 * largest  # what varies by less, or is constant but for rounding, says nothing
-    floor = np.where(floor > 0, floor, 1.0)
-    root = np.linalg.inv(np.linalg.cholesky(covariance + floor * np.eye(width)))
+    # as if `width` rows of the pooled covariance were there too, and some spread in every direction
+    covariance = (spread + width * pooled) / np.maximum(count + width, 1.0)[..., None, None]
+    root = np.linalg.inv(np.linalg.cholesky(covariance + MIN_VARIANCE * np.eye(width)))
     with np.errstate(divide="ignore"):
         share = np.log(count) - np.log(np.maximum(count.sum(1, keepdims=True), 1.0))
-    return regimes.means()[0], root, share + np.log(np.einsum("...ii->...i", root)).sum(-1)
+    return centre, root, share + np.log(np.einsum("...ii->...i", root)).sum(-1)

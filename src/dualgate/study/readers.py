@@ -62,7 +62,7 @@ def _wiener(data, n_components, **more):
     )  # fmt: skip
 
 
-_PLAIN = {"phys_gate__scores": False, "quality_gate__variances": False}
+_PLAIN = {"phys_gate__scores": True, "quality_gate__variances": False}  # discriminants, but no variances to read
 _BOTH = {"phys_gate__scores": True, "quality_gate__variances": True, "experts__projection": "wiener"}
 
 READERS = {
