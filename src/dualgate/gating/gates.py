@@ -183,7 +183,7 @@ class PhysGate(_Gate):
     scores : bool
         Whether the tower reads discriminants of what the experts read, too: ridges on their projected columns, such as
         Wiener scores, of the target, of each regime's membership and of the target within each regime, and the
-        logarithm of each regime's probability where regimes are Gaussians.
+        logarithm of each regime's probability if regimes are Gaussians in these memberships.
 
     Attributes
     ----------
