@@ -106,7 +106,7 @@ def test_readers_are_read_once_and_see_what_they_say():
     assert sum(stage.kind == "reading" for stage in heard.begun) == 2
     assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
     assert {"survey whitened", "reading whitened"} <= record.seconds.keys()
-    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened"), data)
+    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened", phys_gate__scores=True), data)
     assert_allclose(record.predictions["concat_9x4_whitened"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
 
 
