@@ -128,3 +128,31 @@ def test_variances_that_nobody_knows_cannot_be_read(problem):
         )
         with pytest.raises(ValueError, match=r"QualityGate\.variances=True, but the projection"):
             model.fit(X, y, regimes=regimes)
+
+
+def test_a_frame_of_integers_is_read_as_floats():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 2))
+    flux = np.round(100 * (z @ rng.normal(size=(2, 10))) + 20 * rng.normal(size=(400, 10))).astype(int)
+    frame = pd.DataFrame(np.hstack([flux, np.full((400, 10), 20)]), columns=[f"c{i}" for i in range(20)])
+    experts = HierarchicalExperts(slice(0, 10), slice(10, 20), projection="wiener", n_components=2, random_state=0)
+    whole, real = experts.fit(frame, z[:, 0]).coef_, experts.fit(frame.astype(float), z[:, 0]).coef_
+    assert np.abs(real).max() > 0.1
+    np.testing.assert_allclose(whole, real)
+
+
+def test_scores_that_read_errors_need_error_columns():
+    X, y = np.random.default_rng(0).normal(size=(50, 12)), np.arange(50.0)
+    scores = WienerScores(2, columns=slice(0, 6), error_columns=slice(6, 12))
+    with pytest.raises(ValueError, match=r"(?s)HierarchicalExperts\.projection.*error_columns is None"):
+        HierarchicalExperts(projection=scores).fit(X, y)
+
+
+def test_frozen_scores_must_know_the_columns_they_are_given():
+    rng = np.random.default_rng(0)
+    X = np.hstack([rng.normal(size=(50, 3)), rng.normal(size=(50, 6)), np.ones((50, 6))])
+    flux, error = slice(3, 9), slice(9, 15)
+    scores = WienerScores(2, columns=flux, error_columns=error, n_iter=1).fit(X)
+    with pytest.raises(ValueError, match=r"projection was fitted to 15 columns"):
+        HierarchicalExperts(flux, error, projection=FrozenEstimator(scores)).fit(X, X[:, 3])

@@ -199,7 +199,8 @@ def gate_readings(gates, experts, features, projected, variances=None, folds=Non
     readings : dict of str to ndarray of shape (n_samples, n_read)
     """
     found = experts._discriminants
-    discriminants = None if found is None else found(projected, folds)
+    wanted = found is not None and any(getattr(gate, "scores", False) for gate in gates.values())
+    discriminants = found(projected, folds) if wanted else None
     return {name: gate.reading(features[name], discriminants, variances) for name, gate in gates.items()}
 
 
@@ -278,7 +279,7 @@ class _ScoutedFinder:
     def fit(self, features, rows, y):
         self.experts._prepare(rows, rows)
         survey(self.experts, rows, rows, Checkpoint(None), self.experts.n_jobs, target=(y, None))
-        projected = self.experts._project(rows)
+        projected = self.experts._reduce(rows, 0)["projected"]  # scores of loadings that did not see the row
         self.finder.fit(features, projected, y, scores=self.experts.projection is not None)
         return self
 

@@ -85,7 +85,7 @@ class RegimeFinder:
         n_found = min(self.n_regimes, max(1, n_rows // MIN_ROWS_PER_REGIME), len(np.unique(gate, axis=0)))
         self._clusters = KMeans(n_found, n_init=3, random_state=self.random_state).fit(gate)
         self.n_regimes_, self.refined_ = n_found, False
-        if n_found > 1 and np.ptp(y) > 0:
+        if n_found > 1 and np.ptp(y) > 0 and len(self._line.spread):
             self._place = Directions(self._beside(features, projected), least=COPIES)
             self._refine(features, projected, (y - y.mean()) / y.std())
         return self

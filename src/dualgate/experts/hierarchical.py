@@ -53,13 +53,15 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
     alphas : None or sequence of float above zero
         Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
         to a million times the mean variance of the projected columns.
-    projection : None, "whitened" or transformer
-        Linear map of the columns before the ridge. ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA` with
-        `n_components`; a transformer of your own receives the selected columns, and never y. One that is fitted already
+    projection : None, "whitened", "wiener" or transformer
+        What the ridges read in place of the columns. ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA`,
+        ``"wiener"`` a supervised :class:`~dualgate.features.WienerScores`, each with `n_components`; WienerScores see y
+        where they are supervised, and training rows are read by loadings that did not see them. Any other
+        transformer receives the selected columns, and never y. One that is fitted already
         stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA with errors is given
         [flux | error].
     n_components : int
-        Components of the ``"whitened"`` projection, at most.
+        Components of the ``"whitened"`` projection, at most; free factors of ``"wiener"``.
     clip : bool
         Hold every prediction within the range of the training targets. A linear expert overshoots where the noise is
         strong; no use where targets beyond the training range are expected.
@@ -148,7 +150,8 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice, block by block.
+            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice, block by block; part of it some
+            times more for Wiener scores.
         y : array-like of shape (n_samples,)
             Targets.
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)

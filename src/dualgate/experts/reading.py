@@ -128,7 +128,31 @@ class ReadsRows:
             error_columns = slice(width, 2 * width) if paired else None
             projection = PROJECTIONS[self.projection](self.n_components)
             return projection.set_params(columns=slice(0, width), error_columns=error_columns)
-        return realise(self, "projection", self.projection, default=None, base=(TransformerMixin, FrozenEstimator))
+        made = realise(self, "projection", self.projection, default=None, base=(TransformerMixin, FrozenEstimator))
+        self._check_pairing(made)
+        if isinstance(made, WienerScores) and made.n_jobs is None:
+            made.set_params(n_jobs=self.n_jobs)
+        return made
+
+    def _check_pairing(self, projection):
+        """Raise a ValueError where a projection that reads errors would not get them where it looks."""
+        inner = projection.estimator if isinstance(projection, FrozenEstimator) else projection
+        if not isinstance(inner, (NoiseWhitenedPCA, WienerScores)) or inner.error_columns is None:
+            return
+        if self._error_columns is None:
+            raise ValueError(
+                f"{owner_name(self)}.projection={inner!r} reads errors, but error_columns is None: name the columns of "
+                "X that hold the errors."
+            )
+        width, fitted = len(self.columns_), vars(inner)
+        if "columns_" in fitted:
+            found = np.r_[fitted["columns_"], fitted["_error_columns"]]
+            if fitted["n_features_in_"] != 2 * width or np.any(found != np.arange(2 * width)):
+                raise ValueError(
+                    f"{owner_name(self)}.projection was fitted to {fitted['n_features_in_']:,} columns: it is given "
+                    f"[flux | error], {width:,} + {width:,} columns in the order of columns and error_columns. Fit it "
+                    f"to these columns alone, with columns=slice(0, {width}), error_columns=slice({width}, None)."
+                )
 
     def _projection_input(self, rows):
         """Select the columns; for the whitened projection, their errors beside them."""

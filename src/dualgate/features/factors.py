@@ -188,6 +188,8 @@ class FactorSums(Pass):
         if self.n_rows == 0:
             self._begin()
         block = np.asarray(block)
+        if block.dtype not in (np.float32, np.float64):  # a frame may hold integers, or halves
+            block = block.astype(np.float64)
         scratch = np.empty((2, min(_ROWS, len(block)), self.moment.shape[1]), block.dtype)  # new memory costs much
         for first in range(0, len(block), _ROWS):
             self._add(start + first, block[first : first + _ROWS], scratch)
@@ -263,6 +265,11 @@ def known_factors(y, regimes=None):
         centred = np.zeros(len(y))  # constant but for rounding
     columns = centred[:, None]
     if regimes is not None:
+        if regimes.shape != y.shape or regimes.dtype.kind not in "iu":
+            raise ValueError(
+                f"WienerScores.fit: regimes of shape {regimes.shape} and dtype {regimes.dtype} must be integer codes, "
+                "one per row; numpy.digitize cuts conditions."
+            )
         member = (regimes[:, None] == np.unique(regimes)).astype(np.float64)
         columns = np.hstack([member, member * columns])
     columns = columns - columns.mean(axis=0)

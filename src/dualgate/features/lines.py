@@ -215,7 +215,7 @@ class LinePixels(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        pixels : ndarray of shape (n_samples, n_out), float64 or float32 as `X`, [dimensionless]
+        pixels : ndarray of shape (n_samples, n_out), float64, [dimensionless]
             In the order of `wave_`; 1 where there is no line. The continuum is at least a tenth of the row's mean
             absolute flux, which bounds what noise can do.
         """

@@ -300,7 +300,7 @@ class WienerScores(TransformerMixin, BaseEstimator):
 
     def project_training(self, block, first_row):
         """Scores and variances of rows of `fit` from number `first_row` on, by loadings that did not see them."""
-        folds = folds_of(first_row + np.arange(len(block)), self._chosen, self.cv)
+        folds = folds_of(first_row + np.arange(len(block)), self._chosen, max(1, len(self._bases) - 1))
         return scores_of(self.read, np.asarray(block), first_row, self._bases, folds)
 
     def to_pixels(self, coef, error=None):
