@@ -205,8 +205,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice, block by block, and never held;
-            the gates' features then learn from a sample of its rows, the towers from 200,000.
+            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice (for Wiener scores in part more
+            often) and never held; the gates' features learn from a sample of its rows, the towers from 200,000.
         y : array-like of shape (n_samples,)
             Targets.
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
