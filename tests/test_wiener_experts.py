@@ -145,7 +145,7 @@ def test_a_frame_of_integers_is_read_as_floats():
 def test_scores_that_read_errors_need_error_columns():
     X, y = np.random.default_rng(0).normal(size=(50, 12)), np.arange(50.0)
     scores = WienerScores(2, columns=slice(0, 6), error_columns=slice(6, 12))
-    with pytest.raises(ValueError, match=r"(?s)HierarchicalExperts\.projection.*error_columns is None"):
+    with pytest.raises(ValueError, match=r"(?s)HierarchicalExperts\.projection.*needs error_columns, which is None"):
         HierarchicalExperts(projection=scores).fit(X, y)
 
 
