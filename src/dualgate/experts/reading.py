@@ -141,8 +141,8 @@ class ReadsRows:
             return
         if self._error_columns is None:
             raise ValueError(
-                f"{owner_name(self)}.projection={inner!r} needs error_columns, which is None: name the columns of X that "
-                "hold the errors."
+                f"{owner_name(self)}.projection={inner!r} needs error_columns, which is None: name the columns of X "
+                "that hold the errors."
             )
         width, fitted = len(self.columns_), vars(inner)
         if "columns_" in fitted:
