@@ -122,10 +122,8 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
     def survey():
         sample = spread_rows(source, n_jobs=model.n_jobs)
         along = [] if regimes is not None else [_begin_finding(model, reader, source, y, sample)]
-        codes = (
-            None if regimes is None else regime_codes(reader.experts, regimes, reader.experts.regime_edges, len(y))[0]
-        )
-        return reader, *reader.fit(source, source, sample, checkpoint, along, (y, codes))
+        target = y, known_codes(reader, regimes, len(y))
+        return reader, *reader.fit(source, source, sample, checkpoint, along, target)
 
     reader, ratios, origin, along = checkpoint.stage("survey", survey)
     experts = reader.experts
@@ -144,7 +142,7 @@ def learn_from_source(model, source, y, regimes, generator, checkpoint):
     models, reduced = experts._solve(sums), sums.kept_rows.joined()
     features = {name: each.pieces.joined() for name, each in zip(reader.gates, seen, strict=True)}
     features = gate_readings(reader.gates, experts, features, **reduced, folds=folds[kept])
-    predictions = _predict_each(model, experts, reduced["projected"], folds[kept], models)
+    predictions = _predict_each(model.cross_fit, experts, reduced["projected"], folds[kept], models)
     return Lesson(reader.gates, experts, features, predictions, cells[kept], y[kept])
 
 
@@ -170,7 +168,7 @@ def learn_from_reduced(model, reduced, y, regimes, generator):
     sums.add(0, reduced.projected, reduced.noise_power)
     kept = _choose_rows(len(y), generator)
     taken = reduced[kept]
-    predictions = _predict_each(model, experts, taken.projected, folds[kept], experts._solve(sums))
+    predictions = _predict_each(model.cross_fit, experts, taken.projected, folds[kept], experts._solve(sums))
     features = gate_readings(gates, experts, taken.features, taken.projected, taken.variances, folds[kept])
     return Lesson(gates, experts, features, predictions, cells[kept], y[kept])
 
@@ -245,9 +243,9 @@ def _make_experts(model, generator):
     return experts
 
 
-def _predict_each(model, experts, projected, folds, models):
-    """Prediction of every expert for training rows, by models that did not see them if the model says so."""
-    if model.cross_fit:
+def _predict_each(cross_fit, experts, projected, folds, models):
+    """Prediction of every expert for training rows, by models that did not see them where `cross_fit` is set."""
+    if cross_fit:
         return experts._cross_fitted(projected, folds, models)
     return experts._predict_projected(projected)[:, :-1]
 
@@ -335,8 +333,5 @@ def find_codes(experts, rows, y, key, features, n_regimes):
 def fit_experts(experts, rows, y, key, regimes, cross_fit):
     """Fit the experts, predict the training rows and reduce them; `key` stands for the rows in the cache."""
     reduced, folds, models = experts._fit(rows, y, regimes, keep=True)
-    if cross_fit:
-        predictions = experts._cross_fitted(reduced["projected"], folds, models)
-    else:
-        predictions = experts._predict_projected(reduced["projected"])[:, :-1]
+    predictions = _predict_each(cross_fit, experts, reduced["projected"], folds, models)
     return experts, predictions, reduced | {"folds": folds}
