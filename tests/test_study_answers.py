@@ -1,6 +1,8 @@
 """What the study answers, interprets and recommends, on records whose truth is known."""
 
+import warnings
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,18 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from dualgate.experts.regimes import EmptyCellWarning
+from dualgate.features import QualityStatistics
+from dualgate.features.quality import STATISTICS
+from dualgate.gating import GateCollapseWarning
 from dualgate.study import analyse, run_study
 from dualgate.study.answers import Candidates, answer_all, recommend
 from dualgate.study.bayes import bayes_share
-from dualgate.study.config import Thresholds
+from dualgate.study.config import StudyConfig, Thresholds
+from dualgate.study.data import ERRORS, LINES, REGIMES, SIMULATOR, StudyRows
 from dualgate.study.gates import describe_gates, lead_of
-from dualgate.study.roster import ROSTER
+from dualgate.study.roster import ROSTER, choose_methods
 from dualgate.study.scoring import StudyScores
 from dualgate.study.stages import READING, SURVEY, Stage, Stages
 from dualgate.study.verdict import FAIL, MARGINAL, PASS
 from planted_study import planted_record, planted_rows, quick_model
 
 NAMES = ("global", "oracle_9", "phys_9", "quality_9", "logit_add_9", "temperature_9", "concat_9")
+OFFERS = frozenset({ERRORS, LINES, REGIMES, SIMULATOR})
 METHODS = [ROSTER[name] for name in NAMES]
 
 
@@ -174,12 +182,47 @@ def test_the_best_possible_prediction_has_a_share_of_one():
 # ---- readings ----------------------------------------------------------------------------------------------
 
 
+def scored_model(data, seed):
+    return quick_model(data, seed).set_params(experts__projection="wiener")
+
+
+def test_features_that_a_gate_does_not_read_might_as_well_not_be_there():
+    """Five of ten statistics, left out before the features are made or after."""
+    data = planted_rows(3, n_samples=1500)
+    method, stages = ROSTER["concat_9x4_quality_5"], Stages()
+    statistics = QualityStatistics(subset=[STATISTICS[place] for place in method.kept["quality"]])
+    whole = replace(ROSTER["concat_9x4"], name=method.name)
+    (one,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model, stages=stages)
+    (two,) = run_study(
+        lambda seed: data, [3], methods=[whole],
+        make_model=lambda data, seed: quick_model(data, seed).set_params(quality_gate__features=statistics),
+    )  # fmt: skip
+    assert_allclose(one.predictions[method.name], two.predictions[method.name], rtol=1e-5, atol=1e-6)
+    (three,) = run_study(lambda seed: data, [3], methods=[whole], make_model=quick_model)
+    assert np.abs(three.predictions[method.name] - one.predictions[method.name]).max() > 1e-3
+
+
+def test_every_ablation_and_every_reader_is_a_model_of_its_own():
+    """All run on spectra, and none is another one by another name."""
+    methods = choose_methods(["ablation", "representation", "concat_9", "concat_9x4"], OFFERS)[0]
+    methods = [method for method in methods if method.gated]
+    settings = StudyConfig.of({"rows": 1000, "scores": {"n_iter": 1}, "training": {"max_epochs": 3}})
+    rows = StudyRows(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyCellWarning)  # of 36 cells of 800 rows
+        warnings.simplefilter("ignore", GateCollapseWarning)  # which a high learning rate may well do
+        (record,) = run_study(rows.make, [3], methods=methods, make_model=rows.make_model)
+    assert all(np.isfinite(found).all() for found in record.predictions.values())
+    for one, two in combinations(record.predictions, 2):
+        assert np.abs(record.predictions[one] - record.predictions[two]).max() > 1e-3, (one, two)
+
+
 def test_training_rows_are_read_by_loadings_that_did_not_see_them():
     data = planted_rows(3, n_samples=1200)
     data.n_flux, data.ordered = 12, True
     stages = Stages()
     method = replace(ROSTER["concat_9"], reader="wiener")
-    run_study(lambda seed: data, [3], methods=[method], make_model=quick_model, stages=stages)
+    run_study(lambda seed: data, [3], methods=[method], make_model=scored_model, stages=stages)
     place = dict(stages._memory)
     found = {kind: next(v for k, v in place.items() if kind in k.name) for kind in (READING, SURVEY)}
     (rows,) = (v for k, v in place.items() if k.name.startswith("rows"))
@@ -196,7 +239,7 @@ def test_a_method_may_change_a_tower_without_another_reading():
     method = replace(ROSTER["concat_9"], reader="wiener", name="seeing")
     blind = replace(method, parameters={**method.parameters, "phys_gate__scores": False}, name="blind")
     stages = Stages()
-    (record,) = run_study(lambda seed: data, [3], methods=[method, blind], make_model=quick_model, stages=stages)
+    (record,) = run_study(lambda seed: data, [3], methods=[method, blind], make_model=scored_model, stages=stages)
     assert sum(READING in place.name for place in stages._memory) == 1
     assert not np.allclose(record.predictions["seeing"], record.predictions["blind"])
     assert Stage(3, "rows", "rows", "") in stages

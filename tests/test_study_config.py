@@ -1,15 +1,20 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils import Bunch
 
+from dualgate import DualTowerMoERegressor
 from dualgate.study import StudyConfig, load_config
 from dualgate.study.config import Bootstrap, ConfigError, DataConfig, Thresholds, Training
+from dualgate.study.data import StudyRows
 from dualgate.study.identity import result_hash, stages_hash
 from dualgate.study.methods import digest
 
@@ -118,7 +123,7 @@ def hash_of(**more):
     [
         {"out": "elsewhere"},
         {"methods": ["poe_9"]},
-        {"full": True},
+        {"full": True, "scores": {"n_iter": 8, "max_rows": 20_000, "smooth": False}},  # as in a run of few
         {"seeds": [7]},
         {"thresholds": {"continue": 0.5}},
         {"bootstrap": {"resamples": 50}},
@@ -152,6 +157,20 @@ def test_columns_and_content_change_the_stages_and_the_place_does_not():
     assert stages_hash(one, ["a"]) != stages_hash(other, ["a"])
 
 
+def test_a_full_run_finds_scores_as_the_estimator_does():
+    """What `--full` fills in is what `for_spectra` has; rows without wavelengths have no scores to find."""
+    wave = np.linspace(7100, 8850, 4096)
+    own = DualTowerMoERegressor.for_spectra(wave).get_params()
+    filled = StudyConfig.of({"full": True}).as_dict()["scores"]
+    assert filled == {name: own[f"experts__projection__{name}"] for name in filled}
+    quick = StudyConfig.of({"scores": {"n_iter": 3}})
+    made = StudyRows(quick).make_model(Bunch(wave=wave), 1).get_params()
+    assert {name: made[f"experts__projection__{name}"] for name in filled} == quick.as_dict()["scores"]
+    assert made["experts__projection__n_iter"] == 3
+    with pytest.raises(ConfigError, match=re.escape("[scores] n_iter = 3: is for spectra")):
+        StudyConfig.of({"data": TABLE, "scores": {"n_iter": 3}})
+
+
 def test_versions_and_code_change_the_stages(monkeypatch):
     before = hash_of()
     monkeypatch.setattr("dualgate.study.identity.code_hash", lambda: "other")
@@ -169,7 +188,7 @@ def test_the_hash_of_a_result_knows_all_of_the_configuration():
 def test_a_digest_is_the_same_in_every_process():
     script = (
         "from dualgate.study.methods import digest; from dualgate.study.roster import READERS, ROSTER;"
-        "print(digest([READERS['five statistics'].parameters, *(ROSTER[name].fit_key(READERS['default']) "
+        "print(digest([READERS['pixels'].parameters, *(ROSTER[name].fit_key(READERS['default']) "
         "for name in sorted(ROSTER))]))"
     )
     shown = {

@@ -9,7 +9,8 @@ from pathlib import Path
 from dualgate.study.keys import a_flag, a_list, a_number, a_text, a_texts, a_wave, key
 
 ROWS = 20_000
-LIMIT_ROWS = {False: 200, True: 1000}  # whether every method runs
+LIMIT_ROWS = {False: 150, True: 1000}  # whether every method runs
+SCORES = {False: (8, 20_000, False), True: (10, 60_000, True)}  # the same; the latter as in `for_spectra`
 MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
 TABLES = (".npz", ".npy", ".csv", ".parquet")
 STELLAR_BOUNDARY = (100.0, 0.1)  # [K, dex] how near an edge a spectrum is called a boundary sample
@@ -111,6 +112,26 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Section `[scores]`: how Wiener scores of spectra are found, as in `WienerScores`.
+
+    Parameters
+    ----------
+    n_iter, max_rows : int
+        Steps of expectation-maximisation, and how many training rows they read.
+    smooth : bool
+        Whether loadings are smooth along the wavelength.
+
+    None is 8, 20,000 and false, a fifth of the time of what `for_spectra` does; where every method runs it is what
+    `for_spectra` does: 10, 60,000 and true.
+    """
+
+    n_iter: int = key(None, a_number(1, integer=True))
+    max_rows: int = key(None, a_number(1000, integer=True))
+    smooth: bool = key(None, a_flag)
+
+
+@dataclass(frozen=True)
 class Bootstrap:
     """Section `[bootstrap]`: resamples of every seed's test rows."""
 
@@ -124,7 +145,7 @@ class Limit:
     Parameters
     ----------
     rows : int
-        0 leaves the limit out. None is 200, and 1,000 where every method runs; 0 where the simulator is not known.
+        0 leaves the limit out. None is 150, and 1,000 where every method runs; 0 where the simulator is not known.
     """
 
     rows: int = key(None, a_number(0, integer=True))
@@ -146,7 +167,7 @@ class StudyConfig:
         Names of methods or of groups, "main" or "all".
     full : bool
         Every method, whatever `methods` says.
-    data, thresholds, training, bootstrap, limit
+    data, thresholds, training, scores, bootstrap, limit
         The sections.
 
     Examples
@@ -167,6 +188,7 @@ class StudyConfig:
     data: DataConfig = field(default_factory=DataConfig)
     thresholds: Thresholds = field(default_factory=Thresholds)
     training: Training = field(default_factory=Training)
+    scores: Scores = field(default_factory=Scores)
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     limit: Limit = field(default_factory=Limit)
 
@@ -186,6 +208,7 @@ class StudyConfig:
         if config.thresholds.boundary is None and config.data.kind != "table":
             values = _flat(config.thresholds) | {"boundary": STELLAR_BOUNDARY}
             fills["thresholds"] = Thresholds(**values)
+        fills["scores"] = _fill_scores(config)
         if config.limit.rows is None:
             fills["limit"] = Limit(LIMIT_ROWS[config.full] if config.data.kind == "embedded" else 0)
         elif config.limit.rows and config.data.kind != "embedded":
@@ -302,6 +325,18 @@ def _check_thresholds(config):
                 f"[thresholds] boundary: holds {len(bars.boundary)} distances, the rows have {n_conditions} conditions;"
                 " there must be one for each"
             )
+
+
+def _fill_scores(config):
+    """Fill in what `[scores]` leaves out; a table without wavelengths has no spectra to find scores of."""
+    given = {name: value for name, value in _flat(config.scores).items() if value is not None}
+    if config.data.kind == "table" and config.data.wave is None:
+        for name, value in given.items():
+            raise ConfigError(
+                f"[scores] {name} = {value!r}: is for spectra; give their wavelengths as [data] wave, or leave it out"
+            )
+        return config.scores
+    return Scores(**dict(zip(_flat(Scores()), SCORES[config.full], strict=True)) | given)
 
 
 def _flat(section):

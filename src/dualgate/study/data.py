@@ -78,8 +78,12 @@ class StudyRows:
         return spectra
 
     def make_model(self, data: Bunch, seed: int) -> DualTowerMoERegressor:
-        """Build the default model for the rows, with the training of the configuration."""
-        model = spectral_model(data, seed) if LINES in self.offers else table_model(data, seed)
+        """Build the default model for the rows, with the scores and the training of the configuration."""
+        if LINES in self.offers:
+            scores = vars(self.config.scores).items()
+            model = spectral_model(data, seed).set_params(**{f"experts__projection__{key}": it for key, it in scores})
+        else:
+            model = table_model(data, seed)
         section = self.config.training
         return model.set_params(**{name: getattr(section, name) for name in section.__dataclass_fields__})
 

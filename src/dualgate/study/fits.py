@@ -1,6 +1,7 @@
 """The work of one seed: its rows, its readings, and the fits on them."""
 
 import time
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -127,7 +128,7 @@ class SeedWork:
 
     def _fit_mixture(self, method):
         """Fit a mixture to the training rows, and trace the others through it."""
-        rows, y = self.reduced(method.reader), self._part("y")
+        rows, y = _with_features(self.reduced(method.reader), method.kept), self._part("y")
         train, held_out = self._part("train"), self._part("held_out")
         regimes = np.zeros(len(y), dtype=np.intp) if method.one_regime else self._part("regimes")
         model = self._model(method.reader).set_params(**method.parameters)
@@ -220,6 +221,12 @@ def _as_reduced(reader, found):
     prefix = "features_"
     features = {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
     return ReducedRows(reader, found["projected"], features=features, **{name: found.get(name) for name in BESIDE})
+
+
+def _with_features(rows, kept):
+    """Rows whose gates read some of their features alone."""
+    features = {name: values[:, kept[name]] if name in kept else values for name, values in rows.features.items()}
+    return replace(rows, features=features)
 
 
 def _snr(rows):

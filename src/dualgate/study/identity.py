@@ -72,7 +72,7 @@ def stages_hash(config: StudyConfig, fingerprint: list) -> str:
     """
     settings = config.as_dict()
     columns = {name: value for name, value in settings["data"].items() if name != "source"}
-    relevant = {"rows": settings["rows"], "columns": columns, "training": settings["training"]}
+    relevant = {"columns": columns} | {name: settings[name] for name in ("rows", "training", "scores")}
     return digest([relevant, config.data.kind, fingerprint, versions(), code_hash()])
 
 

@@ -72,6 +72,8 @@ class Method:
         Fit with all rows in one regime.
     peer : callable, seed -> regressor, default=None
         A scikit-learn regressor in the mixture's place, on the columns [projected | quality features].
+    kept : mapping, default={}
+        Numbers of the features that a gate, "phys" or "quality", still reads; where it is not named, all.
     needs : frozenset of str, default=frozenset()
         What the rows must have.
     package : str
@@ -91,6 +93,7 @@ class Method:
     routing: str | int = "soft"
     one_regime: bool = False
     peer: Callable | None = None
+    kept: Mapping = field(default_factory=dict)
     needs: frozenset = frozenset()
     package: str = ""
 
@@ -101,7 +104,7 @@ class Method:
 
     def fit_key(self, reader: Reader) -> str:
         """Name of the fit: the same for methods that differ in their view alone."""
-        return digest([reader.key, self.parameters, self.one_regime, self.peer])[:12]
+        return digest([reader.key, self.parameters, self.kept, self.one_regime, self.peer])[:12]
 
 
 def digest(value) -> str:

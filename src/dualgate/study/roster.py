@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 
+from dualgate.features.quality import STATISTICS
 from dualgate.gating import FUSIONS
 from dualgate.study.config import ConfigError, nearest
 from dualgate.study.data import ERRORS, LINES, REGIMES
@@ -25,6 +26,7 @@ GROUPS = {
     "peer": "other regressors on the same columns",
 }
 _UNBINNED = {"experts__quality_edges": None}
+_FIVE = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "median")]
 _STAGES = {"concat": "MVP-4.0", "logit_add": "MVP-4.1", "poe": "MVP-4.1", "temperature": "MVP-4.2"}
 
 
@@ -114,20 +116,18 @@ def _variants():
             f"concat over {kind} experts, gate trained to name the true cell",
         )  # fmt: skip
     blind, unsure = {"phys_gate__scores": False}, {"quality_gate__variances": False}
-    for name, words, changes, reader, needs in [
-        ("in_sample", "gate trained on predictions of rows the experts saw", {"cross_fit": False}, "default", ()),
-        ("no_warmup", "learning rate without warm-up", {"warmup_epochs": 0}, "default", ()),
-        ("high_lr", "learning rate of 0.1 from the first step", {"warmup_epochs": 0, "lr": 0.1}, "default", ()),
-        ("no_scores", "physics gate without the experts' scores", blind, "default", (LINES,)),
-        ("no_variances", "quality gate without the scores' variances", unsure, "default", (LINES,)),
-        ("quality_5", "five quality statistics instead of ten", {}, "five statistics", ()),
-        ("no_lines", "physics gate without line windows", {}, "no lines", ()),
-        ("lines_alone", "physics gate of line windows alone", {}, "lines alone", ()),
+    for name, words, changes, kept, needs in [
+        ("in_sample", "gate trained on predictions of rows the experts saw", {"cross_fit": False}, {}, ()),
+        ("no_warmup", "learning rate without warm-up", {"warmup_epochs": 0}, {}, ()),
+        ("high_lr", "learning rate of 0.1 from the first step", {"warmup_epochs": 0, "lr": 0.1}, {}, ()),
+        ("no_scores", "physics gate of line windows alone, without the experts' scores", blind, {}, (LINES,)),
+        ("no_variances", "quality gate without the scores' variances", unsure, {}, (LINES,)),
+        ("quality_5", "five quality statistics instead of ten", {}, {"quality": _FIVE}, (ERRORS,)),
+        ("no_lines", "physics gate of the experts' scores alone, without line windows", {}, {"phys": []}, (LINES,)),
     ]:
         yield Method(
             f"concat_9x4_{name}", f"concat, 9x4 experts, {name.replace('_', ' ')}", VARIANT, BINNED,
-            {**whole, **changes}, "ablation", f"concat over 9x4 experts: {words}", reader=reader,
-            needs=frozenset(needs),
+            {**whole, **changes}, "ablation", f"concat over 9x4 experts: {words}", kept=kept, needs=frozenset(needs),
         )  # fmt: skip
 
 
