@@ -18,6 +18,7 @@ p{max-width:46rem}h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:
 table{border-collapse:collapse;font-size:.875rem;white-space:nowrap;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600}th:first-child,td:first-child,.words{text-align:left}
+td:first-child{white-space:normal;min-width:10rem}
 .words{white-space:normal;min-width:9rem}.long{min-width:15rem}
 .pass,.marginal,.fail{font-weight:600}.pass{color:var(--pass)}.marginal{color:var(--marginal)}.fail{color:var(--fail)}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem 2rem;margin:1rem 0}
@@ -28,8 +29,9 @@ figcaption{font-size:.875rem;color:var(--soft);max-width:34rem}
 .answers .part{font-size:.875rem;color:var(--soft);display:block}
 @media(max-width:600px){body{padding:.75rem}th,td{padding:.3rem .4rem}
 td:first-child,th:first-child{white-space:normal;min-width:7rem;padding-left:0}.words{min-width:8rem}}
-@media print{body{max-width:none;font-size:10pt;padding:0}.wide{overflow:visible}table{font-size:7pt;white-space:normal}
-h2{break-after:avoid}tr,li{break-inside:avoid}.figures{grid-template-columns:1fr 1fr}}
+@media print{html{font-size:9pt}body{max-width:none;font-size:9pt;padding:0}.wide{overflow:visible}
+p{max-width:none}table{font-size:7pt;white-space:normal}h2,.note{break-after:avoid}tr,li{break-inside:avoid}
+.figures{grid-template-columns:1fr 1fr}figure img{width:auto;max-width:100%;max-height:21cm}}
 """
 LONG = 45  # letters from which a cell is a sentence
 
@@ -67,8 +69,8 @@ def table(rows: list[list[str]]) -> str:
         cells = (f"<{tag}{kind}>{_cell(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
         return "<tr>" + "".join(cells) + "</tr>"
 
-    lines = [line("th", head)] if any(head) else []
-    lines += [line("td", row) for row in body]
+    lines = [f"<thead>{line('th', head)}</thead>"] if any(head) else []  # paper repeats it on every page
+    lines += ["<tbody>", *(line("td", row) for row in body), "</tbody>"]
     return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
