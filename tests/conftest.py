@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
+
+settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's matter
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

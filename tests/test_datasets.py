@@ -54,7 +54,7 @@ def test_emulator_is_small_and_covers_the_labels():
     assert np.isfinite(load_emulator()(corners)).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cuts=st.lists(st.integers(1, 99), unique=True).map(sorted), start=st.integers(0, 70))
 def test_no_bit_depends_on_the_blocks(cuts, start):
     simulator = SpectraSimulator(3)

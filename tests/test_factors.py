@@ -94,7 +94,7 @@ def test_sums_are_those_of_every_row_by_itself():
     assert_allclose(sums.second, second, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 90), max_size=4).map(sorted), order=st.randoms(use_true_random=False))
 def test_parts_in_any_order_are_the_whole(cuts, order):
     X, factors, known = small()

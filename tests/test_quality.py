@@ -84,7 +84,7 @@ def test_subset_keeps_order_and_values():
     assert_allclose(QualityStatistics(subset=subset).fit_transform(error), expected, rtol=0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     error=arrays(np.float64, (3, 20), elements=st.floats(0.01, 100)),
     scale=st.floats(0.1, 10),

@@ -63,7 +63,7 @@ def mixture_of(planted, **params):
 # ---- sources ---------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=st.lists(st.integers(0, 299), max_size=60), again=st.data())
 def test_a_subset_of_a_subset_is_numpys(rows, again):
     X = np.arange(900.0).reshape(300, 3)

@@ -80,7 +80,7 @@ def test_candidates_with_failed_splits_are_left_out():
         OneStandardError().compare(np.full((2, 3), np.nan), [0, 1])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.lists(st.integers(-64, 64), min_size=4, max_size=4), min_size=1, max_size=5),
     st.lists(st.integers(-640, 640), min_size=4, max_size=4),

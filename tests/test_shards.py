@@ -117,7 +117,7 @@ def test_stored_flux_below_zero_is_clipped_without_noise_too(tmp_path):
     assert open_spectra(tmp_path / "a.h5", noise_level=0, clip=False).X.read(1, 2)[0, 4] == -0.5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(outer=st.sets(st.integers(0, N), min_size=2, max_size=2), data=st.data())
 def test_any_range_of_any_range_is_one_of_the_whole(shards, whole, outer, data):
     start, stop = sorted(outer)
@@ -127,7 +127,7 @@ def test_any_range_of_any_range_is_one_of_the_whole(shards, whole, outer, data):
     assert_array_equal(some.X.read(*cuts), whole[start:stop][slice(*cuts)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.lists(st.integers(0, N - 1)), data=st.data())
 def test_any_subset_is_a_subset_of_the_whole(shards, whole, rows, data):
     X, rows = opened(shards).X, np.array(rows, dtype=int)
@@ -225,7 +225,7 @@ def nearest_good(error):
     return repaired
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.0, np.nan, np.inf, 0.0, -1.0]), min_size=8, max_size=8)))
 def test_errors_are_those_of_the_nearest_good_pixel(rows):
     rows = [[*row, 4.0] if seed % 2 else [4.0, *row] for seed, row in enumerate(rows)]

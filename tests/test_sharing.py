@@ -378,7 +378,7 @@ def test_a_bin_that_is_empty_in_all_regimes_is_harmless(sharing):
 
 
 @pytest.mark.parametrize("sharing", sorted(SHARING))
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(order=st.permutations(range(5)))
 def test_the_order_in_which_parts_are_merged_does_not_matter(sharing, order):
     X, y, k, _ = noisy_rows(600, 8)
@@ -431,7 +431,7 @@ def test_auto_bins_hold_equal_counts_and_stay_as_they_were_found():
     assert parts.cell_counts_[:, 3].sum() > 600
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(values=st.lists(st.integers(1, 12), min_size=1, max_size=60), n_bins=st.integers(1, 6))
 def test_equal_edges_leave_no_bin_empty_and_none_too_large(values, n_bins):
     values = np.array(values, dtype=float)

@@ -40,7 +40,7 @@ def test_any_split_in_any_order_adds_up_to_the_whole(cuts, shuffle):
     assert_allclose(intercept[0], [ridge.intercept_ for ridge in expected], rtol=1e-8)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     cuts=st.lists(st.integers(1, 899), unique=True, max_size=6).map(sorted),
     shuffle=st.randoms(use_true_random=False),

@@ -35,7 +35,7 @@ def test_all_but_the_spectra_is_that_of_make_spectra(made, streamed):
     assert "snr" not in streamed
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, N), min_size=2, max_size=2).map(sorted))
 def test_any_range_is_a_range_of_make_spectra(made, streamed, cuts):
     block = streamed.X.read(*cuts)
@@ -43,7 +43,7 @@ def test_any_range_is_a_range_of_make_spectra(made, streamed, cuts):
     assert_array_equal(block, made.X[slice(*cuts)])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(rows=st.lists(st.integers(0, N - 1), max_size=12))
 def test_any_subset_is_a_subset_of_make_spectra(made, streamed, rows):
     rows = np.array(rows, dtype=int)

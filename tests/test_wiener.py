@@ -93,7 +93,7 @@ def test_rows_that_single_precision_cannot_solve_are_solved_in_double(fitted):
     assert np.all((low[:, R:] > 0) & (low[:, R:] <= 1))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     power=st.sampled_from([-21, -17, -3, 4, 20]),
     shift=st.floats(-100, 100),

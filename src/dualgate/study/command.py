@@ -22,7 +22,7 @@ from dualgate.study.summary import summary
 from dualgate.study.tidy import tidy_rows
 
 SCHEMA_VERSION = 2
-AUDIT_ROWS = 1500  # test rows of the first seed that are audited for leakage, at most
+AUDIT_ROWS = {False: 1500, True: 5000}  # test rows of the first seed that are audited, at most; whether all is run
 TABLE_WIDTH = 140  # where the output is no terminal
 HASH_SHOWN = 16  # digits of a hash that name the directory of stages
 
@@ -45,8 +45,8 @@ class StudyRun:
         self.rows.check()
         names = ("all",) if config.full else config.methods
         self.methods, self.left_out = choose_methods(names, self.rows.offers)
-        audited = AUDIT_ROWS if ERRORS in self.rows.offers and any(method.gated for method in self.methods) else 0
-        self.extras = Extras(config.limit.rows, audited)
+        audited = ERRORS in self.rows.offers and any(method.gated for method in self.methods)
+        self.extras = Extras(config.limit.rows, AUDIT_ROWS[config.full] if audited else 0)
         self.hash = stages_hash(config, self.rows.fingerprint())
         self.stages = Stages(Path(config.out, "stages", self.hash[:HASH_SHOWN]))
 

@@ -6,7 +6,13 @@ from dualgate.study.answers import Candidates
 from dualgate.study.methods import MIXTURE, VARIANT
 
 PLACES = {  # what is changed: the model with it, the model without, in words
-    "gate": [("concat_9", "phys_9", "nine experts: both towers against physics alone")],
+    "gate": [
+        ("concat_9", "phys_9", "nine experts: both towers against physics alone"),
+        ("concat_9_whitened", "phys_9_whitened", "nine experts on whitened components: the same"),
+        ("concat_9_pixels", "phys_9_pixels", "nine experts on pixels: the same"),
+        ("concat_9x4", "phys_9x4", "9x4 experts: both towers against physics alone"),
+        ("concat_9x4_whitened", "phys_9x4_whitened", "9x4 experts on whitened components: the same"),
+    ],
     "experts": [
         ("oracle_9x4", "oracle_9", "true regime known: 9x4 experts against 9"),
         ("concat_9x4", "concat_9", "both towers: 9x4 experts against 9"),
@@ -56,7 +62,7 @@ def changes(candidates: Candidates) -> list[dict]:
     """
     scores, found = candidates.scores, []
     for method in candidates.methods:
-        if method.kind != VARIANT or method.view != MIXTURE:
+        if method.kind != VARIANT or method.view != MIXTURE or "drop" in method.parameters.values():
             continue
         reference = f"concat_{method.experts}" + ("_whitened" if method.name == "concat_9x4_noise" else "")
         if reference in scores.names:

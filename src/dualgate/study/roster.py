@@ -79,7 +79,7 @@ def _duals():
 
 
 def _representations():
-    plain = {"fusion": "concat", **_UNBINNED}
+    plain, alone = {"fusion": "concat", **_UNBINNED}, {"quality_gate": "drop"}
     for name, reader, words in [
         ("pixels", "pixels", "means of four pixels, as they are"),
         ("whitened", "whitened", "noise-whitened components"),
@@ -90,13 +90,16 @@ def _representations():
                      description=f"one ridge for all rows on {words}", **common)  # fmt: skip
         yield Method(f"oracle_9_{name}", f"oracle, 9 experts, {name}", VARIANT, PLAIN, plain, view=ORACLE,
                      description=f"each row's own expert on {words}", **common)  # fmt: skip
+        yield Method(f"phys_9_{name}", f"phys tower alone, 9 experts, {name}", VARIANT, PLAIN, {**alone, **_UNBINNED},
+                     description=f"phys tower over 9 experts on {words}", **common)  # fmt: skip
         yield Method(f"concat_9_{name}", f"concat, 9 experts, {name}", VARIANT, PLAIN, plain, main=name == "whitened",
                      description=f"concat over 9 experts on {words}", **common)  # fmt: skip
-        if name != "pixels":  # 36 ridges on a thousand columns each
-            yield Method(
-                f"concat_9x4_{name}", f"concat, 9x4 experts, {name}", VARIANT, BINNED, {"fusion": "concat"},
-                description=f"concat over 9x4 experts on {words}", main=True, **common,
-            )  # fmt: skip
+        if name == "pixels":  # 36 ridges on a thousand columns each
+            continue
+        yield Method(f"phys_9x4_{name}", f"phys tower alone, 9x4 experts, {name}", VARIANT, BINNED, alone,
+                     description=f"phys tower over 9x4 experts on {words}", **common)  # fmt: skip
+        yield Method(f"concat_9x4_{name}", f"concat, 9x4 experts, {name}", VARIANT, BINNED, {"fusion": "concat"},
+                     description=f"concat over 9x4 experts on {words}", main=True, **common)  # fmt: skip
 
 
 def _variants():

@@ -72,8 +72,9 @@ def _shipped(results, methods):
     if found is None:
         return ""
     label, best = methods[found["name"]]["label"], methods[found["best"]]["label"]
-    why = "which is the best on the validation rows" if found["name"] == found["best"] else (
-        f"the simplest within one standard error of the best on the validation rows ({best})"
+    kind = "" if found["duals"] else " model that is not dual"
+    why = f"which is the best{kind} on the validation rows" if found["name"] == found["best"] else (
+        f"the simplest within one standard error of the best{kind} on the validation rows ({best})"
     )  # fmt: skip
     return f" Recommended: {label}, {why}."
 
