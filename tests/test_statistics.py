@@ -28,7 +28,6 @@ def same(left, right, rtol):
         assert_allclose(one, other, rtol=rtol, atol=rtol * np.abs(other).max())
 
 
-@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 59), unique=True).map(sorted), shuffle=st.randoms(use_true_random=False))
 def test_any_split_in_any_order_adds_up_to_the_whole(cuts, shuffle):
     parts = list(zip(np.split(X, cuts), np.split(Y, cuts), np.split(CELLS, cuts), strict=True))
