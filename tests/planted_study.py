@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from dualgate.study.analysis import analyse
+from dualgate.study.config import StudyConfig
 from dualgate.study.roster import GLOBAL, ROSTER, all_methods, gated_methods
 from dualgate.study.runner import SeedRecord
 
@@ -73,6 +74,8 @@ def planted_results(**more):
     return analyse(records, n_resamples=200) | {
         "settings": {"data": "planted", "rows": 3000, "seeds": [1, 2, 3]},
         "environment": {"dualgate": "0", "cores": 2},
+        "hash": "0" * 64,
+        "config": StudyConfig.of({"rows": 3000, "seeds": [1, 2, 3]}).as_dict(),
         "total_seconds": 1.0,
         "peak_memory_gib": float("nan"),
         **more,

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,12 +72,7 @@ def test_the_table_has_one_line_for_every_method(results):
 def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
     record = planted_record(0, GOOD)
     record.snr = np.full_like(record.snr, 3.0)
-    results = analyse([record], n_resamples=50) | {
-        "settings": {"data": "planted", "rows": 3000, "seeds": [0]},
-        "environment": {},
-        "total_seconds": 1.0,
-        "peak_memory_gib": 1.0,
-    }
+    results = planted_results(**analyse([record], n_resamples=50), settings={"data": "p", "rows": 3000, "seeds": [0]})
     write_report(results, tmp_path)
     line = json.loads((tmp_path / "results.json").read_text())["methods"][0]
     assert line["r2_by_snr"]["H"]["value"] is None
@@ -100,7 +96,7 @@ def test_methods_without_a_single_tower_have_a_report_without_verdicts(tmp_path)
     write_report(results, tmp_path)
     assert results["best_single"] is None
     assert "HistGradientBoosting reaches" in summary(results)
-    assert [heading for heading, _, _ in tables(results)] == ["Methods", "By regime", "Gates", "Run"]
+    assert [heading for heading, _, _ in tables(results)] == ["Methods", "By regime", "Gates", "Words", "Run"]
 
 
 def test_tidy_lines_hold_the_numbers_of_every_slice(tmp_path):
@@ -125,3 +121,55 @@ def test_tidy_lines_hold_the_numbers_of_every_slice(tmp_path):
         again = list(csv.reader(file))
     assert again[0] == list(COLUMNS)
     assert [float(line[5]) for line in again[1:]] == [line[5] for line in lines]
+
+
+def test_a_peer_that_does_better_is_named():
+    peer, other = (
+        summary(planted_results(**analyse([planted_record(0, GOOD | {"lightgbm": miss})], n_resamples=50)))
+        for miss in (0.1, 0.9)
+    )
+    assert "On the same columns LightGBM does better: +0." in peer
+    assert "LightGBM" not in other
+
+
+def test_a_recommended_model_that_predicts_nothing_is_called_so():
+    nothing = {method.name: 1.2 for method in all_methods()}
+    poor = planted_results(**analyse([planted_record(0, nothing)], n_resamples=50))
+    assert "is not shown to predict anything" in summary(poor)
+    assert "is not shown to predict anything" not in summary(planted_results())
+
+
+def test_a_figure_of_an_earlier_run_does_not_stay(results, tmp_path):
+    (tmp_path / "places.png").write_bytes(b"old")
+    write_report({**results, "places": []}, tmp_path)
+    assert not (tmp_path / "places.png").exists()
+    assert (tmp_path / "ablation.png").exists()
+
+
+def test_numbers_are_written_though_a_figure_fails(results, tmp_path, monkeypatch):
+    def fail(results, dark=False):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("dualgate.study.report.draw_figures", fail)
+    with pytest.raises(RuntimeError, match="no fonts"):
+        write_report(results, tmp_path, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.md", "results.csv"}
+
+
+def test_what_cannot_be_measured_is_drawn_as_absent(tmp_path):
+    """Targets and qualities that do not vary: no R2, no rank correlation."""
+    record = planted_record(0, GOOD)
+    record.y = np.zeros_like(record.y)
+    record.entropy = {name: np.ones_like(values) for name, values in record.entropy.items()}
+    results = planted_results(**analyse([record], n_resamples=50))
+    assert all(path.exists() for path in write_report(results, tmp_path))
+    assert "n/a" in (tmp_path / "report.md").read_text()
+
+
+def test_scores_named_after_wiener_are_of_wiener_scores():
+    """Rows of a table are read as they are, and the report does not call that scores."""
+    names = ("concat_9", "concat_9_whitened", "phys_9")
+    record = planted_record(0, GOOD)
+    for reader, n_places in [("default", 1), ("wiener", 2)]:
+        methods = [replace(ROSTER[name], reader=reader) for name in names]
+        assert len(analyse([record], methods=methods, n_resamples=20)["places"]) == n_places

@@ -191,8 +191,8 @@ def _guesses(records, shipped):
     name = shipped["name"]
     return {
         "name": name,
-        "true": [round(float(each), 4) for record in records for each in record.y[::step]],
-        "predicted": [round(float(each), 4) for record in records for each in record.predictions[name][::step]],
+        "true": [_rounded(each, 6) for record in records for each in record.y[::step]],
+        "predicted": [_rounded(each, 6) for record in records for each in record.predictions[name][::step]],
     }
 
 
@@ -210,6 +210,11 @@ def _coefficients(record, methods):
             return {
                 "method": method.name,
                 "wave": wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
-                "experts": [[float(f"{each:.4g}") for each in row] for row in shown],  # the root last
+                "experts": [[_rounded(each, 4) for each in row] for row in shown],  # the root last
             }
     return None
+
+
+def _rounded(value, digits):
+    """Round to so many significant digits: targets have any unit."""
+    return float(f"{value:.{digits}g}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from dualgate.evaluation import SNR_NAMES, Interval
-from dualgate.study.methods import DUAL, REFERENCE, SINGLE, Method
+from dualgate.study.methods import DUAL, PEER, REFERENCE, SINGLE, Method
 from dualgate.study.roster import BINNED, GLOBAL, ORACLES, PLAIN
 from dualgate.study.scoring import LOW_BINS, StudyScores
 from dualgate.study.verdict import FAIL, PASS, Decision, judge, strongest, weakest
@@ -14,6 +14,7 @@ COMPARISONS = {  # title, experts of the duals that may answer, experts of the s
     "gate": ("quality at the gate: 9 experts against 9", (PLAIN,), (PLAIN,)),
     "experts": ("quality in the experts too: 9x4 against 9", (BINNED,), (PLAIN,)),
 }
+MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
 FUSIONS_BY_SIZE = ("logit_add", "temperature", "poe", "concat")  # what each adds to two towers, from nothing upward
 
 
@@ -57,9 +58,7 @@ def comparisons(candidates: Candidates, bars) -> dict:
             "single": single.name,
             "gain": asdict(gain),
             **asdict(judge(gain, bars.continue_)),
-            "gain_by_snr": {
-                bin_: {**asdict(each), "verdict": judge(each, bars.low_snr).verdict} for bin_, each in by_snr.items()
-            },
+            "gain_by_snr": {bin_: asdict(each) for bin_, each in by_snr.items()},
         }
     return found
 
@@ -100,12 +99,13 @@ def _temperature_works(candidates, gates, bars):
     if dual is None or single is None or trend is None:
         return None
     rank = Interval(*(-trend["rho"][end] for end in ("value", "high", "low")))
-    decided = judge(rank, 0.0, zero=None)
-    falls = {"what": "fall of the temperature with SNR (rank correlation)", **asdict(rank), "bar": 0.0,
-             **asdict(decided)}  # fmt: skip
+    falls = _part("fall of the temperature with SNR (rank correlation)", rank, 0.0)
     parts = [falls, *_low_parts(candidates.scores, dual, single, bars)]
+    if len(parts) == 1:
+        return None
     verdict = weakest([falls["verdict"], strongest(part["verdict"] for part in parts[1:])])
-    does = "falls with SNR as it should" if falls["verdict"] == PASS else "does not clearly fall with SNR"
+    does = "falls with SNR as it should" if falls["verdict"] == PASS else "is not shown to fall with SNR"
+    does = "rises with SNR" if rank.high < 0 else does
     pays = {PASS: "it pays", FAIL: "it brings no gain that is shown"}.get(
         strongest(part["verdict"] for part in parts[1:]), "a gain is shown, but not of the size asked for"
     )
@@ -121,10 +121,10 @@ def _speaks_of_its_axis(candidates, gates, bars):
     for tower, own in [("physics", "regime"), ("quality", "SNR")]:
         lead = Interval(**gates[name]["axes"][tower])
         what = f"{tower} tower: share explained by its own axis ({own}) less the other's"
-        parts.append({"what": what, **asdict(lead), "bar": 0.0, **asdict(judge(lead, 0.0, zero=None))})
+        parts.append(_part(what, lead, 0.0))
     verdict = weakest(part["verdict"] for part in parts)
     off = [part["what"].split(":")[0] for part in parts if part["verdict"] != PASS]
-    reason = f"not so for the {' and the '.join(off)}" if off else "each tower speaks of its own axis"
+    reason = f"that is not shown of the {' and the '.join(off)}" if off else "each tower speaks of its own axis"
     return _answer("Q6.3", "Can factorised gates be interpreted: does each tower speak of its own axis?",
                    candidates[name], None, parts, Decision(verdict, reason))  # fmt: skip
 
@@ -143,9 +143,9 @@ def _low_snr(candidates, gates, bars):
     if dual is None or single is None:
         return None
     parts = _low_parts(candidates.scores, dual, single, bars)
-    first = max(parts, key=lambda part: (part["verdict"] == PASS, part["verdict"] != FAIL, part["value"]))
-    if not any(candidates.scores.counts()[bin_] for bin_ in LOW_BINS):
+    if not parts:
         return None
+    first = max(parts, key=lambda part: (part["verdict"] == PASS, part["verdict"] != FAIL, part["value"]))
     return _answer("S1.2", f"Is the gain {bars.low_snr:+g} or more at low SNR?", dual, single, parts,
                    Decision(first["verdict"], f"{first['what']}: {first['reason']}"))  # fmt: skip
 
@@ -170,11 +170,15 @@ def _first(candidates, gates, bars):
 
 
 def _low_parts(scores, dual, single, bars):
-    """Gain within each bin of low SNR; as any of them may speak for quality, their intervals are wider together."""
-    confidence = 1 - 0.05 / len(LOW_BINS)
+    """Gain within each bin of low SNR that has rows enough; as any of them may speak for quality, intervals are wider.
+
+    A gain within a handful of rows says nothing, and its bootstrap does not know that.
+    """
+    counts = scores.counts()
+    bins = [bin_ for bin_ in LOW_BINS if counts[bin_] >= MIN_BIN_ROWS]
     return [
-        _part(f"ΔR² in bin {bin_}", scores.gain(dual.name, single.name, bin_, confidence), bars.low_snr)
-        for bin_ in LOW_BINS
+        _part(f"ΔR² in bin {bin_}", scores.gain(dual.name, single.name, bin_, 1 - 0.05 / len(bins)), bars.low_snr)
+        for bin_ in bins
     ]
 
 
@@ -204,8 +208,9 @@ def recommend(candidates: Candidates, gain_verdict: str | None) -> dict | None:
     Returns
     -------
     found : dict or None
-        `name`, `best`, `duals` (whether these were candidates) and `candidates` in order of simplicity: `name`,
-        `validation_r2`, `lag`, `error` and `within`. None with fewer than two candidates.
+        `name`, `best`, `duals` (whether these were candidates), `candidates` in order of simplicity (`name`,
+        `validation_r2`, `lag`, `error`, `within`) and `peer`, the best other regressor: its `name` and its `gain` over
+        what is recommended, None without one. None with fewer than two candidates.
     """
     duals = gain_verdict != FAIL
     fit = sorted((m for m in candidates.methods if _rank(m) is not None and (duals or m.kind != DUAL)), key=_rank)
@@ -221,7 +226,9 @@ def recommend(candidates: Candidates, gain_verdict: str | None) -> dict | None:
             "within": method == best or lag <= error,
         })  # fmt: skip
     chosen = next(line["name"] for line in lines if line["within"])
-    return {"name": chosen, "best": best.name, "duals": duals, "candidates": lines}
+    rival = candidates.best(PEER, ("",))
+    peer = None if rival is None else {"name": rival.name, "gain": asdict(scores.gain(rival.name, chosen))}
+    return {"name": chosen, "best": best.name, "duals": duals, "candidates": lines, "peer": peer}
 
 
 def _rank(method):

@@ -18,6 +18,7 @@ from dualgate.evaluation import (
 from dualgate.features.lines import WINDOWS
 from dualgate.study.methods import DUAL
 from dualgate.study.roster import GLOBAL, ORACLES
+from dualgate.study.summary import number
 
 MARGIN = 0.15  # of R^2, above and below the bars of the SNR figure
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
@@ -59,10 +60,13 @@ def draw_figures(results: dict, *, dark: bool = False) -> dict:
 
 def drawable(results: dict) -> list[str]:
     """File stems of the figures that the results have numbers for."""
+    by_snr = any(
+        np.isfinite(_numbers([m["r2_by_snr"][n] for n in SNR_NAMES], "value")).any() for m in results["methods"]
+    )
     told = {
         "r2_by_method": True,
-        "r2_by_snr": any(results["rows"]["test_by_snr"].values()),
-        "r2_against_limit": results["limit"] is not None and any(results["rows"]["test_by_snr"].values()),
+        "r2_by_snr": by_snr,
+        "r2_against_limit": results["limit"] is not None and by_snr,
         "places": bool(results["places"]),
         "ablation": bool(results["changes"]),
         "predictions": results["predictions"] is not None,
@@ -80,7 +84,7 @@ def _methods(results):
     groups = [f"{m['kind']}, {m['experts']} experts" if m["kind"] == DUAL else m["kind"] for m in methods]
     display = R2ByMethodDisplay([m["label"] for m in methods], r2, low, high, groups=groups)
     display.plot(figure.add_subplot())
-    for best in (m for m in methods if m["name"] == results["best_single"]):
+    for best in (m for m in methods if m["name"] == results["best_single"] and m["r2"]["value"] is not None):
         display.ax_.axvline(best["r2"]["value"], color="0.5", linestyle=":", linewidth=1)
     if results["limit"] is not None:
         display.ax_.axvline(results["limit"]["r2"]["value"], color="0.3", linestyle="--", linewidth=1)
@@ -169,7 +173,7 @@ def _entropy(results):
         snr, entropy = np.array(cloud["snr"]), np.array(cloud["entropy"])
         EntropyDisplay(snr, entropy, n_experts=cloud["n_experts"]).plot(panel)
         trend = results["gates"][name].get("entropy")
-        rank = "" if trend is None else f", rank correlation {trend['rho']['value']:+.2f}"
+        rank = "" if trend is None else f", rank correlation {number(trend['rho']['value'], 2, '+')}"
         panel.set_title(f"{labels[name]}{rank}", fontsize="medium", loc="left")
         panel.set_ylim(bottom=0, top=1.15 * np.log(cloud["n_experts"]))
         panel.set_ylabel("entropy [nats]")

@@ -17,7 +17,7 @@ from dualgate.evaluation import (
 )
 from dualgate.evaluation.resampling import weight_blocks
 from dualgate.study.fits import gate_trace
-from dualgate.study.methods import Method
+from dualgate.study.methods import DUAL, Method
 from dualgate.study.roster import BINNED, GLOBAL, PLAIN
 from dualgate.study.runner import SeedRecord
 from dualgate.study.scoring import StudyScores, bins_of, boundary_of
@@ -52,7 +52,8 @@ def _describe(records, method, scores, bars):
         found["towers"] = float(np.mean([tower_correlation(t["phys"], t["quality"]) for t in traces]))
         if method.parameters.get("fusion") == "logit_add" and _known(records):
             found["axes"] = _axes(records, traces)
-    shares = scores.shapley(GLOBAL.name, f"phys_{method.experts}", f"quality_{method.experts}", method.name)
+    four = GLOBAL.name, f"phys_{method.experts}", f"quality_{method.experts}", method.name
+    shares = scores.shapley(*four) if method.kind == DUAL else None
     if shares is not None:
         found["shapley"] = {name: asdict(each) for name, each in shares.items()}
     if all("permutation" in record.traces[method.name] for record in records):
@@ -113,13 +114,18 @@ def _axes(records, traces):
             own, other = axes if name == "phys" else axes[::-1]
             weights = np.concatenate(list(weight_blocks(len(outputs), MAX_RESAMPLES, record.seed)))
             values.append(float(lead_of(outputs, own, other, np.ones((1, len(outputs))))[0]))
-            draws.append(lead_of(outputs, own, other, weights))
+            resampled = lead_of(outputs, own, other, weights)  # rows drawn twice look like groups: a bias
+            draws.append(resampled - resampled.mean() + values[-1])
         leads[tower] = asdict(seed_interval(values, draws))
     return leads
 
 
 def lead_of(outputs, own, other, weights) -> np.ndarray:
-    """Share of the outputs' variance between the groups of `own`, less that between the groups of `other`.
+    r"""Share of the outputs' variance that the groups of `own` explain, less what the groups of `other` explain.
+
+    Of any groups, k of them among n rows, the sum of squares between groups holds k - 1 times the variance within
+    groups by chance alone. That is taken off, as more groups would otherwise explain more of nothing
+    (:math:`\epsilon^2`; Kelley 1935, PNAS 21, 554).
 
     Parameters
     ----------
@@ -130,11 +136,12 @@ def lead_of(outputs, own, other, weights) -> np.ndarray:
     Returns
     -------
     lead : ndarray of shape (n_weightings,)
-        From -1 to 1; NaN where the outputs do not vary.
+        From -1 to 1, about 0 by chance; NaN where the outputs do not vary.
 
     Examples
     --------
-    >>> lead_of(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.ones((1, 4)))
+    >>> outputs, own, other = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]), np.zeros(4)
+    >>> lead_of(outputs, own, other, np.ones((1, 4)))
     array([1.])
     """
     outputs = outputs - outputs.mean(axis=0)
@@ -143,13 +150,14 @@ def lead_of(outputs, own, other, weights) -> np.ndarray:
     whole = weights @ np.square(outputs).sum(axis=1) - total * np.square(mean).sum(axis=1)
 
     def between(groups):
-        found = -total * np.square(mean).sum(axis=1)
+        found, n_groups = -total * np.square(mean).sum(axis=1), np.zeros(len(weights))
         for code in np.unique(groups):
             rows = groups == code
             size = weights[:, rows].sum(axis=1)
             sums = np.square(weights[:, rows] @ outputs[rows]).sum(axis=1)
             found += np.divide(sums, size, where=size > 0, out=np.zeros_like(sums))
-        return found
+            n_groups += size > 0
+        return found - (n_groups - 1) * (whole - found) / np.maximum(total - n_groups, 1)
 
     lead = between(own) - between(other)
     return np.divide(lead, whole, where=whole > 1e-12, out=np.full_like(lead, np.nan))

@@ -15,8 +15,9 @@ from dualgate.study.methods import digest
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
 SHOWING = (
-    *("analysis", "answers", "bayes", "cli", "command", "config", "figures", "gates", "identity", "keys", "listing"),
-    *("page", "places", "progress", "report", "report_tables", "roster", "scoring", "summary", "tidy", "verdict"),
+    *("analysis", "answers", "bayes", "cli", "command", "config", "figures", "gates", "glossary", "identity", "keys"),
+    *("listing", "page", "places", "progress", "report", "report_tables", "roster", "scoring", "summary", "tidy"),
+    "verdict",
 )  # a method's fit is named after its own parameters
 
 

@@ -63,7 +63,7 @@ def answer_list(rows: list[list[str]]) -> str:
 def table(rows: list[list[str]]) -> str:
     """Return a table whose first row is the head."""
     head, *body = rows
-    kinds = [_kind(place, [row[place] for row in body]) for place in range(len(head))]
+    kinds = [column_kind(place, [row[place] for row in body]) for place in range(len(head))]
 
     def line(tag, row):
         cells = (f"<{tag}{kind}>{_cell(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
@@ -83,8 +83,8 @@ def figure(light: bytes, dark: bytes, caption: str) -> str:
     )
 
 
-def _kind(place, cells):
-    """Class of a column: text reads from the left, and sentences need room."""
+def column_kind(place: int, cells: list[str]) -> str:
+    """Class of a column: text reads from the left, and sentences need room; empty for numbers and the first column."""
     if place == 0 or not all(sum(map(str.isalpha, cell)) > len(cell) / 2 for cell in cells if cell):
         return ""
     return ' class="words long"' if max(map(len, cells)) > LONG else ' class="words"'

@@ -39,12 +39,12 @@ def places_of_quality(candidates: Candidates) -> list[dict]:
     places : list of dict
         `place`, `what`, `better`, `worse` (names) and `gain`.
     """
-    scores = candidates.scores
+    scores, readers = candidates.scores, {method.name: method.reader for method in candidates.methods}
     return [
         {"place": place, "what": what, "better": better, "worse": worse, "gain": asdict(scores.gain(better, worse))}
         for place, pairs in PLACES.items()
         for better, worse, what in pairs
-        if better in scores.names and worse in scores.names
+        if better in scores.names and worse in scores.names and ("Wiener" not in what or readers[better] == "wiener")
     ]
 
 

@@ -56,19 +56,20 @@ def write_report(results: dict, directory: Path, lines: Sequence[tuple] | None =
         The files written.
     """
     directory, results = Path(directory), _plain(results)
-    figures = draw_figures(results)
-    texts = {
-        "results.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
-        "report.md": markdown(results),
-        "report.html": html(results, figures, draw_figures(results, dark=True)),
-    }
+    texts = {"results.json": json.dumps(results, indent=1, allow_nan=False) + "\n", "report.md": markdown(results)}
     if lines is not None:
         texts["results.csv"] = tidy_text(lines)
-    for name, text in texts.items():
-        (directory / name).write_text(text, encoding="utf-8")
-    for name, image in figures.items():
-        (directory / f"{name}.png").write_bytes(image)
-    return [directory / name for name in [*texts, *(f"{name}.png" for name in figures)]]
+    paths = [_write(directory / name, text.encode()) for name, text in texts.items()]  # whatever the figures do
+    for name in CAPTIONS:  # those of an earlier run with more methods
+        (directory / f"{name}.png").unlink(missing_ok=True)
+    figures = draw_figures(results)
+    paths.append(_write(directory / "report.html", html(results, figures, draw_figures(results, dark=True)).encode()))
+    return [*paths, *(_write(directory / f"{name}.png", image) for name, image in figures.items())]
+
+
+def _write(path, content):
+    path.write_bytes(content)
+    return path
 
 
 def markdown(results: dict) -> str:
@@ -105,7 +106,8 @@ def _take(left, heading):
 
 def _markdown_table(rows):
     head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
+    columns = list(zip(*body, strict=True))
+    rule = ["---:" if place and not page.column_kind(place, cells) else "---" for place, cells in enumerate(columns)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
 
 

@@ -1,11 +1,14 @@
 """Tables of the report: heading, a line of explanation, and rows of cells with the header first."""
 
+import json
+
 from dualgate.evaluation import SNR_NAMES, SNR_RANGES
-from dualgate.study.summary import between, number
+from dualgate.study import glossary
+from dualgate.study.summary import between, measured, number
 
 BINS = ", ".join(f"{name} {limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True))
 
-ENDS = ("value", "low", "high")
+ENDS, METRICS = ("value", "low", "high"), ("mae", "rmse", "bias")
 
 
 def tables(results: dict) -> list[tuple[str, str, list[list[str]]]]:
@@ -25,8 +28,9 @@ def tables(results: dict) -> list[tuple[str, str, list[list[str]]]]:
         ("Trends with SNR", _TRENDS, _trend_rows(results, labels)),
         ("Contribution of the towers", _TOWERS, _tower_rows(results, labels)),
         ("Regimes and edges", _EDGES, _edge_rows(results, labels)),
-        ("Mean weight of the true regime", _WEIGHTS, _weight_rows(results, labels)),
+        ("Mean weight of the true regime", _WEIGHTS.format(**_pair(results, labels)), _weight_rows(results, labels)),
         ("Leakage audit", _audit_note(results), _audit_rows(results)),
+        ("Words", glossary.NOTE, glossary.glossary_rows(results)),
         ("Run", "What it took, and on what.", _run_rows(results)),
     ]
     return [table for table in found if len(table[2]) > 1]
@@ -49,9 +53,10 @@ def method_rows(results: dict) -> list[list[str]]:
 
 
 _ANSWERS = (
-    "Pass: the whole interval reaches what is asked for. Fail: the whole interval is below it, or a gain is not shown. "
-    "Marginal: a gain is shown, but the interval holds the bar. Validation rows chose the models compared, test rows "
-    "judged them; an interval is the wider of a t-interval over seeds and a paired bootstrap over test rows."
+    "Pass: the whole interval is at or above what is asked for. Fail: it lies below, or it includes zero, so that a "
+    "gain is not shown. Marginal: it lies above zero, but includes what is asked for. Validation rows chose the models "
+    "compared, test rows judged them; an interval is the wider of a t-interval over seeds and a paired bootstrap over "
+    "test rows."
 )
 _SHIPPING = (
     "The simplest model whose lag behind the best on the validation rows is at most one standard error of that lag. "
@@ -62,7 +67,7 @@ _METHODS = (
     f"the true regime. SNR bins: {BINS}. Intervals of single lines are not corrected for there being many lines."
 )
 _PLACES = "Gain of R² on the same test rows; what is compared differs in one thing."
-_SNR = "Gain of the dual models over their single towers, within each bin, against {gain:+g}."
+_SNR = "Gain of the dual models over their single towers within each bin, where {gain:+g} is asked for at low SNR."
 _SLICES = (
     "Of the models compared, in the unit of the target; boundary samples lie near an edge of a regime, interior "
     "samples do not. Bias is predicted less true."
@@ -88,7 +93,7 @@ _EDGES = (
     "Accuracy: rows whose largest weight is on the true regime. Crossed: near rows put on the wrong side of the edge. "
     "Missed: rows put in any wrong regime, near an edge and elsewhere."
 )
-_WEIGHTS = "Mean weight that rows of a regime give to that regime's experts, by SNR bin."
+_WEIGHTS = "Mean weight that rows of a regime give to that regime's experts, by SNR bin, in {dual}."
 
 
 def _answer_rows(results, labels):
@@ -128,7 +133,7 @@ def _snr_rows(results, labels):
     body = [
         [
             f"{labels[dual]} over {labels[single]}",
-            *(f"{between(gain[n], sign='+')} {gain[n]['verdict']}" for n in SNR_NAMES),
+            *(between(gain[n], sign="+") for n in SNR_NAMES),
         ]
         for (dual, single), gain in chosen.items()
     ]
@@ -150,10 +155,8 @@ def _slice_rows(results, labels):
             found = methods[name]["slices"].get(part)
             if found is None or not counts[part]:
                 continue
-            cells = [
-                between(dict(zip(ENDS, found[metric], strict=True)), sign="+" if metric == "bias" else "")
-                for metric in ("r2", "mae", "rmse", "bias")
-            ]
+            cells = [between(dict(zip(ENDS, found["r2"], strict=True)))]
+            cells += [measured(dict(zip(ENDS, found[metric], strict=True)), found["rmse"][0]) for metric in METRICS]
             where = f"bin {part}" if part in SNR_NAMES else part
             body.append([labels[name] if part == "all" else "", where, f"{counts[part]:,}", *cells])
     return [head, *body]
@@ -278,6 +281,8 @@ def _run_rows(results):
         f"{rows['test']:,} test)",
         "seeds": ", ".join(map(str, settings["seeds"])),
         **{name: str(value) for name, value in results["environment"].items()},
+        "hash": results["hash"],
+        "configuration": json.dumps(_given(results["config"]), ensure_ascii=False),
         "total time": f"{results['total_seconds']:.0f} s",
         "peak memory": f"{number(results['peak_memory_gib'], 2)} GiB",
     }
@@ -289,6 +294,13 @@ def _run_rows(results):
         parts = {name: value for name, value in stages.items() if not name.startswith(tuple(sums))} | sums
         facts[f"seed {seed}"] = ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
     return [["", ""], *([key, value] for key, value in facts.items())]
+
+
+def _given(config):
+    """Leave out the keys of a nested configuration that have no value."""
+    return {
+        name: _given(value) if isinstance(value, dict) else value for name, value in config.items() if value is not None
+    }
 
 
 def _pair(results, labels):

@@ -85,8 +85,8 @@ class StudyScores:
         return self.interval("r2", name, part, reference=reference, confidence=confidence)
 
     def recovery(self, name: str, base: str, oracle: str) -> Interval | None:
-        """Share of the oracle's gain over the base; None without both, or where some seed has nothing to share."""
-        if base not in self.names or oracle not in self.names:
+        """Share of the oracle's gain over the base; None without both, or where there is no gain that is shown."""
+        if base not in self.names or oracle not in self.names or not self.gain(oracle, base).low > 0:
             return None
         if any(math.isnan(table.recovery_sample(name, base, oracle)[0]) for table in self.tables):
             return None

@@ -4,7 +4,7 @@ import math
 
 WORDS = {
     "pass": "Two towers pay",
-    "marginal": "Two towers pay a little",
+    "marginal": "Two towers pay, but how much is open",
     "fail": "A second tower does not pay",
 }
 NOT_SHOWN = "A second tower is not shown to pay"  # nor is it excluded
@@ -33,7 +33,8 @@ def summary(results: dict) -> str:
         f"{_headline(overall, results['thresholds'])}. {first}the best single tower ({single['label']}) reaches R² = "
         f"{between(single['r2'])} in {target or 'log g'} and the best dual model ({dual['label']}) "
         f"{between(dual['r2'])}; validation rows chose both. Two towers gain {between(overall['gain'], sign='+')} over "
-        f"one, which is a {overall['verdict']} against {results['thresholds']['continue']:+g}: {overall['reason']}."
+        f"one; {results['thresholds']['continue']:+g} was asked for, and the verdict is {overall['verdict']}, as "
+        f"{overall['reason']}."
         f"{_by_place(results)}{_limit(results, methods)}{_shipped(results, methods)} Brackets hold 95 % intervals."
     )
 
@@ -62,7 +63,8 @@ def _limit(results, methods):
         return ""
     share = methods[results["recommendation"]["name"]]["share_of_limit"]
     return (
-        f" No method can pass R² = {between(limit['r2'])} on these data; the recommended one reaches "
+        f" The Bayes limit, which no method is expected to pass on these data, is R² = {between(limit['r2'])}; the "
+        "recommended one reaches "
         f"{number(share['value'], 2)} [{number(share['low'], 2)}, {number(share['high'], 2)}] of it."
     )
 
@@ -76,7 +78,22 @@ def _shipped(results, methods):
     why = f"which is the best{kind} on the validation rows" if found["name"] == found["best"] else (
         f"the simplest within one standard error of the best{kind} on the validation rows ({best})"
     )  # fmt: skip
-    return f" Recommended: {label}, {why}."
+    return f" Recommended: {label}, {why}.{_unsure(methods[found['name']])}{_peer(found, methods)}"
+
+
+def _unsure(method):
+    """Say so where even the recommended model is not shown to predict anything."""
+    low = method["r2"]["low"]
+    return "" if low is not None and low > 0 else " It is not shown to predict anything: its R² may be zero."
+
+
+def _peer(found, methods):
+    """Say so where another regressor does better than what is recommended."""
+    peer = found["peer"]
+    if peer is None or not methods[peer["name"]]["validation_r2"] > methods[found["name"]]["validation_r2"]:
+        return ""
+    label = methods[peer["name"]]["label"]
+    return f" On the same columns {label} does better: {between(peer['gain'], sign='+')} over the recommended one."
 
 
 def between(interval, sign="", digits=3) -> str:
@@ -90,6 +107,28 @@ def between(interval, sign="", digits=3) -> str:
     if interval is None:
         return ""
     value, low, high = (number(interval[end], digits, sign) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def measured(interval, scale) -> str:
+    """As `between`, in the unit of a target whose errors are about `scale`: as many digits as tell them apart.
+
+    Examples
+    --------
+    >>> measured({"value": 2.13e-6, "low": 2e-6, "high": 2.3e-6}, 3e-6)
+    '2.13e-06 [2.00e-06, 2.30e-06]'
+    >>> measured({"value": 213.4, "low": 200, "high": 230}, 300)
+    '213 [200, 230]'
+    """
+    if scale is None or not math.isfinite(scale) or scale <= 0:
+        return between(interval)
+    place = math.floor(math.log10(scale))
+    if -3 < place < 5:
+        return between(interval, digits=max(0, 2 - place))
+    value, low, high = (
+        "n/a" if (each := interval[end]) is None else f"{each:.2e}".replace("-", "\N{MINUS SIGN}", each < 0)
+        for end in ("value", "low", "high")
+    )
     return f"{value} [{low}, {high}]"
 
 

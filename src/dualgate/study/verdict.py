@@ -55,20 +55,20 @@ def judge(found: Interval, bar: float, *, zero: float | None = 0.0) -> Decision:
     >>> judge(Interval(0.03, 0.02, 0.04), 0.01).verdict, judge(Interval(0.03, 0.005, 0.055), 0.01).verdict
     ('pass', 'marginal')
     >>> judge(Interval(0.03, -0.01, 0.07), 0.01).reason
-    'the interval reaches zero: a gain is not shown, more rows or seeds would narrow it'
+    'the interval includes zero: a gain is not shown, more rows or seeds would narrow it'
     """
     if not all(map(math.isfinite, (found.value, found.low, found.high))):
         return Decision(FAIL, "it could not be measured")
     asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
     if found.low >= bar:
-        return Decision(PASS, f"the whole interval reaches {asked}")
+        return Decision(PASS, f"the whole interval is at or above {asked}")
     if found.high < bar:
         return Decision(FAIL, f"the whole interval is below {asked}")
     if zero is not None and not found.low > zero:
         where = "zero" if zero == 0 else f"{zero:g}"
-        return Decision(FAIL, f"the interval reaches {where}: a gain is not shown, more rows or seeds would narrow it")
+        return Decision(FAIL, f"the interval includes {where}: a gain is not shown, more rows or seeds would narrow it")
     return Decision(
-        MARGINAL, f"the interval holds {asked}" + (": a gain is shown, its size is not" if zero == 0 else "")
+        MARGINAL, f"the interval includes {asked}" + (": a gain is shown, its size is not" if zero == 0 else "")
     )
 
 
@@ -120,7 +120,9 @@ def seed_interval(values, draws, *, confidence: float = 0.95) -> Interval:
     draws of one number and the t-interval of their mean holds all there is: test rows, training rows and
     initial weights. With three seeds its width is itself a matter of luck, and seeds that happen to agree
     would feign precision. So the interval is never narrower than the bootstrap over test rows of the mean
-    of the seeds. With one seed that bootstrap stands alone, and the scatter of fits is not in it.
+    of the seeds. With one seed that bootstrap stands alone, and the scatter of fits is not in it. Seeds that
+    divide one table share its rows and are less independent than that; of more than a handful the interval is too
+    narrow.
 
     Parameters
     ----------
