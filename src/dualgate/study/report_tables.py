@@ -275,6 +275,7 @@ def _audit_rows(results):
 
 def _run_rows(results):
     settings, rows = results["settings"], results["rows"]
+    spent = sum(sum(stages.values()) for stages in results["seconds"].values())
     facts = {
         "data": settings["data"],
         "rows per seed": f"{settings['rows']:,} ({rows['train']:,} train, {rows['validation']:,} validation, "
@@ -283,7 +284,8 @@ def _run_rows(results):
         **{name: str(value) for name, value in results["environment"].items()},
         "hash": results["hash"],
         "configuration": json.dumps(_given(results["config"]), ensure_ascii=False),
-        "total time": f"{results['total_seconds']:.0f} s",
+        "time of this run": f"{results['total_seconds']:,.0f} s",
+        "time of all stages": f"{spent:,.0f} s, those of earlier runs included",
         "peak memory": f"{number(results['peak_memory_gib'], 2)} GiB",
     }
     for seed, stages in results["seconds"].items():
