@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.utils import Bunch
 
 from dualgate.study import StudyConfig, analyse, run_study
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
 from dualgate.study.data import StudyRows
 from dualgate.study.roster import ROSTER, all_methods, choose_methods
-from planted_study import planted_rows
+from planted_study import planted_rows, quick_model
 
 N_FLUX = 12
 COLUMNS = {"flux": ["flux_*"], "error": ["error_*"], "target": "y", "regimes": "regime"}
@@ -118,6 +119,18 @@ def test_conditions_are_cut_into_regimes(tmp_path):
     data = rows_of({"source": str(tmp_path / "t.csv"), **named, **conditions}).make(0)
     assert_array_equal(data.regimes, 2 * frame["regime"] + 1)
     assert_array_equal(data.conditions[:, 0], frame["T"])
+
+
+def test_a_target_far_from_zero_is_predicted_as_one_around_it(tables):
+    methods = [ROSTER[name] for name in ("global", "oracle_9", "concat_9_hard", "poe_9")]
+    data = rows_of(tables["csv"]).make(0)
+    moved = Bunch(**data | {"y": 1e-3 * data.y - 1e6})
+    plain, far = (
+        run_study(lambda seed, rows=rows: rows, [4], methods=methods, make_model=quick_model)[0]
+        for rows in (data, moved)
+    )
+    for method in methods:
+        assert_allclose((far.predictions[method.name] + 1e6) / 1e-3, plain.predictions[method.name], atol=1e-3)
 
 
 # ---- what a table lacks -----------------------------------------------------------------------------------
