@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -9,8 +11,10 @@ import pytest
 
 from dualgate.experts import EmptyCellWarning
 from dualgate.study import cli as cli_module
+from dualgate.study.config import ConfigError
 from dualgate.study.data import ERRORS, REGIMES
 from dualgate.study.roster import all_methods, main_methods
+from dualgate.study.stages import StageError
 from planted_study import planted_model, planted_rows
 
 
@@ -83,6 +87,64 @@ def test_list_names_every_method_and_group(capsys):
         assert method.description
         assert method.description in shown
     assert all(f"MVP-4.{stage}:" in shown for stage in range(4))
+
+
+def test_a_list_that_nobody_reads_ends_without_a_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([sys.executable, "-m", "dualgate", "study", "--list"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------
+
+
+def press_and_raise(error):
+    """Interrupt as a terminal does; code that cannot stand it raises an error of its own."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise error from None
+    raise AssertionError("nobody heard the signal")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no valid PEP 3118 buffer"), StageError("x.npz: delete it"), ConfigError("no table")]
+)
+def test_an_interrupt_says_how_to_go_on_whatever_is_made_of_it(error, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("dualgate.study.command.StudyRun.__call__", lambda self: press_and_raise(error))
+    before = signal.getsignal(signal.SIGINT)
+    assert cli_module.main(["study", "--out", str(tmp_path)]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    shown = capsys.readouterr().err
+    assert "was interrupted" in shown
+    assert str(error) not in shown
+
+
+def test_an_error_without_an_interrupt_stays_itself(monkeypatch, tmp_path, capsys):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr("dualgate.study.command.StudyRun.__call__", fail)
+    for error in (ValueError("a fault"), RuntimeError("a fault")):
+        with pytest.raises(type(error), match="a fault"):
+            cli_module.main(["study", "--out", str(tmp_path)])
+    error = StageError("x.npz: delete it")
+    assert cli_module.main(["study", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "x.npz: delete it\n"
+
+
+def test_an_interrupt_while_modules_are_imported_is_no_fault_of_theirs(monkeypatch, tmp_path, capsys):
+    class Pressing:
+        def find_spec(self, name, path=None, target=None):
+            if name == "dualgate.study.command":
+                press_and_raise(ImportError("multiarray failed to import"))
+
+    monkeypatch.delitem(sys.modules, "dualgate.study.command", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Pressing(), *sys.meta_path])
+    assert cli_module.main(["study", "--out", str(tmp_path)]) == 130
+    assert "nothing has been written" in capsys.readouterr().err
 
 
 @pytest.fixture

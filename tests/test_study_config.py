@@ -17,6 +17,8 @@ from dualgate.study.config import Bootstrap, ConfigError, DataConfig, Thresholds
 from dualgate.study.data import StudyRows
 from dualgate.study.identity import result_hash, stages_hash
 from dualgate.study.methods import digest
+from dualgate.study.readers import READERS
+from dualgate.study.roster import ROSTER
 
 TABLE = {"source": "t.csv", "flux": ["f*"], "error": ["e*"], "target": "y"}
 
@@ -202,6 +204,15 @@ def test_a_digest_is_the_same_in_every_process():
         for seed in ("1", "2")
     }
     assert len(shown) == 1
+
+
+def test_another_version_of_a_method_s_package_is_another_fit(monkeypatch):
+    def keys(number):
+        monkeypatch.setattr("dualgate.study.methods.version", lambda package: number)
+        return {name: method.fit_key(READERS[method.reader]) for name, method in ROSTER.items()}
+
+    one, two = keys("4.1"), keys("4.2")
+    assert {name for name in one if one[name] != two[name]} == {"lightgbm"}
 
 
 def test_a_digest_refuses_what_it_cannot_tell_from_others():

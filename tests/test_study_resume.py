@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dualgate import HierarchicalExperts
 from dualgate.study import analyse, run_study
 from dualgate.study import cli as cli_module
 from dualgate.study.data import REGIMES
@@ -12,7 +13,7 @@ from dualgate.study.fits import SeedWork
 from dualgate.study.progress import StudyProgress, TimeLeft
 from dualgate.study.roster import ROSTER
 from dualgate.study.runner import Observer, plan_stages
-from dualgate.study.stages import FIT, Stage, StageError, Stages
+from dualgate.study.stages import FIT, SURVEY, Stage, StageError, Stages
 from planted_study import BASIC, planted_rows, quick_model
 
 SEEDS = (1, 2)
@@ -114,6 +115,33 @@ def test_a_damaged_stage_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(StageError, match=r"fit-x.npz: is no whole stage .* delete it"):
         stages.load(stage)
+
+
+@pytest.mark.parametrize("what", ["values", "header"])
+def test_arrays_that_were_damaged_in_their_place_are_named_when_they_are_read(what, tmp_path):
+    stages, stage = Stages(tmp_path), Stage(1, "fit-x", FIT, "")
+    stages.save(stage, {"x": np.arange(3.0), "y": np.arange(1000.0)})
+    path = next(tmp_path.glob("seed_1/*"))
+    content, values = bytearray(path.read_bytes()), np.arange(500.0, 510.0).tobytes()
+    place = content.index(values) if what == "values" else content.index(b"PK", content.index(b"x.npy") + 5)
+    content[place : place + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    found = stages.load(stage)
+    assert found["x"].tolist() == [0, 1, 2]
+    with pytest.raises(StageError, match=r"fit-x.npz: is no whole stage .* delete it"):
+        found["y"]
+
+
+def test_a_damaged_pickle_is_named_whatever_is_wrong_with_it(tmp_path):
+    stages, stage = Stages(tmp_path), Stage(1, "survey-x", SURVEY, "")
+    stages.save(stage, HierarchicalExperts())
+    path = next(tmp_path.glob("seed_1/*"))
+    whole = path.read_bytes()
+    for old, new in [(b"dualgate", b"dualgone"), (b"HierarchicalExperts", b"HierarchicalSomeone"), (whole[2:], b"0")]:
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(StageError, match=r"survey-x.pickle: is no whole stage .* delete it"):
+            stages.load(stage)
 
 
 def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):

@@ -1,16 +1,20 @@
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.utils import Bunch
 
 from dualgate.study import StudyConfig, analyse, run_study
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
 from dualgate.study.data import StudyRows
 from dualgate.study.roster import ROSTER, all_methods, choose_methods
-from planted_study import planted_rows
+from planted_study import planted_rows, quick_model
 
 N_FLUX = 12
 COLUMNS = {"flux": ["flux_*"], "error": ["error_*"], "target": "y", "regimes": "regime"}
@@ -45,6 +49,17 @@ def tables(tmp_path_factory):
 
 def rows_of(data, **more):
     return StudyRows(StudyConfig.of({"data": data, "training": {"max_epochs": 1}, **more}))
+
+
+def given(data):
+    """The section without the keys that are None."""
+    return {key: value for key, value in data.items() if value is not None}
+
+
+def kept_as(path, frame, **change):
+    """Rows of a frame, written to a file."""
+    frame.to_csv(path, index=False)
+    return rows_of(given({"source": str(path), **COLUMNS, **change}))
 
 
 def predictions(rows, methods=FEW):
@@ -106,6 +121,18 @@ def test_conditions_are_cut_into_regimes(tmp_path):
     assert_array_equal(data.conditions[:, 0], frame["T"])
 
 
+def test_a_target_far_from_zero_is_predicted_as_one_around_it(tables):
+    methods = [ROSTER[name] for name in ("global", "oracle_9", "concat_9_hard", "poe_9")]
+    data = rows_of(tables["csv"]).make(0)
+    moved = Bunch(**data | {"y": 1e-3 * data.y - 1e6})
+    plain, far = (
+        run_study(lambda seed, rows=rows: rows, [4], methods=methods, make_model=quick_model)[0]
+        for rows in (data, moved)
+    )
+    for method in methods:
+        assert_allclose((far.predictions[method.name] + 1e6) / 1e-3, plain.predictions[method.name], atol=1e-3)
+
+
 # ---- what a table lacks -----------------------------------------------------------------------------------
 
 
@@ -161,22 +188,127 @@ def test_a_method_that_cannot_run_is_left_out_of_a_group_and_refused_by_name():
         ({"flux": ["flx_1"]}, r"\[data\] flux = 'flx_1': names no column .* did you mean \"flux_1"),
         ({"target": "name"}, r"\[data\] target: column 'name' has dtype"),
         ({"error": ["error_0"]}, r"\[data\] error: names 1 columns, flux 12"),
-        ({"target": "flux_*"}, r"\[data\] target: names 12 columns; it must name one"),
-        ({"error": ["flux_*"]}, r"\[data\] error: is -?\d.* errors must be above zero"),
+        ({"target": "[yd]*"}, r"\[data\] target: names 2 columns; it must name one"),
+        ({"flux": ["error_*"], "error": ["flux_*"]}, r"\[data\] error: is -\d.* in row \d+, counted from 0; err"),
+        ({"flux": ["*"]}, r"\[data\] flux: names 'y', but target is to be predicted and must not be read"),
+        ({"error": ["error_*", "y"]}, r"\[data\] error: names 'y', but target"),
+        ({"error": None, "quality": ["depth", "y"]}, r"\[data\] quality: names 'y', but target"),
+        ({"flux": ["flux_*", "regime"]}, r"\[data\] flux: names 'regime', but regimes is not known when predicting"),
+        ({"flux": ["*_*"]}, r"\[data\] flux: names 'error_0', but error is read for something else; leave the col"),
+        (
+            {"flux": ["flux_*", "depth"], "regimes": None, "conditions": ["depth"], "regime_edges": [[1.0]]},
+            r"\[data\] flux: names 'depth', but conditions are not known when predicting",
+        ),
+        (
+            {"flux": ["flux_*", "depth"], "error": None, "quality": ["error_*"], "snr": "depth"},
+            r"\[data\] flux: names 'depth', but snr is no measurement",
+        ),
+        ({"regimes": "depth"}, r"\[data\] regimes: column 'depth' holds \d.* must hold whole numbers or texts"),
+        ({"regimes": "[yd]*"}, r"\[data\] regimes = '.yd.\*': names more than one column"),
         ({"wave": "nowhere.txt"}, r"\[data\] wave = 'nowhere.txt': names no array"),
         ({"source": "nowhere.csv"}, r"\[data\] source: .*nowhere.csv"),
     ],
 )
 def test_columns_that_do_not_fit_are_named(change, message, tables):
     with pytest.raises(ConfigError, match=message):
-        rows_of(tables["csv"] | change).check()
+        rows_of(given(tables["csv"] | change)).check()
+
+
+def test_the_documented_table_is_read(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"### A table\n.*?```toml\n(.*?)```", text, flags=re.DOTALL)
+    data = tomllib.loads(block)["data"]
+    rng = np.random.default_rng(0)
+    pixels = {f"nir_flux_{pixel}": rng.normal(size=1000) for pixel in range(4)}
+    errors = {f"nir_error_{pixel}": rng.uniform(1, 2, size=1000) for pixel in range(4)}
+    grain = {"protein": rng.normal(size=1000), "moisture": rng.uniform(10, 17, size=1000), "variety": ["a", "b"] * 500}
+    monkeypatch.chdir(tmp_path)
+    rows = kept_as(Path(data["source"]), pd.DataFrame(pixels | errors | grain), **{"regimes": None, **data})
+    rows.check()
+    assert_array_equal(rows.make(0).X, np.column_stack([*pixels.values(), *errors.values()]))
+    assert_array_equal(rows.make(0).regimes, np.digitize(grain["moisture"], data["regime_edges"][0]))
+
+
+def test_a_row_s_snr_may_be_read_as_its_quality(tmp_path):
+    rows = kept_as(tmp_path / "t.csv", planted_frame(), error=None, quality=["depth"], snr="depth")
+    assert_array_equal(rows.make(0).X[:, -1], rows.make(0).snr)
+
+
+def test_columns_may_share_their_error(tmp_path):
+    data = kept_as(tmp_path / "t.csv", planted_frame(), error=["error_0"] * N_FLUX).make(0)
+    assert_array_equal(data.X[:, N_FLUX:], np.repeat(data.X[:, [N_FLUX]], N_FLUX, axis=1))
+
+
+def test_a_target_that_does_not_vary_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"\[data\] target: 'y' does not vary, it is 3.0 in every row"):
+        kept_as(tmp_path / "t.csv", planted_frame().assign(y=3.0)).check()
+
+
+# ---- regimes and rows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], [2019, 2020, 2021], ["barley", "rye", "wheat"], [-0.0, 5.0, 1e9]])
+def test_regimes_are_numbered_in_the_order_of_their_values(values, tmp_path):
+    frame = planted_frame()
+    codes = np.arange(1000) % 3
+    rows = kept_as(tmp_path / "t.csv", frame.assign(regime=np.array(values)[codes]))
+    rows.check()
+    assert_array_equal(rows.make(0).regimes, codes)
+
+
+def test_regimes_of_texts_are_read_from_any_file(tmp_path):
+    names = np.array(["rye", "barley"] * 500)
+    numbers = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
+    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, **numbers)
+    data = rows_of({"source": str(tmp_path / "t.npz"), **COLUMNS}).make(0)
+    assert_array_equal(data.regimes, names == "rye")
+
+
+def test_a_regime_that_is_missing_is_located(tmp_path):
+    frame = planted_frame().assign(regime="rye")
+    frame.loc[17, "regime"] = None
+    with pytest.raises(ConfigError, match=r"\[data\] regimes: column 'regime' is (nan|None) in row 17, counted from 0"):
+        kept_as(tmp_path / "t.csv", frame).check()
+
+
+def test_a_column_of_many_values_is_no_regime(tmp_path):
+    frame = planted_frame().assign(regime=[f"star {number}" for number in range(1000)])
+    with pytest.raises(ConfigError, match=r"\[data\] regimes: 'regime' holds 1,000 different values in 1,000 rows"):
+        kept_as(tmp_path / "t.csv", frame).check()
+
+
+def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
+    frame = planted_frame(3000).sort_values("y")
+    kept_as(tmp_path / "t.csv", frame)
+    source = {"source": str(tmp_path / "t.csv"), **COLUMNS}
+    some, again, more = (rows_of(source, rows=rows).make(0) for rows in (1000, 1000, 2000))
+    assert len(some.X) == len(some.y) == len(some.regimes) == 1000
+    assert_array_equal(some.X, again.X)
+    assert (np.diff(some.y) >= 0).all()  # in the table's order
+    assert np.isin(some.y, more.y).all()
+    quantiles = [0.1, 0.5, 0.9]
+    assert_allclose(np.quantile(some.y, quantiles), np.quantile(frame["y"], quantiles), atol=0.15 * frame["y"].std())
+    whole = frame.set_index("y").loc[some.y]
+    assert_array_equal(some.regimes, whole["regime"])
+    assert_allclose(some.X[:, 0], whole["flux_0"])
+
+
+def test_an_array_that_nobody_names_may_hold_anything(tmp_path):
+    pixels = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
+    objects = np.array([{"a": 1}] * 1000, dtype=object)
+    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), notes=objects, **pixels)
+    data = given({"source": str(tmp_path / "t.npz"), **COLUMNS, "regimes": None})
+    rows_of(data).check()
+    for key in ("target", "regimes"):
+        with pytest.raises(ConfigError, match=rf"\[data\] {key}: column 'notes' cannot be read from .*t.npz"):
+            rows_of(data | {key: "notes"}).check()
 
 
 def test_values_that_are_missing_are_located(tmp_path):
     frame = planted_frame()
     frame.loc[17, "flux_3"] = np.nan
     frame.to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(ConfigError, match=r"column 'flux_3' is not finite in row 17"):
+    with pytest.raises(ConfigError, match=r"column 'flux_3' is not finite in row 17, counted from 0"):
         rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
+from skorch.callbacks import EarlyStopping
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.gating import FUSIONS, NETWORKS, _nets
@@ -160,6 +161,23 @@ def test_an_outlier_keeps_the_logits_moderate():
 def test_training_that_diverges_is_an_error():
     with pytest.raises(ValueError, match="lr=1e"):
         model(lr=1e30).fit(X, Y, regimes=REGIMES)
+
+
+@pytest.mark.parametrize("hook", ["on_batch_end", "on_epoch_end"])
+def test_an_interrupt_leaves_the_fit_and_no_half_trained_gates(hook, monkeypatch):
+    def interrupt(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise KeyboardInterrupt
+
+    fitted = model(max_epochs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(EarlyStopping, hook, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fitted.fit(X, Y, regimes=REGIMES)
+    with pytest.raises(ValueError, match="not fitted"):
+        fitted.predict(X)
+    again = fitted.fit(X, Y, regimes=REGIMES).predict(X)
+    assert_array_equal(again, model(max_epochs=3).fit(X, Y, regimes=REGIMES).predict(X))
 
 
 def test_a_refit_that_fails_leaves_no_model_behind():

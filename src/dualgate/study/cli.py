@@ -1,8 +1,11 @@
 """The command line; it imports nothing heavy before it knows what is asked."""
 
 import argparse
+import os
 import shlex
+import signal
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,12 +27,42 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 when finished, 1 where an extra package is missing or a stage's file is damaged, 130 when interrupted. Wrong
-        arguments leave through `SystemExit(2)`.
+        0 when finished, 1 where an extra package is missing, a stage's file is damaged or nobody reads the output, 130
+        when interrupted. Wrong arguments leave through `SystemExit(2)`.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
-    return args.run(args, shlex.join(["dualgate", *argv]))
+    try:
+        code = args.run(args, shlex.join(["dualgate", *argv]))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        return 1
+    return code
+
+
+class Interrupts:
+    """Context that Ctrl-C leaves as KeyboardInterrupt, whatever was made of it inside.
+
+    Compiled code and modules that are half imported raise errors of their own when they are interrupted.
+    """
+
+    def __enter__(self):
+        self._came, self._former = False, signal.getsignal(signal.SIGINT)
+        self._ours = callable(self._former) and threading.current_thread() is threading.main_thread()
+        if self._ours:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if self._ours:
+            signal.signal(signal.SIGINT, self._former)
+        if self._came and kind is not None:
+            raise KeyboardInterrupt from error
+
+    def _remember(self, number, frame):
+        self._came = True
+        raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -128,17 +161,21 @@ def _study(args, line):
 
 
 def _run(config, line):
-    from dualgate.study.command import StudyRun
-    from dualgate.study.stages import StageError
-
     run = None
     try:
-        run = StudyRun(config)
-        run()
+        with Interrupts():
+            from dualgate.study.command import StudyRun
+
+            run = StudyRun(config)
+            run()
     except KeyboardInterrupt:
         print(_interrupted(run, line), file=sys.stderr)
         return 130
-    except StageError as error:
+    except RuntimeError as error:
+        from dualgate.study.stages import StageError
+
+        if not isinstance(error, StageError):
+            raise
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -17,6 +17,7 @@ from dualgate.trace import MixtureTrace
 
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
 TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits", "quality_logits")
+SINGLE_PRECISION = {"log_weights", "phys_logits", "quality_logits"}  # a target may need all the digits it has
 BESIDE = ("snr", "variances", "noise_power")  # what a reading may hold of a row beside its projected columns
 
 
@@ -137,7 +138,7 @@ class SeedWork:
         unseen = rows[held_out]
         trace = model.trace(unseen)
         found = {name: getattr(trace, name) for name in TRACED if getattr(trace, name) is not None}
-        found = {name: values.astype(np.float32) for name, values in found.items()}
+        found = {name: it.astype(np.float32) if name in SINGLE_PRECISION else it for name, it in found.items()}
         if regimes is not None:
             found["own"] = model.experts_.cells_of(regimes[held_out], unseen.snr, len(unseen))
         found |= {"coef": model.experts_.coef_, "intercept": model.experts_.intercept_}
@@ -181,8 +182,11 @@ def split_rows(n_rows: int, seed: int | None):
 
 
 def gate_trace(method, arrays) -> MixtureTrace:
-    """Every stage of a fitted mixture's prediction, routed as the method says."""
-    stages = {name: arrays[name] for name in TRACED if name in arrays}
+    """Every stage of a fitted mixture's prediction, routed as the method says.
+
+    In double precision weights sum to one closely enough for a target whose spread is small beside its mean.
+    """
+    stages = {name: np.asarray(arrays[name], dtype=np.float64) for name in TRACED if name in arrays}
     return MixtureTrace(**stages, routing=method.routing)
 
 

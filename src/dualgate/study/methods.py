@@ -5,6 +5,7 @@ import json
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -77,7 +78,7 @@ class Method:
     needs : frozenset of str, default=frozenset()
         What the rows must have.
     package : str
-        What must be importable, if anything.
+        What must be importable, if anything; its version is part of the fit's name.
     """
 
     name: str
@@ -104,7 +105,15 @@ class Method:
 
     def fit_key(self, reader: Reader) -> str:
         """Name of the fit: the same for methods that differ in their view alone."""
-        return digest([reader.key, self.parameters, self.kept, self.one_regime, self.peer])[:12]
+        packages = [self.package, _version(self.package)] if self.package else []
+        return digest([reader.key, self.parameters, self.kept, self.one_regime, self.peer, *packages])[:12]
+
+
+def _version(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it is not there, or was put there by hand
+        return None
 
 
 def digest(value) -> str:

@@ -2,8 +2,8 @@
 
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,10 +78,8 @@ class Stages:
         place = self._place(stage)
         if self.directory is None:
             return self._memory[place]
-        try:
+        with _whole(place):
             return _unpickle(place) if place.suffix == ".pickle" else StoredArrays(place)
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            raise StageError(f"{place}: is no whole stage ({error}): delete it, and it is run again.") from None
 
     def save(self, stage: Stage, result):
         """Keep what a stage found: arrays and numbers by name, or any object for a survey."""
@@ -107,7 +105,7 @@ class Stages:
 
 
 class StoredArrays(Mapping):
-    """Arrays of a `.npz` file by name, each read when it is asked for."""
+    """Arrays of a stage's `.npz` file by name, each read when it is asked for; StageError where it is damaged."""
 
     def __init__(self, path):
         self.path = path
@@ -123,8 +121,18 @@ class StoredArrays(Mapping):
     def __getitem__(self, name):
         if name not in self._names:
             raise KeyError(name)
-        with np.load(self.path) as file:
+        with _whole(self.path), np.load(self.path) as file:
             return file[name]
+
+
+@contextmanager
+def _whole(path):
+    """Say which file of a stage cannot be read."""
+    try:
+        yield
+    except Exception as error:  # damaged bytes make zip files, NumPy and pickles raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise StageError(f"{path}: is no whole stage ({reason}): delete it, and it is run again.") from None
 
 
 def _unpickle(path):

@@ -154,7 +154,7 @@ def fit_gates(features, networks, fusion, shape, target, training, *, seed, devi
         )
         if not verbose:
             trainer.set_params(callbacks__print_log=None)
-        trainer.fit(train, y=None)
+        _train(trainer, train, training)
     penalised = training["entropy_penalty"] != 0
     if not math.isfinite(trainer.history[-1]["train_loss"]):
         raise ValueError(
@@ -167,6 +167,16 @@ def fit_gates(features, networks, fusion, shape, target, training, *, seed, devi
         for epoch in trainer.history
     ]
     return trainer.module_.to("cpu").eval(), history
+
+
+def _train(trainer, rows, training):
+    """Train an epoch at a time until patience is over; skorch's `fit` would take Ctrl-C for the end of the training."""
+    trainer.initialize()
+    trainer.notify("on_train_begin", X=rows, y=None)
+    stop = dict(trainer.callbacks_)["early_stopping"]
+    while len(trainer.history) < training["max_epochs"] and stop.misses_ < training["patience"]:
+        trainer.fit_loop(rows, epochs=1)
+    trainer.notify("on_train_end", X=rows, y=None)
 
 
 def _criterion(loss, entropy_penalty):
@@ -186,7 +196,7 @@ def _build(features, networks, fusion, shape):
 
 
 def _callbacks(training, n_rows, has_valid):
-    """Learning rate by step, and a stop that goes back to the best epoch."""
+    """Learning rate by step, and a count of epochs without gain that goes back to the best one."""
     per_epoch = math.ceil(n_rows / training["batch_size"])
     n_warmup, n_steps = training["warmup_epochs"] * per_epoch, training["max_epochs"] * per_epoch
 
@@ -196,7 +206,7 @@ def _callbacks(training, n_rows, has_valid):
 
     stop = EarlyStopping(
         monitor="valid_loss" if has_valid else "train_loss",
-        patience=training["patience"],
+        patience=math.inf,  # at its end the callback would raise KeyboardInterrupt: `_train` counts
         load_best=True,
         sink=lambda text: None,
     )
