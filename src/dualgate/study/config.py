@@ -38,7 +38,8 @@ class DataConfig:
     target : str
         Column to predict.
     regimes : str
-        Column of regime codes 0, 1, ...; without it and without `conditions` the model finds regimes of its own.
+        Column of regimes, whole numbers or texts, numbered 0, 1, ... in the order of their values; without it and
+        without `conditions` the model finds regimes of its own.
     conditions : tuple of str
         Columns of physical conditions, cut at `regime_edges` into regimes.
     regime_edges : tuple of tuples of float
@@ -122,8 +123,7 @@ class Scores:
     smooth : bool
         Whether loadings are smooth along the wavelength.
 
-    None is 8, 20,000 and false, a fifth of the time of what `for_spectra` does; where every method runs it is what
-    `for_spectra` does: 10, 60,000 and true.
+    None is 8, 20,000 and false; where every method runs 10, 60,000 and true, as in `for_spectra`, five times the work.
     """
 
     n_iter: int = key(None, a_number(1, integer=True))
