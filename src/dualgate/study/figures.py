@@ -21,6 +21,7 @@ from dualgate.study.roster import GLOBAL, ORACLES
 from dualgate.study.summary import number
 
 MARGIN = 0.15  # of R^2, above and below the bars of the SNR figure
+ROOM = 2.0  # how far the ablation figure reaches, in units of a large change
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
 MAX_PANELS = 3  # of the entropy figure
 ELEMENTS = {"ca": "Ca II", "na": "Na I"}
@@ -68,7 +69,7 @@ def drawable(results: dict) -> list[str]:
         "r2_by_snr": by_snr,
         "r2_against_limit": results["limit"] is not None and by_snr,
         "places": bool(results["places"]),
-        "ablation": bool(results["changes"]),
+        "ablation": np.isfinite(_numbers(results["changes"], "gain", "value")).any(),
         "predictions": results["predictions"] is not None,
         "entropy_by_snr": bool(results["entropy"]),
         "confusion": _confused(results) is not None,
@@ -84,6 +85,7 @@ def _methods(results):
     groups = [f"{m['kind']}, {m['experts']} experts" if m["kind"] == DUAL else m["kind"] for m in methods]
     display = R2ByMethodDisplay([m["label"] for m in methods], r2, low, high, groups=groups)
     display.plot(figure.add_subplot())
+    display.ax_.margins(y=0.7 / len(methods))
     for best in (m for m in methods if m["name"] == results["best_single"] and m["r2"]["value"] is not None):
         display.ax_.axvline(best["r2"]["value"], color="0.5", linestyle=":", linewidth=1)
     if results["limit"] is not None:
@@ -132,7 +134,8 @@ def _places(results):
     lines = results["places"]
     figure = _figure(1.5 + 0.5 * len(lines))
     names = [f"{_wrapped(each['what'])}\n({each['place']})" for each in lines]
-    return _gains(figure, names, lines, "ΔR²", results["thresholds"]["continue"])
+    _gains(figure, names, lines, "ΔR²", results["thresholds"]["continue"])
+    return figure
 
 
 def _ablation(results):
@@ -140,14 +143,21 @@ def _ablation(results):
     lines = results["changes"]
     figure = _figure(1.5 + 0.3 * len(lines))
     names = [labels[each["name"]].removeprefix("concat, ") for each in lines]
-    return _gains(figure, names, lines, "ΔR² over concat with as many experts", None)
+    axes = _gains(figure, names, lines, "ΔR² over concat with as many experts", None)
+    gains = np.abs(_numbers(lines, "gain", "value"))
+    reach = ROOM * np.quantile(gains[np.isfinite(gains)], 0.9)
+    if reach > 0:  # one variant that fails must not hide what the others do
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -reach), min(high, reach))
+    return figure
 
 
 def _gains(figure, names, lines, label, wanted):
     gain, low, high = _bars(_numbers(lines, "gain", end) for end in ("value", "low", "high"))
-    GainDisplay(names, gain, low, high, label=label, wanted=wanted).plot(figure.add_subplot())
+    display = GainDisplay(names, gain, low, high, label=label, wanted=wanted).plot(figure.add_subplot())
+    display.ax_.margins(y=0.7 / len(lines))
     _legend(figure)
-    return figure
+    return display.ax_
 
 
 def _predictions(results):

@@ -19,7 +19,8 @@ CAPTIONS = {
     "bins with few rows leave the frame.",
     "r2_against_limit": "The same against what any method could reach, the Bayes limit, with its interval as a band.",
     "places": "What quality brings at the gate, in the experts and in the representation.",
-    "ablation": "One thing changed or taken away: gain of each variant over the concat model with as many experts.",
+    "ablation": "One thing changed or taken away: gain of each variant over the concat model with as many experts. "
+    "What leaves the frame is in the table.",
     "predictions": "Predicted against true for the recommended model: density of test rows, and the median "
     "and 16 to 84 % of the predictions in groups of equally many rows.",
     "entropy_by_snr": "Gate entropy against SNR. Points are test rows, the line joins medians "
@@ -30,7 +31,8 @@ CAPTIONS = {
 }
 PLACED = {  # figures that stand with a table
     "Methods": ("r2_by_method", "predictions"),
-    "Where quality enters": ("places", "ablation"),
+    "Where quality enters": ("places",),
+    "One thing changed": ("ablation",),
     "Gain by SNR bin": ("r2_by_snr",),
     "Bayes limit": ("r2_against_limit",),
     "Trends with SNR": ("entropy_by_snr",),

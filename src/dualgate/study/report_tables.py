@@ -20,6 +20,7 @@ def tables(results: dict) -> list[tuple[str, str, list[list[str]]]]:
         ("Recommendation", _SHIPPING, _shipping_rows(results, labels)),
         ("Methods", _METHODS, method_rows(results)),
         ("Where quality enters", _PLACES, _place_rows(results, labels)),
+        ("One thing changed", _CHANGES, _change_rows(results, labels)),
         ("Gain by SNR bin", _SNR.format(gain=bars["low_snr"]), _snr_rows(results, labels)),
         ("Errors and slices", _SLICES, _slice_rows(results, labels)),
         ("By regime", _REGIMES.format(**_pair(results, labels)), _regime_rows(results)),
@@ -67,6 +68,7 @@ _METHODS = (
     f"the true regime. SNR bins: {BINS}. Intervals of single lines are not corrected for there being many lines."
 )
 _PLACES = "Gain of R² on the same test rows; what is compared differs in one thing."
+_CHANGES = "Gain of R² of every variant over the concat model that it is a change of, on the same test rows."
 _SNR = "Gain of the dual models over their single towers within each bin, where {gain:+g} is asked for at low SNR."
 _SLICES = (
     "Of the models compared, in the unit of the target; boundary samples lie near an edge of a regime, interior "
@@ -125,6 +127,14 @@ def _shipping_rows(results, labels):
 def _place_rows(results, labels):
     head = ["place", "what is compared", "ΔR²"]
     return [head] + [[each["place"], each["what"], between(each["gain"], sign="+")] for each in results["places"]]
+
+
+def _change_rows(results, labels):
+    head = ["variant", "of", "ΔR²"]
+    return [head] + [
+        [labels[each["name"]], labels[each["reference"]], between(each["gain"], sign="+")]
+        for each in results["changes"]
+    ]
 
 
 def _snr_rows(results, labels):
