@@ -100,6 +100,14 @@ def test_a_list_that_nobody_reads_ends_without_a_traceback():
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def terminal():
+    """Ctrl-C is heard, as in a terminal, though what runs in the background is told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_and_raise(error):
     """Interrupt as a terminal does; code that cannot stand it raises an error of its own."""
     try:
@@ -112,7 +120,7 @@ def press_and_raise(error):
 @pytest.mark.parametrize(
     "error", [ValueError("no valid PEP 3118 buffer"), StageError("x.npz: delete it"), ConfigError("no table")]
 )
-def test_an_interrupt_says_how_to_go_on_whatever_is_made_of_it(error, monkeypatch, tmp_path, capsys):
+def test_an_interrupt_says_how_to_go_on_whatever_is_made_of_it(error, terminal, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("dualgate.study.command.StudyRun.__call__", lambda self: press_and_raise(error))
     before = signal.getsignal(signal.SIGINT)
     assert cli_module.main(["study", "--out", str(tmp_path)]) == 130
@@ -135,7 +143,7 @@ def test_an_error_without_an_interrupt_stays_itself(monkeypatch, tmp_path, capsy
     assert capsys.readouterr().err == "x.npz: delete it\n"
 
 
-def test_an_interrupt_while_modules_are_imported_is_no_fault_of_theirs(monkeypatch, tmp_path, capsys):
+def test_an_interrupt_while_modules_are_imported_is_no_fault_of_theirs(terminal, monkeypatch, tmp_path, capsys):
     class Pressing:
         def find_spec(self, name, path=None, target=None):
             if name == "dualgate.study.command":
