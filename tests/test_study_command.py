@@ -199,6 +199,7 @@ def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_
     by_name = {method["name"]: method for method in results["methods"]}
     lines = list(csv.DictReader(io.StringIO((out / "results.csv").read_text())))
     assert {line["method"] for line in lines} == by_name.keys()
+    assert {line["run"] for line in lines} == {results["hash"]}
     r2 = [float(line["value"]) for line in lines if (line["method"], line["slice"], line["metric"]) == _POE]
     assert r2 == pytest.approx(list(by_name["poe_9x4"]["r2_by_seed"].values()))
 

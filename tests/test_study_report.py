@@ -119,7 +119,8 @@ def test_tidy_lines_hold_the_numbers_of_every_slice(tmp_path):
     write_report(planted_results(), tmp_path, lines)
     with open(tmp_path / "results.csv", newline="") as file:
         again = list(csv.reader(file))
-    assert again[0] == list(COLUMNS)
+    assert again[0] == [*COLUMNS, "run"]
+    assert {line[-1] for line in again[1:]} == {planted_results()["hash"]}
     assert [float(line[5]) for line in again[1:]] == [line[5] for line in lines]
 
 

@@ -60,7 +60,7 @@ def write_report(results: dict, directory: Path, lines: Sequence[tuple] | None =
     directory, results = Path(directory), _plain(results)
     texts = {"results.json": json.dumps(results, indent=1, allow_nan=False) + "\n", "report.md": markdown(results)}
     if lines is not None:
-        texts["results.csv"] = tidy_text(lines)
+        texts["results.csv"] = tidy_text(lines, results["hash"])
     paths = [_write(directory / name, text.encode()) for name, text in texts.items()]  # whatever the figures do
     for name in CAPTIONS:  # those of an earlier run with more methods
         (directory / f"{name}.png").unlink(missing_ok=True)

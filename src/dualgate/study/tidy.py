@@ -61,12 +61,12 @@ def named_slices(record: SeedRecord, thresholds: Thresholds) -> Iterator[tuple[s
             yield f"snr {name}" if name in SNR_NAMES else name, members
 
 
-def tidy_text(lines: Sequence[tuple]) -> str:
-    """Return the lines as CSV with a header; what is not a number is empty."""
+def tidy_text(lines: Sequence[tuple], run: str) -> str:
+    """Return the lines as CSV with a header and, as its last column, the hash of the run; NaN is empty."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([*line[:5], _text(line[5]), line[6]] for line in lines)
+    writer.writerow([*COLUMNS, "run"])
+    writer.writerows([*line[:5], _text(line[5]), line[6], run] for line in lines)
     return target.getvalue()
 
 
