@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from dualgate.datasets import stream_spectra
 from dualgate.experts.regimes import EmptyCellWarning
 from dualgate.features import QualityStatistics
 from dualgate.features.quality import STATISTICS
@@ -19,11 +20,13 @@ from dualgate.study.answers import Candidates, answer_all, recommend
 from dualgate.study.bayes import bayes_share
 from dualgate.study.config import StudyConfig, Thresholds
 from dualgate.study.data import ERRORS, LINES, REGIMES, SIMULATOR, StudyRows
+from dualgate.study.extras import limit_of_rows
 from dualgate.study.gates import describe_gates, lead_of
+from dualgate.study.places import changes
 from dualgate.study.roster import ROSTER, choose_methods
 from dualgate.study.scoring import StudyScores
 from dualgate.study.stages import READING, SURVEY, Stage, Stages
-from dualgate.study.verdict import FAIL, PASS
+from dualgate.study.verdict import FAIL, MARGINAL, PASS
 from planted_study import planted_record, planted_rows, quick_model
 
 NAMES = ("global", "oracle_9", "phys_9", "quality_9", "logit_add_9", "temperature_9", "concat_9")
@@ -228,6 +231,42 @@ def test_the_best_possible_prediction_has_a_share_of_one():
     assert found["shares"]["concat_9"].low < 1 < found["shares"]["concat_9"].high
     assert found["shares"]["phys_9"].high < 0.9
     assert analyse(records, methods=METHODS, n_resamples=50)["limit"]["rows"] == 1500
+
+
+def test_the_limit_is_that_of_the_first_test_rows():
+    """Their targets are what the posterior means predict."""
+    data = stream_spectra(400, random_state=5)
+    found = limit_of_rows(data, np.arange(100, 200), 30, 5)
+    assert found["rows"] == len(found["prediction"]) == 30
+    first, others = (
+        np.corrcoef(found["prediction"], data.y[rows])[0, 1] for rows in (slice(100, 130), slice(170, 200))
+    )
+    assert first > 0.6 > others
+
+
+def test_a_change_that_helps_is_a_gain():
+    candidates = [
+        ROSTER[name] for name in ("concat_9x4", "concat_9x4_no_lines", "concat_9x4_in_sample", "phys_9x4_clean")
+    ]
+    record = planted_record(1, {"concat_9x4": 0.5, "concat_9x4_no_lines": 0.3, "concat_9x4_in_sample": 0.8})
+    found = changes(Candidates(candidates, StudyScores([record], candidates, 100, Thresholds())))
+    assert {each["name"]: np.sign(each["gain"]["value"]) for each in found} == {
+        "concat_9x4_no_lines": 1, "concat_9x4_in_sample": -1
+    }  # fmt: skip
+    assert {each["reference"] for each in found} == {"concat_9x4"}
+
+
+@pytest.mark.parametrize(
+    ("target", "snr", "verdict"),
+    [((0.0, 0.04), (0.9, 1.0), PASS), ((0.0, 0.06), (0.9, 1.0), MARGINAL), ((0.1, 0.2), (0.9, 1.0), FAIL),
+     ((0.0, 0.04), (0.4, 0.6), MARGINAL), ((0.0, 0.04), (0.1, 0.3), FAIL)],
+)  # fmt: skip
+def test_features_must_know_the_noise_and_not_the_target(target, snr, verdict):
+    record = planted_record(1, {})
+    low = [[0.02, 0.0, 0.04], [0.95, 0.9, 1.0]]  # boosted trees find nothing wrong
+    lines = [[np.mean(target), *target], low[0], [np.mean(snr), *snr], low[1], [0.97, 0.96, 0.98]]
+    record.audit = {"rows": 300, "audit": np.array(lines)}
+    assert analyse([record], methods=METHODS, n_resamples=20)["audit"]["verdict"] == verdict
 
 
 # ---- readings ----------------------------------------------------------------------------------------------
