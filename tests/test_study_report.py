@@ -1,18 +1,21 @@
 import csv
+import io
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import r2_score
 
-from dualgate.study import analyse, write_report
+from dualgate.study import analyse, command, write_report
 from dualgate.study.config import Thresholds
 from dualgate.study.figures import drawable
 from dualgate.study.report import html, markdown
 from dualgate.study.report_tables import method_rows, tables
 from dualgate.study.roster import ROSTER, all_methods
-from dualgate.study.summary import summary
+from dualgate.study.summary import between, summary
 from dualgate.study.tidy import COLUMNS, tidy_rows
 from planted_study import GOOD, planted_record, planted_results
 
@@ -174,3 +177,14 @@ def test_scores_named_after_wiener_are_of_wiener_scores():
     for reader, n_places in [("default", 1), ("wiener", 2)]:
         methods = [replace(ROSTER[name], reader=reader) for name in names]
         assert len(analyse([record], methods=methods, n_resamples=20)["places"]) == n_places
+
+
+def test_a_narrow_terminal_shows_numbers_whole(results, monkeypatch):
+    for width, shown in [(80, False), (140, True)]:
+        text = io.StringIO()
+        made = partial(Console, width=width, force_terminal=True, color_system=None, file=text)
+        monkeypatch.setattr(command, "Console", made)
+        command._print({**results, "left_out": {}}, [])
+        assert "\N{HORIZONTAL ELLIPSIS}" not in text.getvalue()
+        assert all(between(method["r2"]) in text.getvalue() for method in results["methods"])
+        assert ("R² X" in text.getvalue()) == shown

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     try:
-        code = args.run(args, shlex.join(["dualgate", *argv]))
+        typed = sys.argv[0] if Path(sys.argv[0]).stem == "dualgate" else "dualgate"  # its path where there is one
+        code = args.run(args, shlex.join([typed, *argv]))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends

@@ -24,6 +24,7 @@ from dualgate.study.tidy import tidy_rows
 SCHEMA_VERSION = 2
 AUDIT_ROWS = {False: 1500, True: 5000}  # test rows of the first seed that are audited, at most; whether all is run
 TABLE_WIDTH = 140  # where the output is no terminal
+FULL_WIDTH, NARROW_COLUMNS = 125, 3  # letters that the whole table takes; columns that are shown where there are fewer
 HASH_SHOWN = 16  # digits of a hash that name the directory of stages
 
 
@@ -122,14 +123,18 @@ def _print(results: dict, paths: Sequence[Path]):
     console = Console()
     if not console.is_terminal:
         console = Console(width=TABLE_WIDTH)
-    head, *body = method_rows(results)
+    narrow = console.width < FULL_WIDTH
+    head, *body = (row[:NARROW_COLUMNS] if narrow else row for row in method_rows(results))
     table = Table(header_style="bold")
     for place, name in enumerate(head):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0 or not narrow)
     for row in body:
         table.add_row(*row)
     console.print(table)
-    console.print("ρ: share of the gain from global ridge to oracle. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7.")
+    if narrow:
+        console.print("ρ and R² by SNR bin are in report.md, and here in a terminal of 125 columns.")
+    else:
+        console.print("ρ: share of the gain from global ridge to oracle. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7.")
     console.print(summary(results), highlight=False, markup=False)
     for name, reason in results["left_out"].items():
         console.print(f"left out: {name}: {reason}", highlight=False, markup=False)

@@ -18,7 +18,7 @@ def glossary_rows(results: dict) -> list[list[str]]:
         ["concat, logit_add, poe, temperature",
          "how two towers become one set of weights: a layer over both, added logits, multiplied probabilities, quality "
          "as the temperature of the physics tower"],
-        ["oracle", "each row answered by the expert of its true regime"],
+        ["oracle", "each row answered by its own expert: of its true regime, SNR bin, or both"],
         ["whitened, clean, pixels", "experts read principal components in units of the noise; Wiener scores with "
                                     "loadings from noise-free flux; means of four pixels. Without such a word: what "
                                     "the model reads by default, of spectra Wiener scores with loadings from noisy "
