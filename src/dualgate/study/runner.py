@@ -211,7 +211,13 @@ def run_study(
 
 
 def extras_of(extras: Extras | None, seed: int, seeds: Sequence[int]) -> Extras | None:
-    """Return what is asked of one seed: the audit is for the first."""
+    """Return what is asked of one seed: the audit is for the first.
+
+    Examples
+    --------
+    >>> [extras_of(Extras(limit_rows=9, audit_rows=5), seed, [42, 123]).audit_rows for seed in (42, 123)]
+    [5, 0]
+    """
     return replace(extras, audit_rows=0) if extras is not None and seed != seeds[0] else extras
 
 
