@@ -132,7 +132,7 @@ def _print(results: dict, paths: Sequence[Path]):
         table.add_row(*row)
     console.print(table)
     if narrow:
-        console.print("ρ and R² by SNR bin are in report.md, and here in a terminal of 125 columns.")
+        console.print(f"ρ and R² by SNR bin are in report.md, and here in a terminal of {FULL_WIDTH} columns.")
     else:
         console.print("ρ: share of the gain from global ridge to oracle. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7.")
     console.print(summary(results), highlight=False, markup=False)

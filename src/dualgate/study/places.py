@@ -5,6 +5,7 @@ from dataclasses import asdict
 from dualgate.study.answers import Candidates
 from dualgate.study.methods import MIXTURE, VARIANT
 
+REPRESENTATION = "representation"  # compared where the better model says what it reads
 PLACES = {  # what is changed: the model with it, the model without, in words
     "gate": [
         ("concat_9", "phys_9", "nine experts: both towers against physics alone"),
@@ -18,7 +19,7 @@ PLACES = {  # what is changed: the model with it, the model without, in words
         ("concat_9x4", "concat_9", "both towers: 9x4 experts against 9"),
         ("concat_9x4_whitened", "concat_9_whitened", "both towers on whitened components: 9x4 experts against 9"),
     ],
-    "representation": [
+    REPRESENTATION: [
         ("concat_9", "concat_9_whitened", "nine experts: Wiener scores against whitened components"),
         ("concat_9x4", "concat_9x4_whitened", "9x4 experts: Wiener scores against whitened components"),
         ("concat_9x4_clean", "concat_9x4", "9x4 experts: loadings from noise-free flux against noisy"),
@@ -44,7 +45,9 @@ def places_of_quality(candidates: Candidates) -> list[dict]:
         {"place": place, "what": what, "better": better, "worse": worse, "gain": asdict(scores.gain(better, worse))}
         for place, pairs in PLACES.items()
         for better, worse, what in pairs
-        if better in scores.names and worse in scores.names and ("Wiener" not in what or readers[better] == "wiener")
+        if better in scores.names
+        and worse in scores.names
+        and (place != REPRESENTATION or readers[better] != "default")
     ]
 
 
