@@ -1,0 +1,514 @@
+"""What was computed before: a store of results by name, and the keys that tell when a result may be used again."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import numbers
+import os
+import pickle
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_memory
+
+from dualgate._validation import check_number, owner_name
+from dualgate.rows.passes import run_passes
+from dualgate.rows.sources import RUN_ROWS, RowSource, iter_blocks, spread_rows
+
+EVERY_BLOCKS = 16  # blocks between two writings; with wide rows a write takes about as long as a quarter of a block
+NEUTRAL = ("n_jobs", "verbose", "device", "memory")  # parameters of estimators that change no result
+_DEPENDENCIES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
+
+
+class StoreError(RuntimeError):
+    """A stored result cannot be read; the message names the file to delete."""
+
+
+class Store:
+    """Results by name, in memory or in a directory.
+
+    A dictionary of arrays and numbers is kept as `.npz`, anything else as a pickle, as trustworthy as its writer. A
+    file is replaced in one step, so that a kill at any moment, or two processes that write one name, leave a whole one.
+
+    Parameters
+    ----------
+    directory : None, str, Path or joblib.Memory
+        None keeps results in memory. A directory is made when the first result is written.
+
+    Raises
+    ------
+    StoreError
+        If `directory` is a file.
+    """
+
+    def __init__(self, directory=None):
+        if isinstance(directory, joblib.Memory):  # below what `Memory.clear` clears
+            directory = Path(directory.store_backend.location, "dualgate") if directory.store_backend else None
+        self.directory = None if directory is None else Path(directory)
+        if self.directory is not None and self.directory.exists() and not self.directory.is_dir():
+            raise StoreError(f"{directory}: is a file, results are stored in a directory: delete it or name another.")
+        self._memory = {}
+
+    def __contains__(self, name):
+        return name in self._memory or self._find(name) is not None
+
+    def load(self, name):
+        """Return a result. Arrays of an `.npz` file are read when they are asked for, by name.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        StoreError
+            If its file is damaged.
+        """
+        path = self._find(name)
+        if path is None:
+            return self._memory[name]
+        with _readable(path):
+            if path.suffix == ".npz":
+                return StoredArrays(path)
+            with open(path, "rb") as file:
+                return pickle.load(file)
+
+    def save(self, name, value):
+        """Keep a result: arrays and numbers by name, or any object that can be pickled."""
+        if self.directory is None:
+            self._memory[name] = value
+            return
+        arrays = isinstance(value, dict) and all(isinstance(key, str) and _is_numeric(value[key]) for key in value)
+        path = self.directory / f"{name}{'.npz' if arrays else '.pickle'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            if arrays:
+                np.savez(file, **value)
+            else:
+                pickle.dump(value, file, protocol=5)
+
+    def discard(self, name):
+        """Forget a result, if there is one."""
+        self._memory.pop(name, None)
+        path = self._find(name)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _find(self, name):
+        """Path of a result's file, None where there is none."""
+        if self.directory is None:
+            return None
+        paths = (self.directory / f"{name}{suffix}" for suffix in (".npz", ".pickle"))
+        return next((path for path in paths if path.exists()), None)
+
+
+def _is_numeric(value):
+    return isinstance(value, (np.ndarray, np.generic, numbers.Number)) and np.asarray(value).dtype != object
+
+
+class StoredArrays(Mapping):
+    """Arrays of an `.npz` file by name, each read when it is asked for; StoreError where it is damaged."""
+
+    def __init__(self, path):
+        self.path = path
+        with np.load(path) as arrays:
+            self._names = frozenset(arrays.files)
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self):
+        return len(self._names)
+
+    def __getitem__(self, name):
+        if name not in self._names:
+            raise KeyError(name)
+        with _readable(self.path), np.load(self.path) as arrays:
+            return arrays[name]
+
+
+@contextmanager
+def _readable(path):
+    try:
+        yield
+    except Exception as error:  # damaged bytes make zip files, NumPy and pickles raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise StoreError(f"{path}: cannot be read ({reason}): delete it, and it is computed again.") from None
+
+
+@contextmanager
+def whole_file(path):
+    """Open a file for writing in binary; it takes the place of `path` in one step if the block ends well."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex}.part")  # of this process and write alone
+    try:
+        with open(part, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def digest(*values):
+    """SHA-256 of values, equal where the values are.
+
+    Parameters
+    ----------
+    *values : object
+        Plain values, arrays and their containers; row sources by `fingerprint`; estimators by class and parameters but
+        the neutral ones (`NEUTRAL`), frozen ones by what they learned; functions and classes by name and source, those
+        of dualgate with all code that they use; anything else by its pickle.
+
+    Returns
+    -------
+    digest : str
+        Hexadecimal.
+
+    Raises
+    ------
+    TypeError
+        For a lambda, a function inside another, or what cannot be pickled.
+    """
+    found = hashlib.sha256()
+    _feed(found, values)
+    return found.hexdigest()
+
+
+def _feed(found, value):
+    """Add a value to a hash, after the name of its type."""
+    found.update(f"{type(value).__module__}.{type(value).__qualname__}:".encode())
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, slice, range, Path)):
+        found.update(f"{value!r};".encode())
+    elif isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
+        found.update(f"{value.dtype.str}{value.shape}".encode())
+        found.update(_bytes(np.asarray(value)))
+    elif isinstance(value, (list, tuple, np.ndarray)):
+        found.update(f"{np.shape(value) if isinstance(value, np.ndarray) else len(value)}".encode())
+        for each in value.ravel() if isinstance(value, np.ndarray) else value:
+            _feed(found, each)
+    elif isinstance(value, (dict, set, frozenset)):
+        pairs = value.items() if isinstance(value, dict) else ((each, None) for each in value)
+        for each in sorted((digest(name), content) for name, content in pairs):
+            _feed(found, each)
+    elif isinstance(value, RowSource):
+        _feed(found, fingerprint(value))
+    elif isinstance(value, FrozenEstimator):
+        _feed(found, (type(value.estimator), vars(value.estimator)))
+    elif isinstance(value, BaseEstimator):
+        params = value.get_params(deep=False)
+        _feed(found, (type(value), {name: each for name, each in params.items() if name not in NEUTRAL}))
+    elif isinstance(value, partial):
+        _feed(found, (value.func, value.args, value.keywords))
+    elif inspect.ismethod(value):
+        _feed(found, (value.__self__, value.__name__))
+    elif inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, np.ufunc):
+        _feed(found, _describe_code(value))
+    else:
+        found.update(_hash_pickle(value).encode())
+
+
+def _bytes(array):
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _describe_code(value):
+    """Name a function or class, with the source that it stands for."""
+    module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", value.__name__)
+    if "<" in name:
+        raise TypeError(
+            f"{name} of {module} cannot be told from others, and so the results that depend on it cannot be stored: "
+            "write it as a function or class of a module, or leave memory= and checkpoint= None."
+        )
+    if module.partition(".")[0] == "dualgate":
+        return module, name, code_hash(module)
+    try:
+        return module, name, inspect.getsource(value)
+    except (OSError, TypeError):  # compiled
+        return module, name
+
+
+def _hash_pickle(value):
+    try:
+        return joblib.hash(value, hash_name="sha1")
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{value!r} cannot be told from others, and so the results that depend on it cannot be stored ({error}): "
+            "use what can be pickled, or leave memory= and checkpoint= None."
+        ) from None
+
+
+def fingerprint(source):
+    """Describe a source by what tells its rows from others.
+
+    In memory that is a hash of all bytes. Elsewhere it is the shape, a few rows spread over all and, where files are
+    known, their sizes and times, but not their names.
+
+    Returns
+    -------
+    fingerprint : tuple
+        For `digest`.
+    """
+    shape = tuple(source.shape), source.dtype.str
+    if source.in_memory:
+        found = hashlib.sha256()
+        for _, block in iter_blocks(source, source):
+            found.update(_bytes(block))
+        return *shape, found.hexdigest()
+    times = [(os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in source.files]
+    return *shape, spread_rows(source, 3 * RUN_ROWS, finite=False), times
+
+
+@cache
+def code_hash(*modules):
+    """SHA-256 over the source of modules of dualgate, and of everything of dualgate that they import.
+
+    Parameters
+    ----------
+    *modules : str
+        Such as "dualgate.features". Imports are found in the source, also inside functions; tables of numbers (`.npz`,
+        `.csv`) beside a module count as its source.
+
+    Returns
+    -------
+    digest : str
+        Hexadecimal; versions of the numerical libraries are part of it.
+    """
+    found = hashlib.sha256(repr([version(name) for name in _DEPENDENCIES]).encode())
+    for path in sorted(_walk(modules)):
+        found.update(f"{path.name}:".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _walk(modules):
+    """Paths of the sources and tables of modules and of all that they import."""
+    paths, waiting, seen = set(), list(modules), set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        path = _source_path(module)
+        if path is None:
+            raise ValueError(f"code_hash: {module!r} is no module of dualgate.")
+        waiting += _imports(path)
+        paths |= {path, *path.parent.glob("*.npz"), *path.parent.glob("*.csv")}
+    return paths
+
+
+def _source_path(module):
+    """Path of a module of dualgate, None where there is no module of that name."""
+    root = Path(importlib.util.find_spec("dualgate").origin).parent
+    place = root.joinpath(*module.split(".")[1:])
+    found = [path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()]
+    return found[0] if found and module.partition(".")[0] == "dualgate" else None
+
+
+@cache
+def _imports(path):
+    """Names of the modules of dualgate that a file imports."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.partition(".")[0] == "dualgate"]
+        elif isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "dualgate":
+            found += [_home(node.module, alias.name) for alias in node.names]
+    return found
+
+
+def _home(package, name):
+    """Find the module of ``from package import name``: `name` itself, its home in a lazy package, or the package."""
+    if _source_path(f"{package}.{name}"):
+        return f"{package}.{name}"
+    for node in ast.walk(ast.parse(_source_path(package).read_text())):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == name and _names_module(value):
+                    return value.value
+    return package
+
+
+def _names_module(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and _source_path(node.value) is not None
+
+
+# ---- stages of a fit -------------------------------------------------------------------------------------------------
+
+
+class FitStages:
+    """The stages of a fit, each of which is computed once for what it depends on.
+
+    Parameters
+    ----------
+    store : None or Store
+        None keeps nothing. A store in memory keeps finished stages.
+    identity : object
+        What every stage depends on, such as rows, targets and seed; see `digest`.
+    """
+
+    def __init__(self, store=None, identity=None):
+        self.store, self.identity = store, None if store is None else digest(identity)
+        self._stage, self._runs, self._counts = "", [], Counter()
+
+    @classmethod
+    def of(cls, estimator, memory, checkpoint, source, *values):
+        """Make the stages of an estimator's fit.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Its `random_state` must be an integer with `checkpoint`; with `memory` alone nothing is kept if it is not.
+        memory : None, str or joblib.Memory
+        checkpoint : None, str or Path
+            Directory of the store; used before `memory`.
+        source : RowSource
+        *values : object
+            What else every stage depends on, such as targets.
+
+        Returns
+        -------
+        stages : FitStages
+        """
+        seed = estimator.random_state
+        if checkpoint is not None:
+            hint = "with checkpoint= it must be an integer, so that a fit that goes on draws what the first one drew."
+            check_number(estimator, "random_state", seed, kind=numbers.Integral, low=0, hint=hint)
+            store = Store(checkpoint)
+        elif memory is None or not isinstance(seed, numbers.Integral) or check_memory(memory).store_backend is None:
+            return cls()
+        else:
+            store = Store(check_memory(memory))
+        return cls(store, (fingerprint(source), int(seed), values))
+
+    def stage(self, name, depends, compute):
+        """Return a stage's result, stored or computed now.
+
+        Parameters
+        ----------
+        name : str
+        depends : object
+            What the result depends on besides the identity and the code of the module of `compute`; see `digest`.
+        compute : callable
+            Without arguments; passes that it runs by `run` are taken up again after a kill.
+        """
+        if self.store is None:
+            return compute()
+        module = getattr(compute, "func", compute).__module__
+        key = self._key(name, depends, code_hash(module) if _source_path(module) else module)
+        if key in self.store:
+            return self.store.load(key)
+        outer, self._stage, self._runs = (self._stage, self._runs), key, []
+        try:
+            result = compute()
+            self.store.save(key, result)
+            for run in self._runs:  # nothing asks for them again
+                self.store.discard(run)
+        finally:
+            self._stage, self._runs = outer
+        return result
+
+    def run(self, name, owner, passes, source, n_jobs=None, *, depends=None):
+        """Run passes as `run_passes` does; a directory keeps what they found every few blocks, to take it up again.
+
+        Parameters
+        ----------
+        name : str
+        owner, passes, source, n_jobs
+            As in `run_passes`.
+        depends : object
+            What the passes depend on besides the identity and the stage that runs them; see `digest`.
+
+        Returns
+        -------
+        passes : list of Pass
+            The same, after all rows.
+
+        Raises
+        ------
+        ValueError
+            If rows are not those that were read before.
+        """
+        if self.store is None or self.store.directory is None:
+            return run_passes(owner, passes, source, n_jobs=n_jobs)
+        key = self._key(name, self._stage, depends)
+        self._counts[key] += 1
+        keeper = Keeper(self.store, f"{key}-{self._counts[key]}", owner, source)
+        self._runs.append(keeper.name)
+        passes = run_passes(owner, passes, source, n_jobs=n_jobs, keeper=keeper)
+        keeper.save(passes, len(source))
+        return passes
+
+    def _key(self, name, *depends):
+        return f"{name}-{digest(name, self.identity, depends)[:40]}"
+
+
+class Keeper:
+    """Stores what running passes have found, with checksums of the blocks that were read.
+
+    Parameters
+    ----------
+    store : Store
+    name : str
+        Of the result.
+    owner : object
+        Whose `X` it is, for messages.
+    source : RowSource
+    """
+
+    def __init__(self, store, name, owner, source):
+        self.store, self.name, self.owner, self.source = store, name, owner, source
+        self._n_blocks, self._checksums, self._n_rows = 0, None, 0
+        self._place = None
+
+    def resume(self, passes):
+        """Give passes what they had found, and return the row to go on from."""
+        if self.name not in self.store:
+            return 0
+        stored = self.store.load(self.name)
+        for each, found in zip(passes, stored["found"], strict=True):
+            each.found = found
+        self._n_rows = stored["n_rows"]
+        return self._n_rows
+
+    def check(self, first, block):
+        """Raise a ValueError where a block is not what it was when it was read before."""
+        if self.source.in_memory:
+            return
+        if self._checksums is None:
+            self._place = f"checksums-{digest(self.source)[:40]}"
+            self._checksums = self.store.load(self._place) if self._place in self.store else {}
+        last = first + len(block) - 1
+        found = zlib.crc32(block.data)
+        if self._checksums.setdefault((first, last), found) != found:
+            raise ValueError(
+                f"X of {owner_name(self.owner)} changed since {self.store.directory or 'the store'} was begun: rows "
+                f"{first:,} to {last:,} are not those that were read before. Delete the store, and fit again."
+            )
+
+    def step(self, passes, n_rows):
+        """Count a block, and write every few of them."""
+        self._n_blocks += 1
+        if self._n_blocks % EVERY_BLOCKS == 0:
+            self.save(passes, n_rows)
+
+    def save(self, passes, n_rows):
+        """Store what was found in the first `n_rows` rows, unless it is stored already."""
+        if n_rows == self._n_rows:
+            return
+        self.store.save(self.name, {"found": [each.found for each in passes], "n_rows": n_rows})
+        self._n_rows = n_rows
+        if self._checksums is not None:
+            self.store.save(self._place, self._checksums)
