@@ -126,12 +126,12 @@ def test_what_travels_is_light():
 def test_planted_factors_are_found_beneath_uneven_noise():
     planted = np.random.default_rng(1).normal(size=(3, 40)) * [[1.0], [0.7], [0.5]]
     X, _ = spectra(1500, planted, quality=1.5, floor=3.0, uneven=1.5)
-    one, many = (angle(scores(3, 40, n_iter=n).fit(X).loadings_, planted.T) for n in (1, 20))
+    one, many = (angle(scores(3, 40, max_iter=n).fit(X).loadings_, planted.T) for n in (1, 20))
     plain = NoiseWhitenedPCA(3, columns=slice(0, 40), error_columns=slice(40, 80)).fit(X)
     rival = angle(plain.components_.T * plain.noise_[:, None], planted.T)
     assert many < 0.6 * rival
     assert many < one
-    found = scores(3, 40, n_iter=20).fit(X)
+    found = scores(3, 40, max_iter=20).fit(X)
     wanted = planted.T @ planted
     assert np.linalg.norm(found.loadings_ @ found.loadings_.T - wanted) < 0.1 * np.linalg.norm(wanted)
 
@@ -145,7 +145,7 @@ def test_the_weak_direction_of_the_target_is_found():
     test, truth = spectra(1500, np.vstack([strong, weak]), seed=3, quality=0.5, floor=1.0)
     found = {}
     for supervised in (True, False):
-        model = scores(4 + (not supervised), 60, supervised=supervised, n_iter=5).fit(X, y)
+        model = scores(4 + (not supervised), 60, supervised=supervised, max_iter=5).fit(X, y)
         ridge = Ridge(1.0).fit(model.transform_training(X), y)
         found[supervised] = ridge.score(model.transform(test), truth[:, -1])
     assert found[True] > found[False] + 0.1
@@ -174,7 +174,7 @@ def test_training_scores_leak_no_target(n_iter):
     X, _ = spectra(300, planted, quality=0.5, floor=1.0)
     test, _ = spectra(2000, planted, seed=5, quality=0.5, floor=1.0)
     y, noise = rng.normal(size=300), rng.normal(size=2000)
-    model = scores(3, 200, supervised=True, n_iter=n_iter).fit(X, y)
+    model = scores(3, 200, supervised=True, max_iter=n_iter).fit(X, y)
     honest, flattered = model.transform_training(X), model.transform(X)
     assert Ridge(1e-6).fit(flattered, y).score(flattered, y) > 0.2
     assert Ridge(1e-6).fit(honest, y).score(honest, y) < 0.05
@@ -225,7 +225,7 @@ def test_turned_and_scaled_factors_say_the_same_of_the_rows():
 
 def test_a_training_row_is_held_against_the_mean_and_loadings_of_its_fold():
     X, factors = spectra(60, np.random.default_rng(10).normal(size=(2, 12)))
-    model, kept = scores(2, 12, supervised=True, n_iter=3, cv=3), []
+    model, kept = scores(2, 12, supervised=True, max_iter=3, cv=3), []
     model.begin(X, X)
     model.choose(len(X))
     mean = model.mean_.copy()
@@ -254,7 +254,7 @@ def test_smooth_loadings_are_found_from_few_rows():
     planted = np.array([np.sin(7 * place), np.exp(-30 * (place - 0.4) ** 2), np.cos(11 * place)])
     X, _ = spectra(60, planted, quality=0.5, floor=2.0)
     rough, smooth = (
-        angle(scores(3, 120, smooth=smooth, n_iter=15).fit(X).loadings_, planted.T) for smooth in (False, True)
+        angle(scores(3, 120, smooth=smooth, max_iter=15).fit(X).loadings_, planted.T) for smooth in (False, True)
     )
     assert smooth < 0.7 * rough
 
@@ -264,7 +264,7 @@ def test_without_smoothness_the_order_of_pixels_says_nothing():
     X, factors = spectra(300, planted)
     order = np.random.default_rng(8).permutation(30)
     for smooth in (False, True):
-        model = scores(2, 30, supervised=True, smooth=smooth, n_iter=3)
+        model = scores(2, 30, supervised=True, smooth=smooth, max_iter=3)
         here = model.fit(X, factors[:, 0]).loadings_[order]
         there = model.fit(X[:, np.r_[order, 30 + order]], factors[:, 0]).loadings_
         same = np.allclose(np.abs(there), np.abs(here), rtol=1e-5, atol=1e-6)
@@ -274,7 +274,7 @@ def test_without_smoothness_the_order_of_pixels_says_nothing():
 def test_rows_that_are_not_read_have_the_scores_of_others():
     planted = np.random.default_rng(9).normal(size=(2, 30))
     X, factors = spectra(1000, planted)
-    model = scores(2, 30, supervised=True, max_rows=128, cv=5, n_iter=2).fit(X, factors[:, 0])
+    model = scores(2, 30, supervised=True, max_rows=128, cv=5, max_iter=2).fit(X, factors[:, 0])
     training, whole = model.transform_training(X), model.transform(X)
     read_rows = np.flatnonzero((training != whole).any(axis=1))
     assert_array_equal(read_rows, model._chosen)

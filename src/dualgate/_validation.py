@@ -187,6 +187,19 @@ def resolve_columns(owner, name, spec, X, n_features):
     return columns
 
 
+def find_error_columns(owner, spec, X, flux_columns):
+    """Positions of the errors that belong to `flux_columns`, one for each."""
+    n_features = np.shape(X)[1]
+    columns = resolve_columns(owner, "error_columns", spec, X, n_features)
+    if len(columns) != len(flux_columns):
+        raise ValueError(
+            f"{owner_name(owner)}.error_columns selects {len(columns):,} columns, columns selects "
+            f"{len(flux_columns):,}: every flux needs one error. X has {n_features:,} columns; X = [flux | error] "
+            "has an even number, twice the number of pixels."
+        )
+    return columns
+
+
 def _find_listed(label, spec, names, n_features):
     if spec.dtype.kind in "UO" and spec.size:
         return _find_names(label, spec.tolist(), names, n_features)

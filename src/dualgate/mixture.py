@@ -334,7 +334,18 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         reduction : Reduction
             Not fitted. `fit`, `predict` and `trace` take the `ReducedRows` that it reads in place of X.
         """
-        return self._realise("experts").make_reduction(self._make_gates(), self.n_jobs)
+        return self.make_experts().make_reduction(self._make_gates(), self.n_jobs)
+
+    def make_experts(self):
+        """Make the experts, not fitted, from what the parameter `experts` is."""
+        return self._realise("experts")
+
+    def known_codes(self, regimes, n_samples):
+        """Codes of regimes as `fit` takes them, None where they are to be found (n_samples,)."""
+        if regimes is None:
+            return None
+        experts = self.make_experts()
+        return regime_codes(experts, regimes, experts.regime_edges, n_samples)[0]
 
     def _make_gates(self):
         return {name: self._realise(f"{name}_gate") for name in TOWERS if getattr(self, f"{name}_gate") != "drop"}

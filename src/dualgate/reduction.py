@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.frozen import FrozenEstimator
 
@@ -43,7 +44,7 @@ class Reduction(BaseEstimator):
     columns, error_columns, projection, n_components
         As in :class:`~dualgate.experts.HierarchicalExperts`.
     gates : dict of str to PhysGate or QualityGate
-        Under "phys" and "quality"; a dropped tower is absent. Gates that are fitted already stay as they are.
+        Under "phys" and "quality"; a dropped tower is absent.
     n_jobs : None or int
         Threads that read and compute.
     owner : str
@@ -165,12 +166,13 @@ class Reduction(BaseEstimator):
         -------
         self : Reduction
         """
-        sample = spread_rows(source, n_jobs=self.n_jobs)
-        for gate in (self.gates or {}).values():
-            if not hasattr(gate, "features_"):
+        whole = np.array_equal(self._input, np.arange(source.shape[1]))
+        inputs = source if whole else ColumnSubset(source, self._input)
+        with config_context(assume_finite=source.in_memory, transform_output="default"):
+            sample = spread_rows(source, n_jobs=self.n_jobs)
+            for gate in (self.gates or {}).values():
                 gate.fit_rows(X, sample)
-        inputs = source if np.array_equal(self._input, np.arange(source.shape[1])) else ColumnSubset(source, self._input)
-        self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
+            self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
         return self
 
     def without_gates(self):
@@ -246,10 +248,10 @@ class Reduction(BaseEstimator):
         columns : dict of str to ndarray
             As `ReducedRows.columns`.
         """
-        columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
         row_numbers = first_row + np.arange(len(block)) if np.ndim(first_row) == 0 else first_row
-        found = self.projection_.project(take_columns(block, self._input), row_numbers if training else None)
-        columns |= {name: np.array(values) for name, values in found.items()}  # no view: the block is overwritten
+        with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
+            columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
+            columns |= self.projection_.project(take_columns(block, self._input), row_numbers if training else None)
         if not np.isfinite(columns["projected"]).all():
             row = int(np.flatnonzero(~np.isfinite(columns["projected"]).all(axis=1))[0])
             raise ValueError(

@@ -243,6 +243,13 @@ class CellStatistics:
         count = np.where(self.count > 0, self.count, 1.0)
         return self.origin + self.x_sum / count[..., None], self.y_sum / count
 
+    def spreads(self):
+        """Standard deviation of every feature within cells (n_features,); 1 where it is zero but for rounding."""
+        axes, count = tuple(range(self.count.ndim)), float(self.count.sum())
+        within = np.einsum("...jj->...j", self.centred()[0]).sum(axis=axes) / count
+        size = np.einsum("...jj->...j", self.gram).sum(axis=axes) / count + self.origin**2
+        return np.where(within > (10 * np.finfo(np.float64).eps) ** 2 * size * count, np.sqrt(np.abs(within)), 1.0)
+
     def centred(self):
         """Gram and moment about the means of each cell: what a ridge with intercept needs.
 
@@ -295,6 +302,12 @@ def _is_far(x):
     """Whether a column of rows lies far from zero for its scatter, by some of the rows (n_rows, n_features)."""
     some = x[:: max(1, len(x) // _FAR_ROWS)].astype(np.float64)
     return bool(np.any(np.abs(some.mean(axis=0)) > FAR * some.std(axis=0)))
+
+
+def training_sets(folds):
+    """Statistics outside each fold, then of all rows: (n_folds, ...) becomes (n_folds + 1, ...)."""
+    total = folds.sum(0)
+    return CellStatistics.stack([*(total - folds[fold] for fold in range(len(folds.count))), total])
 
 
 def mirror_lower(square):

@@ -92,7 +92,6 @@ class CellSums(Pass):
         self.reduction, self.shape, self.origin, self.edges = reduction, shape, origin, edges
         self.y, self.codes, self.folds, self.kept = y, codes, folds, kept
         self.finder, self.training, self.n_jobs = finder, training, n_jobs
-        self.found = self.begin()
 
     def begin(self):  # noqa: D102
         statistics = CellStatistics.zeros(math.prod(self.shape), len(self.origin), origin=self.origin)

@@ -272,6 +272,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         return self.cross_fitted(learned)
 
     def _fit(self, X, y, regimes, checkpoint=None, *, keep=False):
+        vars(self).pop("coef_", None)  # a fit that fails leaves no part of an older one
         source, y = open_fit_rows(self, X, y)
         self.check_parameters()
         codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
@@ -376,7 +377,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         """Solve for the experts of all rows and without each fold, from statistics (n_folds, n_regimes, n_bins)."""
         unit = np.ones(len(statistics.origin))
         if not reduction.projection_.common_unit:
-            unit = statistics.sum((0, 1, 2)).spreads()
+            unit = statistics.sum(0).spreads()
         scaled = statistics.scaled(unit)
         alphas = penalties(self, scaled)
         root = fit_ridges(scaled.sum((1, 2)).reshape(len(scaled.count), 1), alphas)

@@ -198,7 +198,6 @@ class FactorSums(Pass):
     def __init__(self, read, factors, known, n_folds, n_jobs=None):
         self.read, self.factors, self.known, self.n_folds, self.n_jobs = read, factors, known, n_folds, n_jobs
         self.basis = Basis(factors.free, np.column_stack([factors.known, factors.shift]))
-        self.found = self.begin()
 
     def begin(self):  # noqa: D102
         n_pixels, width = len(self.factors.shift), self.factors.free.shape[1] + self.known.shape[1] + 1

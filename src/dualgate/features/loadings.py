@@ -6,7 +6,7 @@ from scipy.linalg import solveh_banded
 from dualgate._validation import require_finite, take_columns
 from dualgate.features.factors import Factors, unfold
 from dualgate.features.whitened import NoiseWhitenedPCA, leading
-from dualgate.rows import as_source, iter_blocks
+from dualgate.rows import ArrayRows, as_source, iter_blocks
 from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
@@ -154,7 +154,7 @@ def open_clean(clean, columns, n_features):
         Flux among `n_features` columns.
     n_features : int
     """
-    rows = as_source(clean)
+    rows = as_source(clean) or ArrayRows(np.asarray(clean))
     if rows.shape[1] not in (len(columns), n_features):
         raise ValueError(
             f"WienerScores.fit: clean has shape {rows.shape} and must have {len(columns):,} columns, one per flux "

@@ -23,7 +23,7 @@ class Projection(ABC):
     ----------
     reads_errors : bool
         Whether its input is [flux | error], and not flux alone.
-    rows_read : None or ndarray of int
+    rows_read_ : None or ndarray of int
         Numbers of the rows that its passes read; None is all.
     common_unit : bool
         Whether its columns share a unit, so that their variances tell which of them lead.
@@ -32,7 +32,7 @@ class Projection(ABC):
     """
 
     reads_errors = False
-    rows_read = None
+    rows_read_ = None
     common_unit = True
 
     @property
@@ -60,7 +60,7 @@ class Projection(ABC):
         """Return the next pass over the rows, None where the fit is complete."""
 
     def end_pass(self, step):
-        """Take in what a pass found over the rows `rows_read`."""
+        """Take in what a pass found over the rows `rows_read_`."""
 
     def project(self, block, rows=None):
         """Reduce a block of rows.
@@ -131,7 +131,7 @@ class Projection(ABC):
             name, n_passes = f"projection, pass {n_passes}", n_passes + 1
 
             def advance(projection=projection, step=step, name=name):
-                rows = source if projection.rows_read is None else source[projection.rows_read]
+                rows = source if projection.rows_read_ is None else source[projection.rows_read_]
                 projection.end_pass(*stages.run(name, projection, [step], rows, n_jobs=n_jobs))
                 return projection
 

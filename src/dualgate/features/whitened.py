@@ -8,7 +8,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.extmath import randomized_range_finder
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_number, require_positive_errors, resolve_columns, take_columns
+from dualgate._validation import (
+    check_number,
+    find_error_columns,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
 from dualgate.features.factors import STEP, Basis, information, relative_power, weigh
 from dualgate.features.projection import Projection
 from dualgate.rows import Pass, map_blocks, open_rows
@@ -100,7 +106,7 @@ class NoiseWhitenedPCA(Projection, TransformerMixin, BaseEstimator):
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
         self.n_features_in_ = sample.shape[1]
         self.columns_ = resolve_columns(self, "columns", self.columns, X, sample.shape[1])
-        self._error_columns = None if self.error_columns is None else find_error_columns(self, X, self.columns_)
+        self._error_columns = None if self.error_columns is None else find_error_columns(self, self.error_columns, X, self.columns_)
         self._step = WhiteningSums(self._split, WhiteningStatistics.about(*self._split(sample)))
 
     def next_pass(self):  # noqa: D102
@@ -188,26 +194,14 @@ class NoiseWhitenedPCA(Projection, TransformerMixin, BaseEstimator):
         return np.array([f"whitened_{i}" for i in range(len(self.components_))], dtype=object)
 
 
-def find_error_columns(owner, X, flux_columns):
-    """Positions of the errors that belong to `flux_columns`, one for each."""
-    columns = resolve_columns(owner, "error_columns", owner.error_columns, X, X.shape[1])
-    if len(columns) != len(flux_columns):
-        raise ValueError(
-            f"{type(owner).__name__}.error_columns selects {len(columns):,} columns, columns selects "
-            f"{len(flux_columns):,}: every flux needs one error. X has {X.shape[1]:,} columns; X = [flux | error] "
-            "has an even number, twice the number of pixels."
-        )
-    return columns
-
-
 class WhiteningSums(Pass):
     """The one pass of `NoiseWhitenedPCA`."""
 
-    def __init__(self, split, statistics):
-        self.split, self.found = split, statistics
+    def __init__(self, split, empty):
+        self.split, self.empty = split, empty
 
     def begin(self):  # noqa: D102
-        return self.found.empty()
+        return self.empty.empty()
 
     def update(self, start, block):  # noqa: D102
         self.found.update(*self.split(block, start))

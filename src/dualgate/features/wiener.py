@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from dualgate._validation import (
     check_number,
     check_target,
+    find_error_columns,
     require_positive_errors,
     require_samples,
     resolve_columns,
@@ -27,7 +28,6 @@ from dualgate.features.factors import (
 )
 from dualgate.features.loadings import Loadings, clean_factors, first_factors, open_clean
 from dualgate.features.projection import Projection
-from dualgate.features.whitened import find_error_columns
 from dualgate.rows import choose_spread, map_blocks, open_rows, spread_rows
 
 
@@ -84,6 +84,8 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         Typical error of each pixel.
     loadings_ : ndarray of shape (n_pixels, n_factors)
         V in the unit of the flux, strongest factor first; columns are orthogonal in units of the noise.
+    n_iter_ : int
+        Steps of expectation-maximisation that were done; 0 after a fit with `clean`.
     signal_variance_ : ndarray of shape (n_factors,)
         Summed variance of each factor over the pixels, in units of the noise variance.
 
@@ -178,7 +180,7 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
             return self.learn(X, rows, y, regimes)
         self._start_fit(X, spread_rows(rows, n_jobs=self.n_jobs, finite=False), len(rows))
         factors = clean_factors(self, *open_clean(clean, self.columns_, self.n_features_in_))
-        self.rows_read = np.zeros(0, dtype=np.intp)
+        self.rows_read_, self.n_iter_ = np.zeros(0, dtype=np.intp), 0
         self._finish(factors, [], np.eye(factors.free.shape[1]))
         return self
 
@@ -200,7 +202,7 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
             Rows that the steps did not read (see `max_rows`), and all rows after a fit with `clean`, have the scores of
             `transform`.
         """
-        return self.fit(X, y, regimes=regimes, clean=clean)._joined(X, training=True)
+        return self.fit(X, y, regimes=regimes, clean=clean).transform_training(X)
 
     def _start_fit(self, X, sample, n_rows):
         for name, low in {"n_components": 1, "max_iter": 1, "cv": 2}.items():
@@ -210,29 +212,30 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         self._find_columns(X, sample.shape[1])
         flux, error = fill(*self._split(sample))
         self.mean_, self.noise_, self._factors = first_factors(flux, error, self.n_components, self.random_state)
+        self._n_rows = n_rows
         few = self.max_rows is None or n_rows <= self.max_rows
-        self.rows_read = None if few else choose_spread(n_rows, self.max_rows)
+        self.rows_read_ = None if few else choose_spread(n_rows, self.max_rows)
 
     def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
         self._start_fit(X, sample, n_rows)
-        chosen = slice(None) if self.rows_read is None else self.rows_read
+        chosen = slice(None) if self.rows_read_ is None else self.rows_read_
         self._known = np.zeros((n_rows, 0))[chosen]
         if self.supervised:
             codes = None if codes is None else np.asarray(codes)[chosen]
             self._known = known_factors(check_target(self, y)[chosen], codes)
         self._factors.known = np.zeros((len(self.mean_), self._known.shape[1]))
-        self._n_steps, self._penalties = 0, None
+        self.n_iter_, self._penalties = 0, None
 
     def next_pass(self):  # noqa: D102
-        if self._n_steps == self.max_iter:
+        if self.n_iter_ == self.max_iter:
             return None
         return FactorSums(self.read, self._factors, self._known, self.cv, self.n_jobs)
 
     def end_pass(self, step):  # noqa: D102
         found = Loadings(step.found, self._factors.free.shape[1], self.smooth, self._penalties)
         self._factors, self._penalties = found.all, found.penalties
-        self._n_steps += 1
-        if self._n_steps == self.max_iter:
+        self.n_iter_ += 1
+        if self.n_iter_ == self.max_iter:
             folds = [found.without(fold) for fold in range(self.cv)]
             _, _, turned = np.linalg.svd(np.hstack([self._factors.free, self._factors.known]), full_matrices=False)
             self._finish(self._factors, folds, turned.T)
@@ -240,7 +243,7 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
     def _find_columns(self, X, n_features):
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
-        self._error_columns = None if self.error_columns is None else find_error_columns(self, X, self.columns_)
+        self._error_columns = None if self.error_columns is None else find_error_columns(self, self.error_columns, X, self.columns_)
 
     def _finish(self, factors, folds, rotation):
         """Keep means and loadings, in units of the noise, in one orientation for all folds."""
@@ -283,6 +286,31 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         """
         return self._joined(X)
 
+    def transform_training(self, X):
+        """Find the scores of the rows of `fit`, each by loadings that did not see it; what `fit_transform` returns.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+            The rows of `fit`, in their order.
+
+        Returns
+        -------
+        scores : ndarray, as from `transform`
+
+        Raises
+        ------
+        ValueError
+            If `X` has not as many rows as `fit` had.
+        """
+        check_is_fitted(self, "loadings_")
+        if len(self._bases) > 1 and len(X) != self._n_rows:
+            raise ValueError(
+                f"WienerScores.transform_training: X has {len(X):,} rows, fit had {self._n_rows:,}: give the rows of "
+                "fit in their order, or use transform for others."
+            )
+        return self._joined(X, training=True)
+
     def _joined(self, X, *, training=False):
         check_is_fitted(self, "loadings_")
         rows = open_rows(self, X, reset=False)
@@ -306,7 +334,7 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         """
         folds = np.full(len(block), -1)
         if rows is not None:
-            folds = folds_of(rows, self.rows_read, max(1, len(self._bases) - 1))
+            folds = folds_of(rows, self.rows_read_, max(1, len(self._bases) - 1))
         scores, variances = scores_of(self.read, block, first_row, self._bases, folds)
         return {"projected": scores, "variances": variances}
 
