@@ -11,7 +11,7 @@ from scipy import linalg
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-import dualgate.rows
+import dualgate.rows.sources
 from dualgate.datasets import make_spectra
 from dualgate.features import WienerScores
 from dualgate.rows import ArrayRows
@@ -38,7 +38,7 @@ def scores(n_components=R, n_pixels=P, **params):
 @pytest.fixture(scope="module")
 def fitted():
     X, clean = rows_of(400)
-    return scores(variances=True).fit(X, clean=clean)
+    return scores(return_variances=True).fit(X, clean=clean)
 
 
 def dense(model, X):
@@ -149,7 +149,7 @@ def test_a_row_alone_is_the_row_in_a_block(fitted, tmp_path, monkeypatch):
                     whole[[0, 7, 511, 512, 1499]], rtol=1e-10, atol=1e-12)  # fmt: skip
     np.save(tmp_path / "x.npy", X)
     on_disk = np.load(tmp_path / "x.npy", mmap_mode="r")
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 8 * 2 * P * 600)
+    monkeypatch.setattr(dualgate.rows.sources, "BLOCK_BYTES", 8 * 2 * P * 600)
     model = pickle.loads(pickle.dumps(fitted))
     for rows in (on_disk, ArrayRows(X)):
         for n_jobs in (1, 2):
@@ -162,7 +162,7 @@ def test_a_fit_reads_a_source_in_blocks_and_threads_as_it_reads_memory(options, 
     X, y = masked(X, 0.1), clean[:, 0] + clean[:, 3]
     expected = scores(max_iter=3, **options).fit(X, y)
     np.save(tmp_path / "x.npy", X)
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 8 * 2 * P * 700)
+    monkeypatch.setattr(dualgate.rows.sources, "BLOCK_BYTES", 8 * 2 * P * 700)
     for rows in (np.load(tmp_path / "x.npy", mmap_mode="r"), X):
         found = scores(max_iter=3, n_jobs=2, **options).fit(rows, y)
         assert_allclose(found.loadings_, expected.loadings_, rtol=1e-6, atol=1e-8)
@@ -186,7 +186,7 @@ def test_what_is_pickled_is_light(fitted):
 
 
 def test_errors_that_are_not_above_zero_are_named(fitted, monkeypatch):
-    monkeypatch.setattr(dualgate.rows, "SAMPLE_ROWS", 256)
+    monkeypatch.setattr(dualgate.rows.sources, "SAMPLE_ROWS", 256)
     X, _ = rows_of(5000)
     X[4321, P + 2] = 0
     for call in (scores(max_rows=100).fit, fitted.transform):
@@ -200,7 +200,7 @@ def test_errors_that_are_not_above_zero_are_named(fitted, monkeypatch):
     ("params", "arguments", "words"),
     [
         ({"n_components": 0}, {}, r"WienerScores\.n_components=0"),
-        ({"n_iter": 0}, {}, r"WienerScores\.max_iter=0"),
+        ({"max_iter": 0}, {}, r"WienerScores\.max_iter=0"),
         ({"cv": 1}, {}, r"WienerScores\.cv=1"),
         ({"max_rows": 1}, {}, r"WienerScores\.max_rows=1"),
         ({"supervised": True}, {}, "requires y"),
@@ -267,7 +267,7 @@ def test_loadings_from_noise_free_flux_are_its_whitened_components(with_errors, 
 
 def test_masked_scores_are_unbiased():
     X, clean = rows_of(4000, n_pixels=60, quality=0.3)
-    model = scores(n_pixels=60, variances=True).fit(X, clean=clean)
+    model = scores(n_pixels=60, return_variances=True).fit(X, clean=clean)
     true = np.linalg.lstsq(model.loadings_, (clean - model.mean_).T, rcond=None)[0].T
     found = model.transform(masked(X, 0.3))
     means, variances = found[:, :R], found[:, R:]
