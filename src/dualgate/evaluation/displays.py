@@ -279,8 +279,8 @@ class TrendDisplay(Display):
     Examples
     --------
     >>> snr = np.array([1.0, 3.0, 5.0, 9.0])
-    >>> TrendDisplay(snr, 1 / snr, trend(snr, 1 / snr)).trend.direction
-    'falls'
+    >>> TrendDisplay(snr, 1 / snr, trend(snr, 1 / snr)).trend.counts.tolist()
+    [1, 1, 1, 1]
     """
 
     x: ArrayLike
