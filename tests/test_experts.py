@@ -201,8 +201,8 @@ def test_an_empty_quality_bin_is_the_regime_and_a_row_on_an_edge_is_below_it(pla
     assert_allclose(experts.predict_each(train.X[:5])[:, 5], ridge.predict(train.X[:5, :8]), rtol=1e-6)
     assert np.isinf(experts.alpha_[5])
     edge = HierarchicalExperts([0, 1], [2, 3], quality_edges=(4, 5), random_state=0)
-    X = np.array([[3.0, 4.0, 0.6, 0.8], [3.0, 4.0, 0.9, 0.9], [3.0, 4.0, 0.1, 0.1]] * 3)
-    assert_allclose(edge.fit(X, np.arange(9.0)).quality_bins(X[:3]), [1, 0, 2])  # 5 / 1 is an edge
+    X = np.array([[3.0, 4.0, 0.6, 0.8], [3.0, 4.0, 0.9, 0.9], [3.0, 4.0, 0.1, 0.1]] * 10)
+    assert_allclose(edge.fit(X, np.arange(30.0)).quality_bins(X[:3]), [1, 0, 2])  # 5 / 1 is an edge
 
 
 @pytest.mark.parametrize("sharing", sorted(SHARING))

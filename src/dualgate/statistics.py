@@ -123,7 +123,8 @@ class CellStatistics:
         """
         order = np.argsort(cells, kind="stable")
         edges = np.searchsorted(cells[order], np.arange(len(self.count) + 1))
-        origin, single = self.origin, self.origin.astype(np.float32)
+        with np.errstate(over="ignore"):  # a single that overflowed is not equal
+            origin, single = self.origin, self.origin.astype(np.float32)
         if X.dtype == np.float32 and X.shape[1] > NARROW and np.array_equal(origin, single):
             origin = single
         if self._scratch.dtype != origin.dtype or len(self._scratch) < min(_STEP, len(X)):
@@ -184,18 +185,14 @@ class CellStatistics:
             self._mirrored = True
         return self._gram
 
-    def _map(self, function, *others):
-        parts = [[getattr(part, name) for name in _ADDED] for part in (self, *others)]
-        return CellStatistics(*(function(*arrays) for arrays in zip(*parts, strict=True)), self.origin)
-
     def __add__(self, other):
-        return self._map(np.add, other.about(self.origin))
+        return _mapped(np.add, self, other.about(self.origin))
 
     def __radd__(self, other):
         return self if isinstance(other, int) and other == 0 else NotImplemented  # where `sum` begins
 
     def __sub__(self, other):
-        return self._map(np.subtract, other.about(self.origin))
+        return _mapped(np.subtract, self, other.about(self.origin))
 
     def about(self, origin):
         """Return the statistics of the same rows, summed about another origin (n_features,)."""
@@ -222,21 +219,21 @@ class CellStatistics:
 
     def __getitem__(self, index):
         """Select along the leading axes."""
-        return self._map(lambda values: values[index])
+        return _mapped(lambda values: values[index], self)
 
     def sum(self, axis):
         """Merge the cells along leading axes (non-negative integers)."""
-        return self._map(lambda values: values.sum(axis=axis))
+        return _mapped(lambda values: values.sum(axis=axis), self)
 
     def reshape(self, *shape):
         """Arrange the cells in leading axes of the given shape."""
         n_leading = self.count.ndim
-        return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]))
+        return _mapped(lambda values: values.reshape(*shape, *values.shape[n_leading:]), self)
 
     @staticmethod
     def stack(parts):
         """Join statistics about the same origin along a new first axis."""
-        return parts[0]._map(lambda *values: np.stack(values), *parts[1:])
+        return _mapped(lambda *values: np.stack(values), *parts)
 
     def means(self):
         """Means of x and y per cell; `origin` and zero where a cell is empty."""
@@ -296,6 +293,12 @@ class CellStatistics:
         coef = solve_ridge(*self.centred(), alphas)
         x_mean, y_mean = self.means()
         return coef, y_mean - (x_mean * coef).sum(-1)
+
+
+def _mapped(function, *parts):
+    """Apply a function to each sum of some statistics about the same origin."""
+    columns = zip(*([getattr(part, name) for name in _ADDED] for part in parts), strict=True)
+    return CellStatistics(*(function(*arrays) for arrays in columns), parts[0].origin)
 
 
 def _is_far(x):
