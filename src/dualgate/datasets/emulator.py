@@ -1,9 +1,9 @@
-"""The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
+"""The emulator: noise-free spectra by interpolation between directly synthesised stars.
 
 log flux = mean + (intercept + coordinates @ slope + kernel(coordinates, centres) @ weights) @ basis. The basis holds
 the leading principal components of several thousand direct syntheses. A linear trend in five coordinates of the labels
-and a Matern kernel between the synthesised stars (kriging) give the components, both in closed form. Everything is in
-``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
+and a Matern kernel between the synthesised stars (kriging) give the components, both in closed form. The arrays are in
+``emulator.npz``, which ``tools/build_emulator.py`` computes from the physics in ``tools/synthesis``.
 """
 
 from dataclasses import dataclass
@@ -12,20 +12,21 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
+WAVE = 7100.2137 + 0.42724609375 * np.arange(4096)  # the pixels [air Å]
 LABELS = ("T_eff", "log_g", "M_H", "a_M", "C_M")
 LOW = np.array([3750.0, 1.0, -2.5, -0.25, -0.75])
 HIGH = np.array([6000.0, 5.0, 0.75, 0.5, 0.5])
 _LOG_O_C = 0.26  # log10 of oxygen over carbon in the Sun
-_FLOATS = ("intercept", "slope", "centres", "lengths", "weights", "mean")
+FLOATS = ("intercept", "slope", "centres", "lengths", "weights", "mean")
 _SPREAD = 0.02  # [dex]
-_ROWS = 8  # worked on at a time: they stay in the processor's cache
+_ROWS = 8  # per step: their intermediate arrays fit in the processor's cache
 
 
 def carbon_coordinate(a_M, C_M, spread=_SPREAD):
-    """Where a star stands between oxygen-rich and carbon-rich.
+    """Coordinate from oxygen-rich to carbon-rich, the inverse hyperbolic sine of log C / O divided by ``spread`` [dex].
 
-    Carbon monoxide takes what there is less of, so that bands of TiO and CN change within 0.1 dex about C / O = 1. The
-    inverse hyperbolic sine of log C / O spreads that place out, ``spread`` [dex] to either side.
+    Carbon monoxide binds the rarer of the two elements, so that bands of TiO and CN change within 0.1 dex about
+    C / O = 1: the coordinate is steepest there.
     """
     return np.arcsinh((C_M - a_M - _LOG_O_C) / spread)
 
@@ -68,31 +69,19 @@ def matern(scaled, centres, lengths):
         1 where a row is at a centre.
     """
     a, b = scaled / lengths, centres / lengths
-    squares = (a**2).sum(axis=1)[:, None], (b**2).sum(axis=1)
+    a_norms, b_norms = (a**2).sum(axis=1), (b**2).sum(axis=1)
     kernel = 2 * a @ b.T
-    scratch = np.empty((2, min(_ROWS, len(a)), len(b)))
     for start in range(0, len(a), _ROWS):
         rows = slice(start, start + _ROWS)
-        product = kernel[rows]
-        distance, term = scratch[:, : len(product)]
-        # (1 + distance + distance^2 / 3) exp(-distance), distance^2 = 5 |a - b|^2
-        np.add(squares[0][rows], squares[1], out=distance)
-        distance -= product
-        np.abs(distance, out=distance)  # rounding may leave less than nothing
-        distance *= 5
-        np.sqrt(distance, out=distance)
-        np.multiply(distance, distance, out=term)
-        term /= 3
-        np.add(1, distance, out=product)
-        product += term
-        np.negative(distance, out=distance)
-        product *= np.exp(distance, out=distance)
+        squares = a_norms[rows, None] + b_norms - kernel[rows]  # |a - b|^2; rounding may make it negative
+        distance = np.sqrt(5 * np.abs(squares))
+        kernel[rows] = (1 + distance + distance * distance / 3) * np.exp(-distance)
     return kernel
 
 
 @dataclass(frozen=True, eq=False)
 class Emulator:
-    """A model of log flux; call it with labels.
+    """A model of log flux, called with labels.
 
     Attributes
     ----------
@@ -143,24 +132,12 @@ class Emulator:
         return flux
 
 
-def save_emulator(path, emulator):
-    """Write an emulator, its basis as 16-bit integers with one scale per component."""
-    scale = np.abs(emulator.basis).max(axis=1) / 32767
-    arrays = {name: getattr(emulator, name).astype(np.float32) for name in _FLOATS}
-    np.savez_compressed(
-        path,
-        **arrays,
-        basis=np.round(emulator.basis / scale[:, None]).astype(np.int16),
-        scale=scale.astype(np.float32),
-    )
-
-
 @cache
 def load_emulator():
-    """Return the emulator that comes with the package."""
+    """Return the emulator in ``emulator.npz``: float32 arrays, the basis as 16-bit integers with one scale per row."""
     with as_file(files("dualgate.datasets").joinpath("emulator.npz")) as path, np.load(path) as file:
         stored = {name: file[name] for name in file.files}
     stored["basis"] = stored["basis"].astype(np.float32) * stored.pop("scale")[:, None]
-    for name in _FLOATS[:-1]:
+    for name in FLOATS[:-1]:
         stored[name] = stored[name].astype(np.float64)
     return Emulator(**stored)
