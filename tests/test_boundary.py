@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from dualgate.datasets.spectra import REGIME_EDGES, regimes_of
+from dualgate.datasets.simulator import REGIME_EDGES, regimes_of
 from dualgate.evaluation import boundary_crossings, boundary_samples
 from dualgate.experts.regimes import regime_codes
 

@@ -32,17 +32,9 @@ def carbon_coordinate(a_M, C_M, spread=_SPREAD):
 
 
 def coordinates(labels):
-    """Coordinates in which spectra change smoothly, each within -1 to 1.
+    """Coordinates (n_rows, 5) in which spectra change smoothly, each within -1 to 1, of `LABELS` (n_rows, 5).
 
-    Parameters
-    ----------
-    labels : array-like of shape (n_rows, 5)
-        T_eff [K], log g, [M/H], [alpha/M], [C/M].
-
-    Returns
-    -------
-    coordinates : ndarray of shape (n_rows, 5)
-        From 5040 K / T_eff, log g, [M/H], [alpha/M] and the C / O coordinate.
+    They are proportional to 5040 K / T_eff, log g, [M/H], [alpha/M] and the C / O coordinate.
     """
     T_eff, log_g, M_H, a_M, C_M = np.asarray(labels, dtype=np.float64).T
     raw = np.stack([5040 / T_eff, log_g, M_H, a_M, carbon_coordinate(a_M, C_M)], axis=1)
@@ -52,22 +44,7 @@ def coordinates(labels):
 
 
 def matern(scaled, centres, lengths):
-    """Matern 5/2 kernel between rows of coordinates.
-
-    Parameters
-    ----------
-    scaled : ndarray of shape (n_rows, n_labels)
-        Where to evaluate.
-    centres : ndarray of shape (n_centres, n_labels)
-        The synthesised stars.
-    lengths : ndarray of shape (n_labels,)
-        Correlation length of each coordinate.
-
-    Returns
-    -------
-    kernel : ndarray of shape (n_rows, n_centres)
-        1 where a row is at a centre.
-    """
+    """Matern 5/2 kernel (n_rows, n_centres) between coordinates of rows and of centres, of correlation `lengths`."""
     a, b = scaled / lengths, centres / lengths
     a_norms, b_norms = (a**2).sum(axis=1), (b**2).sum(axis=1)
     kernel = 2 * a @ b.T
@@ -81,46 +58,18 @@ def matern(scaled, centres, lengths):
 
 @dataclass(frozen=True, eq=False)
 class Emulator:
-    """A model of log flux, called with labels.
+    """A model of log flux, called with labels."""
 
-    Attributes
-    ----------
-    intercept : ndarray of shape (n_components,)
-        Components where every coordinate is zero.
-    slope : ndarray of shape (5, n_components)
-        From coordinates to components.
-    centres : ndarray of shape (n_centres, 5)
-        Coordinates of the synthesised stars.
-    lengths : ndarray of shape (5,)
-        Correlation lengths of the kernel.
-    weights : ndarray of shape (n_centres, n_components)
-        From kernel values to components.
-    basis : ndarray of shape (n_components, n_pixels), float32
-        From components to log flux.
-    mean : ndarray of shape (n_pixels,), float32
-        Mean log flux.
-    """
-
-    intercept: np.ndarray
-    slope: np.ndarray
-    centres: np.ndarray
-    lengths: np.ndarray
-    weights: np.ndarray
-    basis: np.ndarray
-    mean: np.ndarray
+    intercept: np.ndarray  # (n_components,), where every coordinate is zero
+    slope: np.ndarray  # (5, n_components), from coordinates to components
+    centres: np.ndarray  # (n_centres, 5), coordinates of the synthesised stars
+    lengths: np.ndarray  # (5,), of the kernel
+    weights: np.ndarray  # (n_centres, n_components), from kernel values to components
+    basis: np.ndarray  # (n_components, n_pixels), float32, from components to log flux
+    mean: np.ndarray  # (n_pixels,), float32, of log flux
 
     def __call__(self, labels):
-        """Flux of stars, mean one over the band.
-
-        Parameters
-        ----------
-        labels : array-like of shape (n_rows, 5)
-            T_eff [K], log g, [M/H], [alpha/M], [C/M].
-
-        Returns
-        -------
-        flux : ndarray of shape (n_rows, n_pixels), float32
-        """
+        """Flux (n_rows, n_pixels), float32, with mean one, of stars with `LABELS` (n_rows, 5)."""
         scaled = coordinates(labels)
         components = self.intercept + scaled @ self.slope + matern(scaled, self.centres, self.lengths) @ self.weights
         flux = components.astype(np.float32) @ self.basis

@@ -26,18 +26,9 @@ def effective_size(weights):
 
 
 def moments(weights, values):
-    """Weighted mean of `values` and their standard deviation, unbiased for the finite number of draws.
+    """Weighted mean of `values` (n_draws,) and their standard deviation; `weights` (..., n_draws) sum to one.
 
-    Parameters
-    ----------
-    weights : ndarray of shape (..., n_draws)
-        Sum to one.
-    values : ndarray of shape (n_draws,)
-
-    Returns
-    -------
-    mean, std : ndarray
-        The sum of weighted squares is divided by 1 - sum w^2; 0 / 0 for a single draw counts as 0.
+    The weighted sum of squares is divided by 1 - sum w^2, which makes the variance unbiased; for one draw it is 0.
     """
     mean = weights @ values
     spread = weights @ values**2 - mean**2
@@ -47,17 +38,10 @@ def moments(weights, values):
 
 @dataclass(frozen=True, eq=False)
 class KernelProposal:
-    """Student-t kernels of one shape centred on draws of earlier rounds, mixed with the uniform prior.
+    """Student-t kernels of one shape centred on draws of earlier rounds, mixed with the uniform prior."""
 
-    Attributes
-    ----------
-    centres : ndarray of shape (n_centres, n_dims)
-    scale : ndarray of shape (n_dims, n_dims)
-        Lower Cholesky factor of the shape of a kernel.
-    """
-
-    centres: np.ndarray
-    scale: np.ndarray
+    centres: np.ndarray  # (_CENTRES, n_dims)
+    scale: np.ndarray  # (n_dims, n_dims), lower Cholesky factor of the shape of a kernel
 
     @classmethod
     def from_weighted(cls, draws, weights, rng):
@@ -103,27 +87,10 @@ def tempered(log_likelihood, log_density, size):
 
 
 def sample_posterior(log_likelihood, draws, known, rng, *, min_size, n_rounds):
-    """Draws of a posterior under a uniform prior in the unit box, with weights.
+    """Draws (n_draws, n_dims) of a posterior under a uniform prior in the unit box, and weights that sum to one.
 
-    Parameters
-    ----------
-    log_likelihood : callable
-        From draws (n_draws, n_dims) to their log-likelihoods.
-    draws : ndarray of shape (n_known, n_dims)
-        Draws of the prior that the first proposal is fitted to; they are not among the draws returned.
-    known : ndarray of shape (n_known,)
-        Their log-likelihoods.
-    rng : Generator
-    min_size : float
-        Effective size at which sampling stops.
-    n_rounds : int
-        Largest number of rounds, at least 1.
-
-    Returns
-    -------
-    draws : ndarray of shape (n_draws, n_dims)
-    weights : ndarray of shape (n_draws,)
-        Sum to one.
+    The first proposal is fitted to `draws` of the prior whose log-likelihoods are `known`; they are not among the draws
+    returned. Sampling stops at the effective size `min_size`, after `n_rounds` (at least 1) at the latest.
     """
     log_density, proposals = np.zeros(len(known)), []
     kept = np.empty((0, draws.shape[1]))

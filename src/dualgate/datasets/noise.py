@@ -37,21 +37,11 @@ def _rows(name):
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Electrons collected per pixel in 900 s at a seeing of 1 arcsec, arrays of shape (n_pixels,), float32.
+    """Electrons per pixel in 900 s at a seeing of 1 arcsec, arrays of shape (n_pixels,), float32."""
 
-    Attributes
-    ----------
-    sky : ndarray
-        Electrons from the sky.
-    light : ndarray
-        Electrons from a star of magnitude 20 per unit of flux, after absorption by the atmosphere.
-    transmission : ndarray
-        Of the atmosphere, 0 to 1.
-    """
-
-    sky: np.ndarray
-    light: np.ndarray
-    transmission: np.ndarray
+    sky: np.ndarray  # electrons from the sky
+    light: np.ndarray  # electrons from a star of magnitude 20 per unit of flux, after absorption by the atmosphere
+    transmission: np.ndarray  # of the atmosphere, 0 to 1
 
 
 @cache
@@ -78,17 +68,10 @@ def detector():
 
 
 def conditions_of_night(uniform):
-    """Light and sky brightness of rows, relative to a clear night of 1 arcsec seeing.
+    """Light and sky brightness (n_rows,) relative to a clear night of 1 arcsec seeing.
 
-    Parameters
-    ----------
-    uniform : ndarray of shape (n_rows, 2)
-        Uniform random numbers: for the seeing (even within 0.9 to 1.1 arcsec) and for the transparency, 1 - 0.9 u^6,
-        a mostly clear sky with some cloud.
-
-    Returns
-    -------
-    light, sky : ndarray of shape (n_rows,)
+    Of the `uniform` random numbers (n_rows, 2) the first gives the seeing, uniform in 0.9 to 1.1 arcsec, and the second
+    the transparency, 1 - 0.9 u^6: a mostly clear sky with some cloud.
     """
     seeing = SEEING_RANGE[0] + (SEEING_RANGE[1] - SEEING_RANGE[0]) * uniform[:, 0]
     light = np.exp(np.interp(seeing, _SEEING, np.log(_LIGHT))) * (1 - 0.9 * uniform[:, 1] ** 6)
@@ -96,23 +79,10 @@ def conditions_of_night(uniform):
 
 
 def flux_error(clean, mag, light, sky, out=None):
-    """Return the standard deviation of the calibrated flux, in the unit of the star's own mean flux.
+    """Standard deviation of the calibrated flux (n_rows, n_pixels), float32, in the unit of the star's mean flux.
 
-    Parameters
-    ----------
-    clean : ndarray of shape (n_rows, n_pixels)
-        Noise-free flux with mean one.
-    mag : ndarray of shape (n_rows,)
-        AB magnitude.
-    light, sky : ndarray of shape (n_rows,)
-        From :func:`conditions_of_night`.
-    out : ndarray of shape (n_rows, n_pixels), default=None
-        Where to write, float32.
-
-    Returns
-    -------
-    error : ndarray of shape (n_rows, n_pixels), float32
-        Falls with brightness; peaks at lines of the sky and where the atmosphere absorbs.
+    From noise-free flux `clean` (n_rows, n_pixels) with mean one, AB magnitudes `mag` (n_rows,), and `light` and `sky`
+    (n_rows,) of :func:`conditions_of_night`. It is written into `out` if that is given.
     """
     chip = detector()
     out = np.empty(clean.shape, dtype=np.float32) if out is None else out

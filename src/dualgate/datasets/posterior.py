@@ -152,7 +152,7 @@ def bayes_limit(
     with threadpool_limits(1, user_api="blas"):  # and blocks of fixed size: no bit depends on n_jobs
         smallest = np.min(threads(delayed(_smallest_errors)(owner, X, start) for start in starts), axis=0)
         sampler = _Sampler.prepare(threads, smallest, seed, n_samples, n_rounds, min_size)
-        parts = threads(delayed(sampler)(start, _read(X, start)) for start in starts)
+        parts = threads(delayed(sampler)(X, start) for start in starts)
     prediction, std, size = np.concatenate(parts, axis=1)
     _warn_of_few(size, min_size)
     return BayesLimit(
@@ -166,44 +166,23 @@ def bayes_limit(
 
 @dataclass(frozen=True, eq=False)
 class SpectrumBasis:
-    """Directions in which the flux of stars differs from its mean, pixels weighted by their smallest error.
+    """Principal components of the flux of stars, pixels weighted by one over their smallest error.
 
     With flux m = mean + B c of a star, a row x with errors e has chi^2 = c' G c - 2 c' b + const, G = B' E^-1 B and
     b = B' E^-1 (x - mean), E = diag(e^2): G and b replace the pixels of a row, and c those of a star.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (n_pixels,), float32
-        Mean flux of the stars.
-    weight : ndarray of shape (n_pixels,), float32
-        One over the smallest error of each pixel.
-    directions : ndarray of shape (n_pixels, n_components), float32
-        Orthonormal; the flux is ``mean + coefficients @ directions.T / weight``.
-    lost : float
-        chi^2 between a star and its projection at the smallest errors, mean over held-out stars. The rows have more
-        noise than that, so that the projection loses less in every row.
+    The flux is ``mean + coefficients @ directions.T / weight``.
     """
 
-    mean: np.ndarray
-    weight: np.ndarray
-    directions: np.ndarray
-    lost: float
+    mean: np.ndarray  # (n_pixels,), float32, of the stars
+    weight: np.ndarray  # (n_pixels,), float32
+    directions: np.ndarray  # (n_pixels, n_components), float32, orthonormal
+    lost: float  # chi^2 between a held-out star and its projection at the smallest errors, mean; less in every row
 
     @classmethod
     def from_spectra(cls, flux, held_out, smallest_error):
-        """Leading principal components of `flux`, as few as lose at most `TOLERANCE` of chi^2 on held-out stars.
+        """Fit to noise-free `flux`, with as few components as lose at most `TOLERANCE` of chi^2 on `held_out` stars.
 
-        Parameters
-        ----------
-        flux, held_out : ndarray of shape (n_stars, n_pixels)
-            Noise-free spectra that the basis is made from, and others that it is tested on.
-        smallest_error : ndarray of shape (n_pixels,)
-            Smallest error of each pixel in any row.
-
-        Returns
-        -------
-        basis : SpectrumBasis
-            `lost` exceeds `TOLERANCE` where `_MAX_COMPONENTS`, or all stars, are not enough.
+        Both have the shape (n_stars, n_pixels). `lost` exceeds `TOLERANCE` where `_MAX_COMPONENTS` are too few.
         """
         mean, weight = flux.mean(axis=0, dtype=np.float64), 1 / smallest_error.astype(np.float64)
         spectra = (flux - mean) * weight
@@ -227,20 +206,7 @@ class SpectrumBasis:
         return centred @ self.directions
 
     def statistics(self, flux, error):
-        """Sufficient statistics of rows.
-
-        Parameters
-        ----------
-        flux, error : ndarray of shape (n_rows, n_pixels)
-            Measured flux and the standard deviation of its noise.
-
-        Returns
-        -------
-        gram : ndarray of shape (n_rows, n_components, n_components)
-            G.
-        moment : ndarray of shape (n_rows, n_components)
-            b.
-        """
+        """G (n_rows, n_components, n_components) and b (n_rows, n_components) of rows (n_rows, n_pixels)."""
         n_components = self.directions.shape[1]
         gram, moment = np.empty((len(flux), n_components, n_components)), np.empty((len(flux), n_components))
         for row, sigma in enumerate(error.astype(np.float64)):
@@ -265,16 +231,8 @@ def _pairs(columns):
 def log_likelihoods(gram, moment, coefficients):
     """Log-likelihood of every star for every row, up to a constant of each row, by one matrix product.
 
-    Parameters
-    ----------
-    gram : ndarray of shape (n_rows, n_components, n_components)
-    moment : ndarray of shape (n_rows, n_components)
-    coefficients : ndarray of shape (n_components, n_stars)
-        One column for each star.
-
-    Returns
-    -------
-    log_likelihood : ndarray of shape (n_rows, n_stars)
+    From G (n_rows, n_components, n_components), b (n_rows, n_components) and c (n_components, n_stars) to
+    (n_rows, n_stars).
     """
     upper = np.triu_indices(len(coefficients))
     packed = -gram[:, upper[0], upper[1]]
@@ -304,7 +262,7 @@ class _Sampler:
         if basis.lost > TOLERANCE:
             warnings.warn(
                 f"bayes_limit.X has errors so small that {basis.directions.shape[1]} components lose {basis.lost:.3g} "
-                f"of chi^2 of a spectrum, more than {TOLERANCE}: the posteriors of rows with little noise are too wide. "
+                f"of chi^2 of a spectrum, more than {TOLERANCE}: posteriors of rows with little noise are too wide. "
                 "Use errors like those of make_spectra.",
                 BayesLimitWarning,
                 stacklevel=3,
@@ -314,15 +272,14 @@ class _Sampler:
         coefficients = np.hstack(threads(delayed(_coefficients)(basis, tile) for tile in tiles))
         return cls(basis, draws, coefficients, seed, n_rounds, min_size)
 
-    def __call__(self, first, rows):
-        """Posterior mean, standard deviation and effective size of `rows`, (3, n_rows); the first is row `first`."""
-        flux, error = np.hsplit(rows, 2)
-        gram, moment = self.basis.statistics(flux, error)
-        results = np.empty((3, len(rows)))
+    def __call__(self, X, start):
+        """Posterior mean, standard deviation and effective size (3, n_rows) of the rows of `X` from `start` on."""
+        gram, moment = self.basis.statistics(*np.hsplit(_read(X, start), 2))
+        results = np.empty((3, len(moment)))
         for row, known in enumerate(log_likelihoods(gram, moment, self.coefficients)):
             draws, weights = self.draws, softmax(known)
             if self.n_rounds and effective_size(weights) < self.min_size:
-                draws, weights = self._refine(first + row, gram[row], moment[row], known)
+                draws, weights = self._refine(start + row, gram[row], moment[row], known)
             log_g = LOW[_LOG_G] + draws[:, _LOG_G] * (HIGH - LOW)[_LOG_G]
             results[:, row] = *moments(weights, log_g), effective_size(weights)
         return results
@@ -362,7 +319,7 @@ def _check_spectra(owner, X):
 
 
 def _read(X, start):
-    """Read `_ROWS` rows of an array or a row source."""
+    """Read at most `_ROWS` rows of an array or a row source."""
     stop = min(start + _ROWS, len(X))
     return X.read(start, stop) if isinstance(X, RowSource) else X[start:stop]
 

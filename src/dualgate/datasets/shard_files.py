@@ -5,7 +5,7 @@ A shard holds ``spectrumdataset/wave`` (n_pixels,), ``dataset/arrays/flux/value`
 """
 
 import os
-from collections import OrderedDict
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from threading import RLock
@@ -19,7 +19,7 @@ PARAMS = "dataset/params"
 REQUIRED = ("T_eff", "log_g", "M_H")
 COMPRESSIONS = ("gzip", "lzf")
 _CHUNK_BYTES = 1 << 20  # the size of HDF5's cache of a dataset by default
-_MAX_OPEN = 64
+_MAX_OPEN = 64  # files that stay open for reading; the least recently used is closed first
 
 
 def load_extra(owner, name):
@@ -30,88 +30,71 @@ def load_extra(owner, name):
         raise ImportError(f'{owner} needs h5py and PyTables ({error}): pip install "dualgate[hdf5]".') from error
 
 
-class OpenFiles:
-    """The HDF5 files that a process has open for reading, at most `limit`; the least recently used is closed first.
-
-    `lock` serialises threads, as HDF5 itself would. A forked process starts with no open file.
-    """
-
-    def __init__(self, limit=_MAX_OPEN):
-        self.limit = limit
-        self._forget()
-        if hasattr(os, "register_at_fork"):  # not on Windows
-            os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self):
-        self.lock, self.files = RLock(), OrderedDict()
-
-    def read(self, path, first, last, out):
-        """Read [flux | error] of rows `first` to `last` of a shard into `out` (n_rows, 2 * n_pixels)."""
-        n_pixels = out.shape[1] // 2
-        with self.lock:
-            try:
-                flux, error = self._open(path)
-                if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
-                    raise ValueError(
-                        f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
-                        "Call open_spectra again."
-                    )
-                flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
-                error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
-            except (OSError, RuntimeError, KeyError) as problem:
-                self.close(path)
-                raise OSError(
-                    f"shard {path!r} cannot be read at rows {first:,} to {last:,} ({problem}): it is damaged, was cut "
-                    "short or is gone. Restore the file, or leave it out of open_spectra.paths."
-                ) from problem
-
-    def _open(self, path):
-        h5py = load_extra("SpectraFiles", "h5py")
-        now = os.stat(path)
-        stamp = now.st_ino, now.st_size, now.st_mtime_ns
-        if path in self.files and self.files[path][1] != stamp:  # HDF5 reads zeros where an open file was truncated
-            self.close(path)
-        if path not in self.files:
-            file = h5py.File(path, "r")
-            self.files[path] = file, stamp, file[FLUX], file[ERROR]
-        self.files.move_to_end(path)
-        while len(self.files) > self.limit:
-            self.files.popitem(last=False)[1][0].close()
-        return self.files[path][2:]
-
-    def close(self, path):
-        """Close a file if it is open, under this or another name."""
-        with self.lock:
-            for name in [name for name in self.files if os.path.realpath(name) == os.path.realpath(path)]:
-                self.files.pop(name)[0].close()
+_LOCK = RLock()  # h5py and PyTables may share one HDF5 library, which is not safe for threads
 
 
-OPEN_FILES = OpenFiles()
+def _stamp(path):
+    now = os.stat(path)
+    return now.st_ino, now.st_size, now.st_mtime_ns
+
+
+@lru_cache(maxsize=_MAX_OPEN)
+def _open(path):
+    """Return the stamp of a file, the open file, its flux and its error."""
+    stamp, file = _stamp(path), load_extra("SpectraFiles", "h5py").File(path, "r")
+    return stamp, file, file[FLUX], file[ERROR]
+
+
+def _forget_open_files():
+    global _LOCK
+    _LOCK = RLock()
+    _open.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_open_files)
+
+
+def read_rows(path, first, last, out):
+    """Read [flux | error] of rows `first` to `last` of a shard into `out` (n_rows, 2 * n_pixels)."""
+    n_pixels = out.shape[1] // 2
+    with _LOCK:
+        try:
+            stamp, file, flux, error = _open(path)
+            if stamp != _stamp(path):  # HDF5 reads zeros where an open file was truncated
+                file.close()
+                _open.cache_clear()
+                _, _, flux, error = _open(path)
+            if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
+                raise ValueError(
+                    f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
+                    "Call open_spectra again."
+                )
+            flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
+            error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
+        except (OSError, RuntimeError, KeyError) as problem:
+            raise OSError(
+                f"shard {path!r} cannot be read at rows {first:,} to {last:,} ({problem}): it is damaged, truncated or "
+                "missing. Restore the file, or leave it out of open_spectra.paths."
+            ) from problem
 
 
 def read_head(path):
-    """Read the wavelengths and the parameters of a shard, and check its layout.
-
-    Returns
-    -------
-    wave : ndarray of shape (n_pixels,)
-    table : DataFrame of n_rows rows
-        The parameters.
-    """
+    """Return the wavelengths (n_pixels,) of a shard and the frame of its parameters, whose layout is checked."""
     h5py = load_extra("open_spectra", "h5py")
     load_extra("open_spectra", "tables")
-    with OPEN_FILES.lock:  # h5py and PyTables may share one HDF5: a file is open in one of them at a time
-        OPEN_FILES.close(path)
+    with _LOCK:
+        _open.cache_clear()  # PyTables may refuse a file that h5py has open
         try:
             with h5py.File(path, "r") as file:
                 wave, n_rows = _check_layout(path, file)
         except (OSError, RuntimeError, KeyError) as problem:
             raise OSError(
-                f"shard {path!r} cannot be opened ({problem}): it is no HDF5 file, is damaged, was cut short or is "
-                "being written. Restore the file, or leave it out of open_spectra.paths."
+                f"shard {path!r} cannot be opened ({problem}): it is not an HDF5 file, is damaged, truncated or "
+                "still being written. Restore the file, or leave it out of open_spectra.paths."
             ) from problem
         table = _read_table(path)
-    _require_params(f"shard {path!r} has a table {PARAMS!r} that", table, n_rows)
+    _require_params(f"table {PARAMS!r} of shard {path!r}", table, n_rows)
     for name in REQUIRED:
         if table[name].dtype.kind not in "fiu":
             raise ValueError(
@@ -187,7 +170,7 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         Standard deviation of the noise in that unit, kept as float32. A pixel without one (NaN, infinite, not above
         zero) is repaired when it is read; every row needs one good error.
     params : DataFrame of n_rows rows, or dict of columns
-        Numbers: T_eff [K], log_g [of cm/s2], M_H [dex], and whatever else belongs to a row, such as a_M, C_M, mag, snr,
+        Numbers: T_eff [K], log_g [of cm/s2], M_H [dex], and any other column, such as a_M, C_M, mag, snr,
         redshift. The index is not kept.
     wave : array-like of shape (n_pixels,)
         Pixel centres [angstrom].
@@ -206,7 +189,7 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         If the directory does not exist.
     ValueError
         If shapes disagree, flux or a required parameter is not finite, a required parameter is missing, a parameter is
-        no number, or a row has no good error.
+        not a number, or a row has no good error.
 
     See Also
     --------
@@ -246,7 +229,7 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         table.to_hdf(unfinished, key=PARAMS, mode="a", format="fixed")
         with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())
-        OPEN_FILES.close(path)
+        _open.cache_clear()  # Windows does not replace an open file
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ import os
 import numpy as np
 
 from dualgate._validation import check_number
-from dualgate.datasets.shard_files import OPEN_FILES, REQUIRED, read_head
-from dualgate.datasets.simulator import labelled_spectra, make_seed
+from dualgate.datasets.shard_files import REQUIRED, read_head, read_rows
+from dualgate.datasets.simulator import generator_of_rows, labelled_spectra, make_seed
 from dualgate.rows import RowSource
 
 _NOISE_STREAM = 1  # the noise is independent of what `SpectraSimulator` draws for the same seed and row
@@ -83,7 +83,7 @@ class SpectraFiles(RowSource):
         block = np.empty((stop - start, self.shape[1]), self.dtype)
         done = 0
         while done < len(block):
-            row = int(self.start + start + done)  # numpy's integers would overflow as the counter of the noise
+            row = int(self.start + start + done)  # a numpy integer would overflow in the counter of the noise
             path, first, last = self.locate(row)
             part = block[done : done + last - first]
             self._read_shard(path, first, row, part)
@@ -98,7 +98,7 @@ class SpectraFiles(RowSource):
 
     def _read_shard(self, path, first, row, out):
         """Fill `out` with rows of one shard, from its row `first` on, which is row `row` counted over all shards."""
-        OPEN_FILES.read(path, first, first + len(out), out)
+        read_rows(path, first, first + len(out), out)
         n_pixels = out.shape[1] // 2
         flux, error = out[:, :n_pixels], out[:, n_pixels:]
         if not np.isfinite(flux).all():
@@ -114,10 +114,10 @@ class SpectraFiles(RowSource):
             np.maximum(flux, 0, out=flux)
 
     def _add_noise(self, row, flux, error):
+        at_row = generator_of_rows(self.seed | _NOISE_STREAM << 64)
         draw = np.empty(flux.shape[1], dtype=np.float32)
         for i in range(len(flux)):
-            bits = np.random.Philox(key=self.seed | _NOISE_STREAM << 64, counter=(row + i) << 64)
-            np.random.Generator(bits).standard_normal(out=draw, dtype=np.float32)
+            at_row(row + i).standard_normal(out=draw, dtype=np.float32)
             draw *= error[i]
             draw *= np.float32(self.noise_level)
             flux[i] += draw

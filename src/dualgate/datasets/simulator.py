@@ -124,7 +124,7 @@ class SpectraSimulator:
             T_eff [K], log_g, M_H, a_M, C_M [dex] and mag, the bits of ``rows(start, stop).labels``.
         """
         _check_range(start, stop)
-        at_row = _generator_of_rows(self.seed)
+        at_row = generator_of_rows(self.seed)
         uniform = np.empty((stop - start, len(_LOW)))
         for row, numbers_of_row in enumerate(uniform, start):
             at_row(row).random(out=numbers_of_row)
@@ -155,7 +155,7 @@ class SpectraSimulator:
         X = np.empty((stop - start, 2 * len(WAVE)), dtype=np.float32) if out is None else out
         flux, error = X[:, : len(WAVE)], X[:, len(WAVE) :]
         labels = np.empty((stop - start, len(_LOW)))
-        at_row = _generator_of_rows(self.seed)
+        at_row = generator_of_rows(self.seed)
         for tile in range(start - start % _TILE, stop, _TILE):
             here = slice(max(start - tile, 0), min(stop - tile, _TILE))
             part = slice(tile + here.start - start, tile + here.stop - start)
@@ -190,7 +190,7 @@ def _check_range(start, stop):
     check_number("SpectraSimulator", "stop", stop, kind=numbers.Integral, low=start)
 
 
-def _generator_of_rows(seed):
+def generator_of_rows(seed):
     """Return a function from row i to ``Philox(key=seed, counter=i << 64)``, one generator that it sets to each row."""
     bits = np.random.Philox(key=seed)
     generator = np.random.Generator(bits)
