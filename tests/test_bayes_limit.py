@@ -9,8 +9,9 @@ from scipy.stats import norm
 from sklearn.metrics import r2_score
 
 from dualgate.datasets import BayesLimitWarning, bayes_limit, importance, make_spectra, stream_spectra
+from dualgate.datasets.emulator import HIGH, LOW, load_emulator
 from dualgate.datasets.importance import KernelProposal, effective_size, moments, sample_posterior
-from dualgate.datasets.posterior import TOLERANCE, SpectrumBasis, _emulate, log_likelihoods
+from dualgate.datasets.posterior import TOLERANCE, SpectrumBasis, log_likelihoods
 from dualgate.evaluation import bootstrap_r2, bootstrap_weights
 
 PRIOR_STD = np.sqrt(16 / 12)
@@ -109,7 +110,7 @@ def test_errors_below_the_projection_are_warned_of():
 
 def test_projection_keeps_the_likelihood():
     data = make_spectra(6, random_state=8)
-    stars = _emulate(np.random.default_rng(0).random((900, 5)))
+    stars = load_emulator()(LOW + np.random.default_rng(0).random((900, 5)) * (HIGH - LOW))
     basis = SpectrumBasis.from_spectra(stars[:700], stars[700:800], data.error.min(axis=0))
     gram, moment = basis.statistics(data.flux, data.error)
     coefficients = basis.coefficients(stars[800:]).astype(float)

@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from dualgate.datasets import make_spectra, open_spectra, shard_files, write_spectra
 from dualgate.datasets.shard_files import ERROR, FLUX, PARAMS, WAVE
-from dualgate.datasets.shards import _repair_errors
+from dualgate.datasets.shards import repair_errors
 from dualgate.rows import RowSubset
 
 COUNTS, N_PIXELS = (7, 1, 20, 12), 50
@@ -234,7 +234,7 @@ def test_errors_are_those_of_the_nearest_good_pixel(rows):
     rows = [[*row, 4.0] if seed % 2 else [4.0, *row] for seed, row in enumerate(rows)]
     error = np.array(rows, dtype=np.float32).reshape(-1, 9)
     expected = [nearest_good(row) for row in error]
-    _repair_errors(error, "a.h5", 0)
+    repair_errors(error, "a.h5", 0)
     assert_array_equal(error, np.reshape(expected, (-1, 9)))
 
 

@@ -27,7 +27,7 @@ from synthesis.molecules import (
     molecular_pressures,
 )
 from synthesis.opacity import h_minus_bound_free, h_minus_free_free
-from synthesis.spectrum import _formal_solution, emergent_flux, fine_grid, synthesize, voigt
+from synthesis.spectrum import emergent_flux, fine_grid, formal_solution, synthesize, voigt
 
 CALCIUM = np.linspace(8535.0, 8550.0, 40)
 SODIUM = np.linspace(8180.0, 8198.0, 45)
@@ -147,7 +147,7 @@ def test_isothermal_gas_shines_as_a_black_body(sun):
     wave = fine_grid(8000, 8003)
     layers = Atmosphere(**{**vars(sun), "temperature": np.full_like(sun.tau, 5000.0)})
     opacity = sun.rosseland[:, None] * (1 + 50 * np.random.default_rng(0).random(len(wave)))
-    assert_allclose(_formal_solution(layers, wave, opacity), np.pi * planck(wave, 5000.0), rtol=1e-6)
+    assert_allclose(formal_solution(layers, wave, opacity), np.pi * planck(wave, 5000.0), rtol=1e-6)
 
 
 def test_linear_source_function_gives_the_eddington_barbier_flux(sun):
@@ -159,7 +159,7 @@ def test_linear_source_function_gives_the_eddington_barbier_flux(sun):
     temperature = hc_k / (wave.mean() * 1e-8 * np.log1p(1e20 / (wave.mean() ** 5 * source)))
     layers = Atmosphere(**{**vars(sun), "temperature": temperature})
     opacity = np.repeat(sun.rosseland[:, None], len(wave), axis=1)
-    assert_allclose(_formal_solution(layers, wave, opacity), np.pi * scale * 2.0, rtol=0.01)
+    assert_allclose(formal_solution(layers, wave, opacity), np.pi * scale * 2.0, rtol=0.01)
 
 
 @pytest.mark.parametrize(

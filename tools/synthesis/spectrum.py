@@ -147,10 +147,10 @@ def emergent_flux(atmosphere, wave, *, lines=True, bands=True):
         _add_lines(opacity, wave, atmosphere, coarse.min(axis=1), pressures)
     if bands:
         _add_bands(opacity, wave, atmosphere, pressures)
-    return _formal_solution(atmosphere, wave, opacity)
+    return formal_solution(atmosphere, wave, opacity)
 
 
-def _formal_solution(atmosphere, wave, opacity):
+def formal_solution(atmosphere, wave, opacity):
     """Integrate the source function (Planck, linear in optical depth between layers) over depth and angle."""
     flux = np.empty(len(wave))
     step = np.diff(np.log(atmosphere.tau))[:, None]

@@ -49,10 +49,12 @@ def matern(scaled, centres, lengths):
     a_norms, b_norms = (a**2).sum(axis=1), (b**2).sum(axis=1)
     kernel = 2 * a @ b.T
     for start in range(0, len(a), _ROWS):
-        rows = slice(start, start + _ROWS)
-        squares = a_norms[rows, None] + b_norms - kernel[rows]  # |a - b|^2; rounding may make it negative
-        distance = np.sqrt(5 * np.abs(squares))
-        kernel[rows] = (1 + distance + distance * distance / 3) * np.exp(-distance)
+        rows = kernel[start : start + _ROWS]
+        distance = a_norms[start : start + _ROWS, None] + b_norms
+        distance -= rows  # |a - b|^2, which rounding may make negative
+        distance = np.sqrt(5 * np.abs(distance, out=distance), out=distance)
+        np.exp(-distance, out=rows)
+        rows *= 1 + distance + distance * distance / 3
     return kernel
 
 

@@ -79,7 +79,7 @@ def conditions_of_night(uniform):
 
 
 def flux_error(clean, mag, light, sky, out=None):
-    """Standard deviation of the calibrated flux (n_rows, n_pixels), float32, in the unit of the star's mean flux.
+    """Return the standard deviation of the calibrated flux (n_rows, n_pixels), float32, in units of its mean.
 
     From noise-free flux `clean` (n_rows, n_pixels) with mean one, AB magnitudes `mag` (n_rows,), and `light` and `sky`
     (n_rows,) of :func:`conditions_of_night`. It is written into `out` if that is given.

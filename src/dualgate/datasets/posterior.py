@@ -285,9 +285,13 @@ class _Sampler:
         return results
 
     def _refine(self, row, gram, moment, known):
+        def log_likelihood(draws):
+            columns = _coefficients(self.basis, draws)
+            return moment @ columns - 0.5 * np.einsum("ij,ij->j", columns, gram @ columns)
+
         guides = np.argsort(-known, kind="stable")[:_GUIDES]
         return sample_posterior(
-            lambda draws: log_likelihoods(gram[None], moment[None], _coefficients(self.basis, draws))[0],
+            log_likelihood,
             self.draws[guides],
             known[guides],
             np.random.default_rng([self.seed, 2, row]),

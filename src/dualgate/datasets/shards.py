@@ -107,7 +107,7 @@ class SpectraFiles(RowSource):
                 f"shard {path!r} has a flux of {flux[bad, pixel]} in row {first + bad}, pixel {pixel}: noise-free flux "
                 "must be finite. Rewrite the shard without this row, or choose rows by open_spectra.start and stop."
             )
-        _repair_errors(error, path, first)
+        repair_errors(error, path, first)
         if self.noise_level > 0:
             self._add_noise(row, flux, error)
         if self.clip:
@@ -123,7 +123,7 @@ class SpectraFiles(RowSource):
             flux[i] += draw
 
 
-def _repair_errors(error, path, first):
+def repair_errors(error, path, first):
     """Replace errors that are not finite and above zero by that of the nearest good pixel, left on a tie, in place."""
     if error.size == 0 or (np.min(error) > 0 and np.max(error) < np.inf):  # false for NaN too
         return
