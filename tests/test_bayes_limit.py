@@ -98,6 +98,8 @@ def test_numbers_depend_on_the_seed_but_not_on_threads_or_storage(monkeypatch):
     one = numbers(np.asarray(source), 0, 1)
     assert_array_equal(one, numbers(source, 0, 2))
     assert (one[0] != numbers(source[:5], 1, 1)[0, 0]).all()
+    twice = numbers(np.asarray(source)[[0, 0]], 0, 1)[0]
+    assert twice[0] != twice[1]  # rows have draws of their own
 
 
 def test_errors_below_the_projection_are_warned_of():

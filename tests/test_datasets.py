@@ -108,13 +108,14 @@ def test_labels_alone_are_those_of_the_rows(start, stop):
     assert_array_equal(simulator.labels(start, stop), simulator.rows(start, stop).labels)
 
 
-def test_a_row_has_a_random_stream_of_its_own(data, clean):
-    row = 1234
+@pytest.mark.parametrize("row", [1234, 2**66 + 5])
+def test_a_row_has_a_random_stream_of_its_own(row):
+    data, clean = (make_spectra(1, random_state=7, start=row, noise_level=level) for level in (1, 0))
     generator = np.random.Generator(np.random.Philox(key=7, counter=row << 64))
     uniform = generator.random(8)
-    assert_array_equal(data.labels.to_numpy()[row, :5], LOW + uniform[:5] * (HIGH - LOW))
-    noise = generator.standard_normal(data.flux.shape[1], dtype=np.float32) * data.error[row]
-    assert_array_equal(data.flux[row], clean.flux[row] + noise)
+    assert_array_equal(data.labels.to_numpy()[0, :5], LOW + uniform[:5] * (HIGH - LOW))
+    noise = generator.standard_normal(data.flux.shape[1], dtype=np.float32) * data.error[0]
+    assert_array_equal(data.flux[0], clean.flux[0] + noise)
 
 
 def test_seeds_name_different_tables(data):
