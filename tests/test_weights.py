@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
-from dualgate.datasets.spectra import REGIME_EDGES, regimes_of
+from dualgate.datasets.simulator import REGIME_EDGES, regimes_of
 from dualgate.evaluation import (
     boundary_crossings,
     boundary_samples,
