@@ -338,20 +338,28 @@ def test_passes_are_taken_up_where_they_failed_and_finished_stages_read_nothing(
 
 
 def test_a_changed_row_is_noticed_when_it_is_read_again(rows, tmp_path):
-    def run(name):
-        FitStages(Store(tmp_path), 0).run(name, "Owner", [Total()], rows)
+    def run(name, source=rows, stages=None):
+        (stages or FitStages(Store(tmp_path / "store"), 0)).run(name, "Owner", [Total()], source)
 
     run("one")
     run("two")
     place = np.flatnonzero(~np.isin(np.arange(1000), sources.choose_spread(1000, 192)))[-1]
     rows.X[place, 2] += 1e-12
     first = place // 100 * 100
-    with pytest.raises(
-        ValueError, match=rf"X of Owner changed since .*rows {first} to {first + 99} .*Delete the store"
-    ):
+    changed = rf"X of Owner changed since .*rows {first} to {first + 99} .*Delete the store"
+    with pytest.raises(ValueError, match=changed):
         run("three")
-    rows.X = np.arange(4000.0).reshape(1000, 4)  # other rows altogether are no change: they have checksums of their own
+    rows.X = np.arange(4000.0).reshape(1000, 4)  # other rows have checksums of their own
     run("four")
+
+    np.save(tmp_path / "x.npy", rows.X)
+    stages, stored = FitStages(Store(tmp_path / "store"), 0), ArrayRows(np.load(tmp_path / "x.npy", mmap_mode="r+"))
+    run("five", stored, stages)
+    stored.array[place] += 1
+    stored.array.flush()
+    os.utime(tmp_path / "x.npy", ns=(1, 1))
+    with pytest.raises(ValueError, match=changed):
+        run("six", stored, stages)
 
 
 def test_a_store_needs_a_seed(rows, tmp_path):

@@ -10,7 +10,7 @@ import uuid
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_memory
 
 from dualgate._validation import check_number, owner_name
 from dualgate.rows.passes import run_passes
-from dualgate.rows.sources import RUN_ROWS, RowSource, iter_blocks, spread_rows
+from dualgate.rows.sources import RUN_ROWS, RowSource, RowSubset, iter_blocks, spread_rows
 
 EVERY_BLOCKS = 16  # blocks between two writings; with wide rows a write takes about as long as a quarter of a block
 NEUTRAL = ("n_jobs", "verbose", "device", "memory")  # parameters of estimators that change no result
@@ -142,6 +142,8 @@ class StoredArrays(Mapping):
 def _readable(path):
     try:
         yield
+    except FileNotFoundError:  # another process discarded it
+        raise KeyError(path.name) from None
     except Exception as error:  # damaged bytes make zip files, NumPy and pickles raise nearly anything
         reason = str(error) or type(error).__name__
         raise StoreError(f"{path}: cannot be read ({reason}): delete it, and it is computed again.") from None
@@ -216,7 +218,7 @@ def _describe(value):
 
 def _describe_code(value):
     """Name a function or class, and the source that it stands for."""
-    module, name = value.__module__ or "", value.__qualname__
+    module, name = getattr(value, "__module__", None) or "", value.__qualname__
     if "<" in name:
         raise _unlike(f"{name} of {module}", "a name that others share")
     if _source_path(module):
@@ -327,7 +329,8 @@ class FitStages:
 
     def __init__(self, store=None, identity=None):
         self.store, self.identity = store, None if store is None else digest(identity)
-        self._stage, self._runs, self._counts = "", [], Counter()
+        self._stage, self._runs, self._counts = "", [], Counter()  # stage that is computed now, and names of its runs
+        self._sources = {}  # what was read, and its fingerprint at that time
 
     @classmethod
     def of(cls, estimator, memory, checkpoint, source, *values):
@@ -350,7 +353,7 @@ class FitStages:
         """
         seed = estimator.random_state
         if checkpoint is not None:
-            hint = "with checkpoint= it must be an integer, so that a fit that goes on draws what the first one drew."
+            hint = "with checkpoint= it must be an integer, so that a fit that continues draws what the first one drew."
             check_number(estimator, "random_state", seed, kind=numbers.Integral, low=0, hint=hint)
             store = Store(checkpoint)
         elif memory is None or not isinstance(seed, numbers.Integral) or check_memory(memory).store_backend is None:
@@ -374,7 +377,7 @@ class FitStages:
             return compute()
         module = getattr(compute, "func", compute).__module__
         key = self._key(name, depends, code_hash(module) if _source_path(module) else module)
-        if key in self.store:
+        with suppress(KeyError):
             return self.store.load(key)
         outer, self._stage, self._runs = (self._stage, self._runs), key, []
         try:
@@ -411,11 +414,18 @@ class FitStages:
             return run_passes(owner, passes, source, n_jobs=n_jobs)
         key = self._key(name, self._stage, depends)
         self._counts[key] += 1
-        keeper = Keeper(self.store, f"{key}-{self._counts[key]}", owner, source)
-        self._runs.append(keeper.name)
+        self._runs.append(f"{key}-{self._counts[key]}")
+        keeper = Keeper(self.store, self._runs[-1], owner, None if source.in_memory else self._checksums_of(source))
         passes = run_passes(owner, passes, source, n_jobs=n_jobs, keeper=keeper)
         keeper.save(passes, len(source))
         return passes
+
+    def _checksums_of(self, source):
+        """Name of the checksums of a source, which stays as rows change during the fit."""
+        whole, rows = (source.source, source.rows) if isinstance(source, RowSubset) else (source, None)
+        if id(whole) not in self._sources:
+            self._sources[id(whole)] = whole, digest(whole)
+        return f"checksums-{digest(self._sources[id(whole)][1], rows)[:40]}"
 
     def _key(self, name, *depends):
         return f"{name}-{digest(name, self.identity, depends)[:40]}"
@@ -431,36 +441,33 @@ class Keeper:
         Of the result.
     owner : object
         Whose `X` it is, for messages.
-    source : RowSource
+    checksums : None or str
+        Name of the checksums of the blocks; None compares nothing.
     """
 
-    def __init__(self, store, name, owner, source):
-        self.store, self.name, self.owner, self.source = store, name, owner, source
-        self._n_blocks, self._checksums, self._n_rows = 0, None, 0
-        self._place = None
+    def __init__(self, store, name, owner, checksums):
+        self.store, self.name, self.owner, self.checksums = store, name, owner, checksums
+        self._n_blocks, self._n_rows, self._known = 0, 0, {}
+        with suppress(KeyError):
+            self._known = store.load(checksums)
 
     def resume(self, passes):
-        """Give passes what they had found, and return the row to go on from."""
-        if self.name not in self.store:
-            return 0
-        stored = self.store.load(self.name)
-        for each, found in zip(passes, stored["found"], strict=True):
-            each.found = found
-        self._n_rows = stored["n_rows"]
+        """Give passes what they had found, and return the row to continue from."""
+        with suppress(KeyError):
+            stored = self.store.load(self.name)
+            self._n_rows = stored["n_rows"]
+            for each, found in zip(passes, stored["found"], strict=True):
+                each.found = found
         return self._n_rows
 
     def check(self, first, block):
         """Raise a ValueError where a block is not what it was when it was read before."""
-        if self.source.in_memory:
+        if self.checksums is None:
             return
-        if self._checksums is None:
-            self._place = f"checksums-{digest(self.source)[:40]}"
-            self._checksums = self.store.load(self._place) if self._place in self.store else {}
-        last = first + len(block) - 1
-        found = zlib.crc32(block.data)
-        if self._checksums.setdefault((first, last), found) != found:
+        last, found = first + len(block) - 1, zlib.crc32(block.data)
+        if self._known.setdefault((first, last), found) != found:
             raise ValueError(
-                f"X of {owner_name(self.owner)} changed since {self.store.directory or 'the store'} was begun: rows "
+                f"X of {owner_name(self.owner)} changed since {self.store.directory} was begun: rows "
                 f"{first:,} to {last:,} are not those that were read before. Delete the store, and fit again."
             )
 
@@ -476,5 +483,5 @@ class Keeper:
             return
         self.store.save(self.name, {"found": [each.found for each in passes], "n_rows": n_rows})
         self._n_rows = n_rows
-        if self._checksums is not None:
-            self.store.save(self._place, self._checksums)
+        if self.checksums is not None:
+            self.store.save(self.checksums, self._known)
