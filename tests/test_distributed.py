@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GridSearchCV
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
@@ -144,6 +145,9 @@ def test_a_failure_leaves_the_sums_of_earlier_rows(client, stored, tmp_path):
         run_passes("Owner", [sums], as_source(X))
         with pytest.raises(ValueError, match=r"X of Owner .*X\[3000, 2\]=nan"):
             run_passes("Owner", [sums], as_source(np.load(tmp_path / "bad.npy", mmap_mode="r")))
+        counted = Collect(lambda first, rows: np.isnan(rows).sum(axis=1))
+        run_passes(HistGradientBoostingRegressor(), [counted], as_source(np.load(tmp_path / "bad.npy", mmap_mode="r")))
+        assert counted.found.joined().sum() == 1  # for an estimator that takes NaN
         assert sums.found["n"] == 4000
         run_passes("Owner", [sums], as_source(X))
     assert sums.found["statistics"].count.sum() == 8000
