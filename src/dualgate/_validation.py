@@ -85,17 +85,12 @@ def require_samples(estimator, X, min_samples):
         )
 
 
-def require_target(estimator, y):
-    """Raise a ValueError where there is no target."""
+def check_target(estimator, y):
+    """Return `y` as one finite number per row; text is refused even where it reads as a number."""
     if y is None:
         raise ValueError(
             f"{owner_name(estimator)} requires y to be passed, but the target y is None: give one number per row."
         )
-
-
-def check_target(estimator, y):
-    """Return `y` as one finite number per row; text is refused even where it reads as a number."""
-    require_target(estimator, y)
     target = np.asarray(y)
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(y, warn=True)

@@ -12,7 +12,7 @@ FAR = 10.0  # standard deviations from the origin beyond which single precision 
 _STEP = 4096  # rows multiplied at a time
 _GATHER = 512  # rows gathered at a time, few enough for the allocator to use the same memory again
 _STRIP = 512  # rows of a Gram matrix that are worked on together
-_FAR_ROWS = 128  # rows that tell whether rows lie far from the origin
+_FAR_ROWS = 32  # rows that tell whether rows lie far from the origin
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from joblib import parallel_config
 from threadpoolctl import threadpool_limits
 
-from dualgate._validation import check_number, owner_name
+from dualgate._validation import allows_nan, check_number, owner_name
 from dualgate.rows.passes import add_found, run_here, runner
 from dualgate.rows.sources import ArrayRows, RowSubset, block_rows, iter_blocks
 
@@ -85,7 +85,7 @@ def _run_there(client, chunk_rows, owner, passes, source):
     """Hand out all tasks and wait; nothing changes in the passes unless all succeed."""
     from dask import config
 
-    packed = _pack(owner, source)
+    packed, name, finite = _pack(owner, source), owner_name(owner), not allows_nan(owner)
     least = 8 * block_rows(source.shape[1], source.dtype)
     step = chunk_rows or max(least, -(-len(source) // (4 * max(1, sum(client.nthreads().values())))))
     options = {"pure": False, "retries": 5}  # a task that was on a dying worker more than once is not at fault
@@ -96,7 +96,7 @@ def _run_there(client, chunk_rows, owner, passes, source):
         for start in range(0, len(source), step):
             stop = min(start + step, len(source))
             parts = [each.part(start, stop) for each in passes]
-            found.append(client.submit(_work, owner_name(owner), packed, parts, start, stop, **options))
+            found.append(client.submit(_work, name, finite, packed, parts, start, stop, **options))
         while len(found) > 1:
             runs = [found[i : i + FAN_IN] for i in range(0, len(found), FAN_IN)]
             found = [client.submit(_add, run, **options) for run in runs]
@@ -141,7 +141,7 @@ class _ReadHere:
         return self.array[rows].compute(scheduler="synchronous")
 
 
-def _work(owner, packed, parts, start, stop):
+def _work(owner, finite, packed, parts, start, stop):
     """Run parts of passes over their rows, on a worker; returns what each found."""
     source = pickle.loads(packed)
     inner = source.source if isinstance(source, RowSubset) else source
@@ -149,7 +149,7 @@ def _work(owner, packed, parts, start, stop):
         inner.array = _ReadHere(inner.array)
     # a worker has a task for each of its threads: more threads within would be too many
     with parallel_config(backend="sequential"), threadpool_limits(1, user_api="blas"):
-        for first, block in iter_blocks(owner, source, start=start, stop=stop):
+        for first, block in iter_blocks(owner, source, start=start, stop=stop, finite=finite):
             for part in parts:
                 part.update(first, block)
     return [add_found(part.found, part.begin()) for part in parts]  # adding settles sums that are pending

@@ -12,7 +12,7 @@ from sklearn import config_context, get_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
-from dualgate._validation import allows_nan, check_rows, check_target, require_finite, require_samples, require_target
+from dualgate._validation import allows_nan, check_rows, check_target, require_finite, require_samples
 
 BLOCK_BYTES = 1 << 27  # of a block; large enough for fast products, small compared with everything else
 SAMPLE_ROWS = 8192  # rows of a sample, where a fit needs the rows themselves and not only sums over them
@@ -231,7 +231,6 @@ def open_rows(estimator, X, *, reset):
 
 def open_fit_rows(estimator, X, y, *, reset=True, min_samples=2):
     """Return training rows as a validated RowSource, and their target as finite numbers (n_samples,)."""
-    require_target(estimator, y)
     source = open_rows(estimator, X, reset=reset)
     y = check_target(estimator, y)
     check_consistent_length(source, y)
@@ -274,7 +273,7 @@ def block_rows(n_columns, dtype=np.float32):
     return max(_THREAD_ROWS, rows - rows % _THREAD_ROWS)
 
 
-def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None):
+def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None, finite=None):
     """Yield (first row, block) over rows from `start` to `stop`, the same blocks wherever the rows lie.
 
     A block is C-contiguous and must not be changed: of rows in memory it is a view. Otherwise the next block
@@ -283,12 +282,15 @@ def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None):
     Parameters
     ----------
     owner : object
-        Whose `X` it is, for messages. Unless it takes NaN, a block from disk must be finite.
+        Whose `X` it is, for messages.
     source : RowSource
     n_jobs : None or int
         Threads that read.
+    finite : None or bool
+        Whether blocks that are read must be finite; None is unless `owner` takes NaN.
     """
     stop = len(source) if stop is None else stop
+    finite = not allows_nan(owner) if finite is None else finite
     step = block_rows(source.shape[1], source.dtype)
     if not source.in_memory:
         buffer = np.empty((min(step, stop - start), source.shape[1]), source.dtype)
@@ -299,7 +301,7 @@ def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None):
             continue
         block = buffer[: last - first]
         _fill(source, first, block, n_jobs)
-        if not allows_nan(owner):
+        if finite:
             require_finite(owner, "X", block, first_row=first)
         yield first, block
 

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import inspect
 import numbers
 import os
@@ -11,9 +10,10 @@ import uuid
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -24,10 +24,11 @@ from sklearn.utils.validation import check_memory
 
 from dualgate._validation import check_number, owner_name
 from dualgate.rows.passes import run_passes
-from dualgate.rows.sources import RUN_ROWS, RowSource, iter_blocks, spread_rows
+from dualgate.rows.sources import RUN_ROWS, RowSource, RowSubset, iter_blocks, spread_rows
 
 EVERY_BLOCKS = 16  # blocks between two writings; with wide rows a write takes about as long as a quarter of a block
 NEUTRAL = ("n_jobs", "verbose", "device", "memory")  # parameters of estimators that change no result
+_SUFFIXES = (".npz", ".pickle")  # of arrays by name, and of other objects
 _DEPENDENCIES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
 
 
@@ -88,13 +89,14 @@ class Store:
             self._memory[name] = value
             return
         arrays = isinstance(value, dict) and all(isinstance(key, str) and _is_numeric(value[key]) for key in value)
-        path = self.directory / f"{name}{'.npz' if arrays else '.pickle'}"
+        path, other = (self.directory / f"{name}{suffix}" for suffix in _SUFFIXES[:: 1 if arrays else -1])
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             if arrays:
                 np.savez(file, **value)
             else:
                 pickle.dump(value, file, protocol=5)
+        other.unlink(missing_ok=True)
 
     def discard(self, name):
         """Forget a result, if there is one."""
@@ -107,7 +109,7 @@ class Store:
         """Path of a result's file, None where there is none."""
         if self.directory is None:
             return None
-        paths = (self.directory / f"{name}{suffix}" for suffix in (".npz", ".pickle"))
+        paths = (self.directory / f"{name}{suffix}" for suffix in _SUFFIXES)
         return next((path for path in paths if path.exists()), None)
 
 
@@ -120,7 +122,7 @@ class StoredArrays(Mapping):
 
     def __init__(self, path):
         self.path = path
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:  # NumPy leaves a damaged file open
             self._names = frozenset(arrays.files)
 
     def __iter__(self):
@@ -132,7 +134,7 @@ class StoredArrays(Mapping):
     def __getitem__(self, name):
         if name not in self._names:
             raise KeyError(name)
-        with _readable(self.path), np.load(self.path) as arrays:
+        with _readable(self.path), open(self.path, "rb") as file, np.load(file) as arrays:
             return arrays[name]
 
 
@@ -140,6 +142,8 @@ class StoredArrays(Mapping):
 def _readable(path):
     try:
         yield
+    except FileNotFoundError:  # another process discarded it
+        raise KeyError(path.name) from None
     except Exception as error:  # damaged bytes make zip files, NumPy and pickles raise nearly anything
         reason = str(error) or type(error).__name__
         raise StoreError(f"{path}: cannot be read ({reason}): delete it, and it is computed again.") from None
@@ -182,57 +186,42 @@ def digest(*values):
     TypeError
         For a lambda, a function inside another, or what cannot be pickled.
     """
-    found = hashlib.sha256()
-    _feed(found, values)
-    return found.hexdigest()
+    return hashlib.sha256(repr(_describe(values)).encode()).hexdigest()
 
 
-def _feed(found, value):
-    """Add a value to a hash, after the name of its type."""
-    found.update(f"{type(value).__module__}.{type(value).__qualname__}:".encode())
+def _describe(value):
+    """Nested tuples of plain values whose text tells a value from others."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, slice, range, Path)):
-        found.update(f"{value!r};".encode())
-    elif isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
-        found.update(f"{value.dtype.str}{value.shape}".encode())
-        found.update(_bytes(np.asarray(value)))
-    elif isinstance(value, (list, tuple, np.ndarray)):
-        found.update(f"{np.shape(value) if isinstance(value, np.ndarray) else len(value)}".encode())
-        for each in value.ravel() if isinstance(value, np.ndarray) else value:
-            _feed(found, each)
-    elif isinstance(value, (dict, set, frozenset)):
-        pairs = value.items() if isinstance(value, dict) else ((each, None) for each in value)
-        for each in sorted((digest(name), content) for name, content in pairs):
-            _feed(found, each)
-    elif isinstance(value, RowSource):
-        _feed(found, fingerprint(value))
-    elif isinstance(value, FrozenEstimator):
-        _feed(found, (type(value.estimator), vars(value.estimator)))
-    elif isinstance(value, BaseEstimator):
-        params = value.get_params(deep=False)
-        _feed(found, (type(value), {name: each for name, each in params.items() if name not in NEUTRAL}))
-    elif isinstance(value, partial):
-        _feed(found, (value.func, value.args, value.keywords))
-    elif inspect.ismethod(value):
-        _feed(found, (value.__self__, value.__name__))
-    elif inspect.isroutine(value) or inspect.isclass(value) or isinstance(value, np.ufunc):
-        _feed(found, _describe_code(value))
-    else:
-        found.update(_hash_pickle(value).encode())
-
-
-def _bytes(array):
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return value
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, *map(_describe, value)
+    if isinstance(value, dict):
+        return "dict", *sorted((repr(_describe(name)), _describe(each)) for name, each in value.items())
+    if isinstance(value, RowSource):
+        return _describe(fingerprint(value))
+    if isinstance(value, FrozenEstimator):
+        return _describe(type(value.estimator)), _describe(vars(value.estimator))
+    if isinstance(value, BaseEstimator):
+        params = value.get_params(deep=False).items()
+        return _describe(type(value)), _describe({name: each for name, each in params if name not in NEUTRAL})
+    if isinstance(value, partial):
+        return "partial", *map(_describe, (value.func, value.args, value.keywords))
+    if inspect.ismethod(value):
+        return _describe(value.__self__), value.__name__
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return _describe_code(value)
+    try:
+        return joblib.hash(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, hash_name="sha1")
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise _unlike(repr(value), str(error)) from None
 
 
 def _describe_code(value):
-    """Name a function or class, with the source that it stands for."""
-    module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", value.__name__)
+    """Name a function or class, and the source that it stands for."""
+    module, name = getattr(value, "__module__", None) or "", value.__qualname__
     if "<" in name:
-        raise TypeError(
-            f"{name} of {module} cannot be told from others, and so the results that depend on it cannot be stored: "
-            "write it as a function or class of a module, or leave memory= and checkpoint= None."
-        )
-    if module.partition(".")[0] == "dualgate":
+        raise _unlike(f"{name} of {module}", "a name that others share")
+    if _source_path(module):
         return module, name, code_hash(module)
     try:
         return module, name, inspect.getsource(value)
@@ -240,14 +229,11 @@ def _describe_code(value):
         return module, name
 
 
-def _hash_pickle(value):
-    try:
-        return joblib.hash(value, hash_name="sha1")
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise TypeError(
-            f"{value!r} cannot be told from others, and so the results that depend on it cannot be stored ({error}): "
-            "use what can be pickled, or leave memory= and checkpoint= None."
-        ) from None
+def _unlike(what, reason):
+    return TypeError(
+        f"{what} cannot be told from others ({reason}), so that results which depend on it cannot be stored: use a "
+        "function or class of a module and what can be pickled, or leave memory= and checkpoint= None."
+    )
 
 
 def fingerprint(source):
@@ -265,7 +251,7 @@ def fingerprint(source):
     if source.in_memory:
         found = hashlib.sha256()
         for _, block in iter_blocks(source, source):
-            found.update(_bytes(block))
+            found.update(block.reshape(-1).view(np.uint8))
         return *shape, found.hexdigest()
     times = [(os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in source.files]
     return *shape, spread_rows(source, 3 * RUN_ROWS, finite=False), times
@@ -278,71 +264,53 @@ def code_hash(*modules):
     Parameters
     ----------
     *modules : str
-        Such as "dualgate.features". Imports are found in the source, also inside functions; tables of numbers (`.npz`,
-        `.csv`) beside a module count as its source.
+        Such as "dualgate.features". Imports are found in the source, also inside functions and in the tables of lazy
+        packages; numbers (`.npz`, `.csv`) in a module's directory count as its source.
 
     Returns
     -------
     digest : str
         Hexadecimal; versions of the numerical libraries are part of it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such module.
     """
+    unknown = [module for module in modules if _source_path(module) is None]
+    if unknown:
+        raise ValueError(f"code_hash: {unknown[0]!r} is no module of dualgate.")
     found = hashlib.sha256(repr([version(name) for name in _DEPENDENCIES]).encode())
-    for path in sorted(_walk(modules)):
-        found.update(f"{path.name}:".encode())
-        found.update(path.read_bytes())
+    waiting, seen = list(modules), set()
+    while waiting:
+        path = _source_path(waiting.pop())
+        if path is not None and path not in seen:
+            seen |= {path, *path.parent.glob("*.npz"), *path.parent.glob("*.csv")}
+            waiting += _imported(path)
+    for path in sorted(seen):
+        found.update(f"{path.name}:".encode() + path.read_bytes())
     return found.hexdigest()
 
 
-def _walk(modules):
-    """Paths of the sources and tables of modules and of all that they import."""
-    paths, waiting, seen = set(), list(modules), set()
-    while waiting:
-        module = waiting.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        path = _source_path(module)
-        if path is None:
-            raise ValueError(f"code_hash: {module!r} is no module of dualgate.")
-        waiting += _imports(path)
-        paths |= {path, *path.parent.glob("*.npz"), *path.parent.glob("*.csv")}
-    return paths
+def _imported(path):
+    """Names that a file may import as modules."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("dualgate."):
+            names.append(node.value)
+    return names
 
 
 def _source_path(module):
-    """Path of a module of dualgate, None where there is no module of that name."""
-    root = Path(importlib.util.find_spec("dualgate").origin).parent
-    place = root.joinpath(*module.split(".")[1:])
-    found = [path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()]
-    return found[0] if found and module.partition(".")[0] == "dualgate" else None
-
-
-@cache
-def _imports(path):
-    """Names of the modules of dualgate that a file imports."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.partition(".")[0] == "dualgate"]
-        elif isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "dualgate":
-            found += [_home(node.module, alias.name) for alias in node.names]
-    return found
-
-
-def _home(package, name):
-    """Find the module of ``from package import name``: `name` itself, its home in a lazy package, or the package."""
-    if _source_path(f"{package}.{name}"):
-        return f"{package}.{name}"
-    for node in ast.walk(ast.parse(_source_path(package).read_text())):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == name and _names_module(value):
-                    return value.value
-    return package
-
-
-def _names_module(node):
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and _source_path(node.value) is not None
+    """Path of a module of dualgate, None where there is none of that name."""
+    package, *names = module.split(".")
+    place = Path(find_spec("dualgate").origin).parent.joinpath(*names)
+    paths = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((path for path in paths if package == "dualgate" and path.is_file()), None)
 
 
 # ---- stages of a fit -------------------------------------------------------------------------------------------------
@@ -361,7 +329,8 @@ class FitStages:
 
     def __init__(self, store=None, identity=None):
         self.store, self.identity = store, None if store is None else digest(identity)
-        self._stage, self._runs, self._counts = "", [], Counter()
+        self._stage, self._runs, self._counts = "", [], Counter()  # stage that is computed now, and names of its runs
+        self._sources = {}  # what was read, and its fingerprint at that time
 
     @classmethod
     def of(cls, estimator, memory, checkpoint, source, *values):
@@ -384,7 +353,7 @@ class FitStages:
         """
         seed = estimator.random_state
         if checkpoint is not None:
-            hint = "with checkpoint= it must be an integer, so that a fit that goes on draws what the first one drew."
+            hint = "with checkpoint= it must be an integer, so that a fit that continues draws what the first one drew."
             check_number(estimator, "random_state", seed, kind=numbers.Integral, low=0, hint=hint)
             store = Store(checkpoint)
         elif memory is None or not isinstance(seed, numbers.Integral) or check_memory(memory).store_backend is None:
@@ -408,7 +377,7 @@ class FitStages:
             return compute()
         module = getattr(compute, "func", compute).__module__
         key = self._key(name, depends, code_hash(module) if _source_path(module) else module)
-        if key in self.store:
+        with suppress(KeyError):
             return self.store.load(key)
         outer, self._stage, self._runs = (self._stage, self._runs), key, []
         try:
@@ -445,11 +414,18 @@ class FitStages:
             return run_passes(owner, passes, source, n_jobs=n_jobs)
         key = self._key(name, self._stage, depends)
         self._counts[key] += 1
-        keeper = Keeper(self.store, f"{key}-{self._counts[key]}", owner, source)
-        self._runs.append(keeper.name)
+        self._runs.append(f"{key}-{self._counts[key]}")
+        keeper = Keeper(self.store, self._runs[-1], owner, None if source.in_memory else self._checksums_of(source))
         passes = run_passes(owner, passes, source, n_jobs=n_jobs, keeper=keeper)
         keeper.save(passes, len(source))
         return passes
+
+    def _checksums_of(self, source):
+        """Name of the checksums of a source, which stays as rows change during the fit."""
+        whole, rows = (source.source, source.rows) if isinstance(source, RowSubset) else (source, None)
+        if id(whole) not in self._sources:
+            self._sources[id(whole)] = whole, digest(whole)
+        return f"checksums-{digest(self._sources[id(whole)][1], rows)[:40]}"
 
     def _key(self, name, *depends):
         return f"{name}-{digest(name, self.identity, depends)[:40]}"
@@ -465,36 +441,33 @@ class Keeper:
         Of the result.
     owner : object
         Whose `X` it is, for messages.
-    source : RowSource
+    checksums : None or str
+        Name of the checksums of the blocks; None compares nothing.
     """
 
-    def __init__(self, store, name, owner, source):
-        self.store, self.name, self.owner, self.source = store, name, owner, source
-        self._n_blocks, self._checksums, self._n_rows = 0, None, 0
-        self._place = None
+    def __init__(self, store, name, owner, checksums):
+        self.store, self.name, self.owner, self.checksums = store, name, owner, checksums
+        self._n_blocks, self._n_rows, self._known = 0, 0, {}
+        with suppress(KeyError):
+            self._known = store.load(checksums)
 
     def resume(self, passes):
-        """Give passes what they had found, and return the row to go on from."""
-        if self.name not in self.store:
-            return 0
-        stored = self.store.load(self.name)
-        for each, found in zip(passes, stored["found"], strict=True):
-            each.found = found
-        self._n_rows = stored["n_rows"]
+        """Give passes what they had found, and return the row to continue from."""
+        with suppress(KeyError):
+            stored = self.store.load(self.name)
+            self._n_rows = stored["n_rows"]
+            for each, found in zip(passes, stored["found"], strict=True):
+                each.found = found
         return self._n_rows
 
     def check(self, first, block):
         """Raise a ValueError where a block is not what it was when it was read before."""
-        if self.source.in_memory:
+        if self.checksums is None:
             return
-        if self._checksums is None:
-            self._place = f"checksums-{digest(self.source)[:40]}"
-            self._checksums = self.store.load(self._place) if self._place in self.store else {}
-        last = first + len(block) - 1
-        found = zlib.crc32(block.data)
-        if self._checksums.setdefault((first, last), found) != found:
+        last, found = first + len(block) - 1, zlib.crc32(block.data)
+        if self._known.setdefault((first, last), found) != found:
             raise ValueError(
-                f"X of {owner_name(self.owner)} changed since {self.store.directory or 'the store'} was begun: rows "
+                f"X of {owner_name(self.owner)} changed since {self.store.directory} was begun: rows "
                 f"{first:,} to {last:,} are not those that were read before. Delete the store, and fit again."
             )
 
@@ -510,5 +483,5 @@ class Keeper:
             return
         self.store.save(self.name, {"found": [each.found for each in passes], "n_rows": n_rows})
         self._n_rows = n_rows
-        if self._checksums is not None:
-            self.store.save(self._place, self._checksums)
+        if self.checksums is not None:
+            self.store.save(self.checksums, self._known)
