@@ -1,4 +1,4 @@
-"""How a mixture trains its gates on what was learnt of gates and experts."""
+"""Training of a mixture's gates after its experts are fitted."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from dualgate.gating.collapse import warn_of_collapse
 
 
 def train(model, lesson, generator):
-    """Train towers and fusion of a mixture, and warn where they leave experts without weight.
+    """Train towers and fusion of a mixture, and warn if they leave experts without weight.
 
     Parameters
     ----------
@@ -15,7 +15,7 @@ def train(model, lesson, generator):
     lesson : Lesson
     generator : numpy.random.Generator
     """
-    from dualgate.gating._nets import fit_gates, run_gates
+    from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
 
     y = lesson.y
     if model.loss == "cross_entropy":
@@ -28,17 +28,22 @@ def train(model, lesson, generator):
     if n_held_out >= 10:
         held_out[generator.permutation(len(y))[:n_held_out]] = True
     model.fusion_ = model._realise("fusion")
-    names = ("max_epochs", "lr", "warmup_epochs", "patience", "entropy_penalty", "weight_decay")
     model.net_, model.history_ = fit_gates(
         lesson.features,
         {name: model._realise(f"{name}_gate")._build_network for name in lesson.features},
         model.fusion_,
-        (model.experts_.n_regimes_, model.experts_.n_quality_bins_),
-        (model.loss, values, held_out),
-        {
-            "batch_size": model.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048))),
-            **{name: getattr(model, name) for name in names},
-        },
+        model.experts_.n_regimes_,
+        model.experts_.n_quality_bins_,
+        GateTarget(model.loss, values, held_out),
+        GateSettings(
+            max_epochs=model.max_epochs,
+            lr=model.lr,
+            batch_size=model.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048))),
+            warmup_epochs=model.warmup_epochs,
+            patience=model.patience,
+            entropy_penalty=model.entropy_penalty,
+            weight_decay=model.weight_decay,
+        ),
         seed=int(generator.integers(2**31)),
         device=model.device,
         verbose=model.verbose,

@@ -1,40 +1,27 @@
-"""The networks a tower may be made of, by name."""
+"""The networks of a tower by name."""
+
+from functools import partial
 
 
-def perceptron(n_features, n_outputs, hidden):
-    """Make a linear map beside a multilayer perceptron.
+def make_network(class_name, n_features, n_outputs, hidden):
+    """Make a named network; torch is imported here, not with the registry.
 
     Parameters
     ----------
+    class_name : str
+        Class in `dualgate.gating._nets`.
     n_features, n_outputs : int
     hidden : tuple of int
-        Widths of its layers; empty leaves the linear map.
+        Widths of its layers, or their channels; empty leaves a linear map.
 
     Returns
     -------
     module : torch.nn.Module
+        From standardised features (n_samples, n_features) to logits (n_samples, n_outputs).
     """
-    from dualgate.gating._nets import Perceptron
+    from dualgate.gating import _nets
 
-    return Perceptron(n_features, n_outputs, hidden)
-
-
-def convolutions(n_features, n_outputs, hidden):
-    """Make a linear map beside one-dimensional convolutions along the features.
-
-    Parameters
-    ----------
-    n_features, n_outputs : int
-    hidden : tuple of int
-        Channels of its layers; empty leaves the linear map.
-
-    Returns
-    -------
-    module : torch.nn.Module
-    """
-    from dualgate.gating._nets import Convolutions
-
-    return Convolutions(n_features, n_outputs, hidden)
+    return getattr(_nets, class_name)(n_features, n_outputs, hidden)
 
 
-NETWORKS = {"cnn": convolutions, "mlp": perceptron}
+NETWORKS = {"cnn": partial(make_network, "Convolutions"), "mlp": partial(make_network, "Perceptron")}
