@@ -16,15 +16,7 @@ RUN_ROWS = 16384  # rows per forward pass of a trained net, which bounds the mem
 
 
 class Tower(nn.Module):
-    """Standardise features, compress their tails, and apply a network.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n_samples, n_features)
-        Features of the training rows.
-    network : torch.nn.Module
-        From standardised features (n_samples, n_features), float32, to logits (n_samples, n_outputs).
-    """
+    """Standardise features as those of the training rows, compress their tails, and apply a network."""
 
     def __init__(self, features, network):
         super().__init__()
@@ -95,12 +87,7 @@ class Convolutions(_Network):
 def build_network(name, network, n_features, n_outputs):
     """Call a user's `network`, and return its result if that is a module with inputs and outputs of the right shape.
 
-    Parameters
-    ----------
-    name : str
-        Name of the parameter for messages, such as "PhysGate.network".
-    network : callable
-    n_features, n_outputs : int
+    Messages call the parameter `name`, such as "PhysGate.network".
     """
     wanted = f"a torch.nn.Module from features (n_samples, {n_features:,}) to logits (n_samples, {n_outputs:,})"
     if isinstance(network, nn.Module):

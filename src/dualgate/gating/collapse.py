@@ -26,22 +26,10 @@ class GateCollapseWarning(UserWarning):
 
 
 def find_starved(weights, counts):
-    """Find the experts with almost no weight.
+    """Find experts whose mean weight (n_experts,) is low for the row counts of their cells (n_regimes, n_quality_bins).
 
-    Parameters
-    ----------
-    weights : ndarray of shape (n_experts,)
-        Mean weight of each expert over the training rows.
-    counts : ndarray of int of shape (n_regimes, n_quality_bins)
-        Training rows of each cell.
+    Cells without rows are never starved.
 
-    Returns
-    -------
-    starved : ndarray of bool of shape (n_regimes, n_quality_bins)
-        Never true of a cell without rows.
-
-    Examples
-    --------
     >>> find_starved(np.array([0.9999, 0.0001, 0.0]), np.array([[50], [50], [0]])).ravel()
     array([False,  True, False])
     """

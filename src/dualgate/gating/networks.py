@@ -1,27 +1,13 @@
-"""The networks of a tower by name."""
+"""The networks of a tower by name: ``network(n_features, n_outputs, hidden)`` makes a torch.nn.Module."""
 
 from functools import partial
 
 
-def make_network(class_name, n_features, n_outputs, hidden):
-    """Make a named network; torch is imported here, not with the registry.
-
-    Parameters
-    ----------
-    class_name : str
-        Class in `dualgate.gating._nets`.
-    n_features, n_outputs : int
-    hidden : tuple of int
-        Widths of its layers, or their channels; empty leaves a linear map.
-
-    Returns
-    -------
-    module : torch.nn.Module
-        From standardised features (n_samples, n_features) to logits (n_samples, n_outputs).
-    """
+def _make(class_name, *sizes):
+    """Make a network of a class in `dualgate.gating._nets`, which imports torch: here, not with the registry."""
     from dualgate.gating import _nets
 
-    return getattr(_nets, class_name)(n_features, n_outputs, hidden)
+    return getattr(_nets, class_name)(*sizes)
 
 
-NETWORKS = {"cnn": partial(make_network, "Convolutions"), "mlp": partial(make_network, "Perceptron")}
+NETWORKS = {"cnn": partial(_make, "Convolutions"), "mlp": partial(_make, "Perceptron")}

@@ -155,7 +155,8 @@ def fit_gates(
     Notes
     -----
     One fit trains at a time in a process: further threads wait, so that fits in threads equal serial ones bit for bit
-    and leave torch's default generator as it was. Processes train in parallel.
+    and leave torch's default generator as it was. Processes train in parallel. On two cores four-fold cross-validation
+    in two or four threads took as long with the lock as without it, within the scatter of the timings.
     """
     with _exclusively(seed):
         net = _build(
