@@ -373,7 +373,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     def _train_gates(self, learned, y, generator):
         """Train towers and fusion on the rows that were kept, and warn where they leave experts without weight."""
-        from dualgate.gating._nets import fit_gates, run_gates
+        from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
 
         experts, columns, solution = self.experts_, learned.columns, learned.solution
         self.discriminants_ = None
@@ -391,17 +391,16 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         if n_held_out >= 10:
             held_out[generator.permutation(len(y))[:n_held_out]] = True
         self.fusion_ = self._realise("fusion")
+        batch_size = self.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048)))
         names = ("max_epochs", "lr", "warmup_epochs", "patience", "entropy_penalty", "weight_decay")
         self.net_, self.history_ = fit_gates(
             features,
             {name: gate.build_network for name, gate in self.reduction_.gates.items()},
             self.fusion_,
-            (experts.n_regimes_, experts.n_quality_bins_),
-            (self.loss, values, held_out),
-            {
-                "batch_size": self.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048))),
-                **{name: getattr(self, name) for name in names},
-            },
+            experts.n_regimes_,
+            experts.n_quality_bins_,
+            GateTarget(self.loss, values, held_out),
+            GateSettings(batch_size=batch_size, **{name: getattr(self, name) for name in names}),
             seed=int(generator.integers(2**31)),
             device=self.device,
             verbose=self.verbose,
@@ -489,7 +488,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         log_weights : ndarray of shape (n_samples, n_experts)
             Before routing.
         """
-        from dualgate.gating._nets import run_gates
+        from dualgate.gating.nets import run_gates
 
         check_is_fitted(self, "net_")
         return run_gates(self.net_, features)[2]
@@ -523,7 +522,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     def _stages(self, columns):
         """Stages of the prediction for reduced rows by name, without those of a dropped tower."""
-        from dualgate.gating._nets import run_gates
+        from dualgate.gating.nets import run_gates
 
         features = self._tower_features(columns)
         logits = run_gates(self.net_, features)

@@ -180,7 +180,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
 
     def build_network(self, n_features, n_outputs):
         """Make the module from standardised features (n_samples, n_features) to logits (n_samples, n_outputs)."""
-        from dualgate.gating._nets import build_network
+        from dualgate.gating.nets import build_network
 
         hidden = self.check_tower()
         if not callable(self.network):

@@ -37,7 +37,7 @@ def audit_rows(data, test, reduced, n_rows, seed):
 
 def permuted(model, trace, y, test, seed):
     """Permutation contribution of each tower on the test rows: intervals (3, 3) of phys, quality and both."""
-    from dualgate.gating._nets import run_gates
+    from dualgate.gating.nets import run_gates
 
     if trace.phys_features is None or trace.quality_features is None or np.ptp(y[test]) == 0:
         return {}
