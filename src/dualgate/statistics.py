@@ -184,18 +184,19 @@ class CellStatistics:
             self._mirrored = True
         return self._gram
 
-    def _map(self, function, *others):
-        parts = [[getattr(part, name) for name in _ADDED] for part in (self, *others)]
-        return CellStatistics(*(function(*arrays) for arrays in zip(*parts, strict=True)), self.origin)
+    @classmethod
+    def _map(cls, function, *parts):
+        """Apply a function to the arrays of statistics about the same origin."""
+        return cls(*(function(*(getattr(part, name) for part in parts)) for name in _ADDED), parts[0].origin)
 
     def __add__(self, other):
-        return self._map(np.add, other.about(self.origin))
+        return self._map(np.add, self, other.about(self.origin))
 
     def __radd__(self, other):
         return self if isinstance(other, int) and other == 0 else NotImplemented  # where `sum` begins
 
     def __sub__(self, other):
-        return self._map(np.subtract, other.about(self.origin))
+        return self._map(np.subtract, self, other.about(self.origin))
 
     def about(self, origin):
         """Return the statistics of the same rows, summed about another origin (n_features,)."""
@@ -222,21 +223,21 @@ class CellStatistics:
 
     def __getitem__(self, index):
         """Select along the leading axes."""
-        return self._map(lambda values: values[index])
+        return self._map(lambda values: values[index], self)
 
     def sum(self, axis):
         """Merge the cells along leading axes (non-negative integers)."""
-        return self._map(lambda values: values.sum(axis=axis))
+        return self._map(lambda values: values.sum(axis=axis), self)
 
     def reshape(self, *shape):
         """Arrange the cells in leading axes of the given shape."""
         n_leading = self.count.ndim
-        return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]))
+        return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]), self)
 
-    @staticmethod
-    def stack(parts):
+    @classmethod
+    def stack(cls, parts):
         """Join statistics about the same origin along a new first axis."""
-        return parts[0]._map(lambda *values: np.stack(values), *parts[1:])
+        return cls._map(lambda *values: np.stack(values), *parts)
 
     def means(self):
         """Means of x and y per cell; `origin` and zero where a cell is empty."""
