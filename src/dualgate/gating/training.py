@@ -201,9 +201,8 @@ def _train(net, features, target, settings, generator, device, verbose):
         iterator_valid=Batches,
         train_split=predefined_split(valid) if len(valid) else None,
         callbacks=[("rate", _schedule(settings, len(Batches(train, settings.batch_size, generator))))],
-        callbacks__print_log=None,  # it prints escape sequences for colours, into files too
         device=device,
-        verbose=0,
+        verbose=0,  # skorch's log prints escape sequences for colours, into files too
     ).initialize()
     trainer.notify("on_train_begin", X=train, y=None)
     history, n_misses, best, threshold = [], 0, None, math.inf
