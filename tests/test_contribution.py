@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy.stats import ortho_group
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
@@ -11,9 +12,8 @@ from dualgate.evaluation import (
     bootstrap_scores,
     permutation_contribution,
     row_slices,
-    shapley_samples,
-    shapley_towers,
     shapley_values,
+    tower_correlation,
 )
 
 SCORES = st.tuples(*[st.floats(-1, 1)] * 4)
@@ -51,32 +51,37 @@ def test_shares_of_a_sum_of_games_are_the_sum_of_shares(first, second):
         assert share == pytest.approx(shapley_values(*first)[name] + shapley_values(*second)[name], abs=1e-12)
 
 
+def shares_of(n_samples=500, part="all", snr=None, *, n_resamples=100, seed=0):
+    """Shapley values of R^2 of the four predictions of `problem`, as estimates."""
+    y, *guesses = problem(n_samples, seed)
+    guesses = dict(zip(("none", "phys", "quality", "both"), guesses, strict=True))
+    slices = row_slices(n_samples, snr=snr)
+    table = bootstrap_scores(y, guesses, slices, n_resamples=n_resamples, random_state=0)
+    return shapley_values(*(table.estimate("r2", name, part) for name in guesses))
+
+
 def test_independent_parts_get_the_variance_they_explain():
     """Without interaction the shares are the parts' shares of the variance, 4 and 1 of 5.25."""
-    shares = shapley_towers(*problem(20_000), n_resamples=100, random_state=0)
-    assert shares.phys.value == pytest.approx(4 / 5.25, abs=0.01)
-    assert shares.quality.value == pytest.approx(1 / 5.25, abs=0.01)
-    assert shares.total.value == pytest.approx(shares.phys.value + shares.quality.value)
-    assert shares.interaction.low < 0 < shares.interaction.high or abs(shares.interaction.value) < 0.01
+    shares = shares_of(20_000)
+    assert shares["phys"].value == pytest.approx(4 / 5.25, abs=0.01)
+    assert shares["quality"].value == pytest.approx(1 / 5.25, abs=0.01)
+    assert shares["interaction"].value == pytest.approx(0, abs=0.01)
+    assert_allclose(shares["phys"].draws + shares["quality"].draws, shares["total"].draws)
 
 
-def test_towers_that_know_the_same_share_it_with_negative_interaction():
+def test_towers_with_the_same_information_share_it_with_negative_interaction():
     y, none, phys, *_ = problem()
-    shares = shapley_towers(y, none, phys, phys, phys, n_resamples=100, random_state=0)
-    assert shares.phys == shares.quality
-    assert shares.interaction.high < 0
+    table = bootstrap_scores(y, {"none": none, "one": phys}, n_resamples=100, random_state=0)
+    shares = shapley_values(*(table.estimate("r2", name) for name in ("none", "one", "one", "one")))
+    assert shares["phys"].interval() == shares["quality"].interval()
+    assert shares["interaction"].interval().high < 0
 
 
 def test_shares_in_a_slice_are_those_of_its_rows():
-    y, none, phys, quality, both = problem()
-    snr = np.random.default_rng(0).uniform(1, 9, len(y))
-    guesses = {"n": none, "p": phys, "q": quality, "pq": both}
-    table = bootstrap_scores(y, guesses, row_slices(len(y), snr=snr), n_resamples=50, random_state=0)
-    values, draws = shapley_samples(table, "n", "p", "q", "pq", part="H")
-    inside = snr > 7
-    expected = shapley_values(*(r2_score(y[inside], guess[inside]) for guess in guesses.values()))
-    assert_allclose(list(values.values()), list(expected.values()))
-    assert_allclose(draws["phys"] + draws["quality"], draws["total"])
+    snr = np.random.default_rng(0).uniform(1, 9, 500)
+    shares, (y, *guesses) = shares_of(part="H", snr=snr), problem()
+    expected = shapley_values(*(r2_score(y[snr > 7], guess[snr > 7]) for guess in guesses))
+    assert {name: share.value for name, share in shares.items()} == pytest.approx(expected)
 
 
 def linear(phys, quality):
@@ -91,9 +96,9 @@ def features(n_samples, seed=0):
 def test_an_ignored_tower_contributes_exactly_nothing():
     phys, quality, y = features(300)
     found = permutation_contribution(lambda p, q: 2 * p[:, 0], phys, quality, y, n_resamples=50, random_state=0)
-    assert (found.quality.value, found.quality.low, found.quality.high) == (0, 0, 0)
-    assert found.phys.low > 0
-    assert found.both == found.phys
+    assert (found["quality"].value, found["quality"].low, found["quality"].high) == (0, 0, 0)
+    assert found["phys"].low > 0
+    assert found["both"] == found["phys"]
 
 
 def test_permutation_agrees_with_scikit_learn_on_single_columns():
@@ -102,7 +107,7 @@ def test_permutation_agrees_with_scikit_learn_on_single_columns():
     model = LinearRegression(fit_intercept=False).fit(np.eye(2), [2.0, 1.0])
     columns = np.column_stack([phys[:, 0], quality])
     theirs = permutation_importance(model, columns, y, n_repeats=10, random_state=1).importances_mean
-    assert_allclose([found.phys.value, found.quality.value], theirs, rtol=0.03)
+    assert_allclose([found["phys"].value, found["quality"].value], theirs, rtol=0.03)
 
 
 def test_permutation_intervals_cover_the_truth():
@@ -112,7 +117,7 @@ def test_permutation_intervals_cover_the_truth():
         contribution = permutation_contribution(
             linear, *features(200, seed), n_repeats=20, n_resamples=200, random_state=seed
         )
-        pairs = [(contribution.phys, 8 / 5.25), (contribution.quality, 2 / 5.25)]
+        pairs = [(contribution["phys"], 8 / 5.25), (contribution["quality"], 2 / 5.25)]
         hits.append([found.low <= truth <= found.high for found, truth in pairs])
     assert (np.abs(np.mean(hits, axis=0) - 0.95) < 0.05).all()
 
@@ -123,3 +128,31 @@ def test_bad_arguments_are_named():
         permutation_contribution(linear, phys[1:], quality, y)
     with pytest.raises(ValueError, match=r"n_repeats=1 must be at least 2"):
         permutation_contribution(linear, phys, quality, y, n_repeats=1)
+
+
+def test_towers_of_width_one_give_the_squared_correlation():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=200)
+    b = a + rng.normal(size=200)
+    assert tower_correlation(a[:, None], b[:, None]) == pytest.approx(np.corrcoef(a, b)[0, 1] ** 2)
+
+
+def test_the_correlation_ignores_rotation_scale_offset_and_order():
+    rng = np.random.default_rng(1)
+    phys = rng.normal(size=(100, 4))
+    quality = phys[:, :2] + rng.normal(size=(100, 2))
+    turned = 3 * phys @ ortho_group.rvs(4, random_state=0) + 5
+    assert_allclose(tower_correlation(turned, quality), tower_correlation(phys, quality))
+    assert_allclose(tower_correlation(quality, phys), tower_correlation(phys, quality))
+    assert tower_correlation(phys, turned) == pytest.approx(1)
+
+
+def test_independent_towers_are_nearly_uncorrelated_and_a_constant_one_is_undefined():
+    phys, quality = np.random.default_rng(2).normal(size=(2, 5000, 3))
+    assert tower_correlation(phys, quality) < 0.01
+    assert np.isnan(tower_correlation(phys, np.full((5000, 4), 0.1)))
+
+
+def test_towers_must_share_rows():
+    with pytest.raises(ValueError, match=r"tower_correlation.quality has shape \(4, 2\) and must be \(3, n_columns\)"):
+        tower_correlation(np.zeros((3, 2)), np.zeros((4, 2)))

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from itertools import combinations, pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,20 +10,19 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.testing import assert_allclose
-from sklearn.metrics import root_mean_squared_error
+from sklearn.metrics import r2_score, root_mean_squared_error
 
 from dualgate.evaluation import (
-    BayesLimitDisplay,
     CoefficientDisplay,
     ConfusionDisplay,
-    GainDisplay,
+    IntervalDisplay,
     PredictionDisplay,
-    SNRBarsDisplay,
+    SNRDisplay,
     TrendDisplay,
     delta_r2,
     snr_bins,
 )
-from dualgate.evaluation._drawing import spread_out
+from dualgate.evaluation.displays import spread_out
 
 
 @pytest.fixture
@@ -35,9 +37,71 @@ def problem():
     return y, snr, {"good": y + 0.3 * rng.normal(size=400), "poor": y + rng.normal(size=400) / snr}
 
 
+def test_importing_the_evaluation_loads_neither_torch_nor_matplotlib():
+    code = "import sys, dualgate.evaluation; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_axes_a_new_figure_is_made():
+    import matplotlib.pyplot as plt
+
+    display = CoefficientDisplay(np.arange(5.0), np.ones((10, 5))).plot()
+    assert display.figure_.number in plt.get_fignums()
+    assert display.figure_.get_size_inches() == pytest.approx([8, 7.1])
+    plt.close(display.figure_)
+
+
+def test_methods_are_scored_and_drawn_from_top_to_bottom(ax, problem):
+    y, _, predictions = problem
+    display = IntervalDisplay.from_predictions(y, predictions, random_state=0, ax=ax)
+    assert display.ax_ is ax
+    assert_allclose(display.values, [r2_score(y, guess) for guess in predictions.values()])
+    assert (np.less(display.low, display.values) & np.less(display.values, display.high)).all()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["good", "poor"]
+    assert ax.yaxis_inverted()
+
+
+def test_groups_become_one_set_of_dots_each(ax):
+    display = IntervalDisplay(list("abc"), [0.1, 0.2, 0.3], [0, 0, 0], [1, 1, 1], groups=["one", "two", "one"])
+    first, second = display.plot(ax).errorbars_
+    assert first.lines[0].get_xdata().tolist() == [0.1, 0.3]
+    assert second.lines[0].get_xdata().tolist() == [0.2]
+    assert ax.get_legend_handles_labels()[1] == ["one", "two"]
+
+
+@pytest.mark.parametrize("groups", [None, ["one"] * 3])
+def test_dots_are_filled_where_the_interval_excludes_the_line(ax, groups):
+    display = IntervalDisplay(
+        list("abc"), [0.1, 0.0, -0.1], [0.05, -0.1, -0.2], [0.2, 0.1, -0.05],
+        against=0.0, lines={"Bayes limit": 0.3}, groups=groups,
+    )  # fmt: skip
+    shown, unsure = display.plot(ax).errorbars_
+    assert shown.lines[0].get_xdata().tolist() == [0.1, -0.1]
+    assert unsure.lines[0].get_xdata().tolist() == [0.0]
+    assert unsure.lines[0].get_markerfacecolor() == ax.get_facecolor()
+    own = ["one"] if groups else ["interval excludes 0", "interval includes 0"]
+    assert ax.get_legend_handles_labels()[1] == ["Bayes limit", *own]
+    assert {0.0, 0.3} <= {line.get_xdata()[0] for line in ax.lines}
+
+
+def test_an_interval_that_excludes_its_value_is_drawn_to_it(ax):
+    """Percentiles of a few rows may lie on one side of the estimate."""
+    (bars,) = IntervalDisplay(["a"], [0.5], [0.6], [0.7]).plot(ax).errorbars_
+    assert_allclose(bars.lines[2][0].get_segments()[0][:, 0], [0.5, 0.7])
+
+
+def test_gains_over_a_prediction_are_paired(ax, problem):
+    y, _, predictions = problem
+    display = IntervalDisplay.from_predictions(y, predictions, reference="poor", n_resamples=100, random_state=0, ax=ax)
+    expected = delta_r2(y, predictions["good"], predictions["poor"], n_resamples=100, random_state=0)
+    assert display.names == ["good"]
+    assert_allclose([display.values[0], display.low[0], display.high[0]], [expected.value, expected.low, expected.high])
+    assert (display.against, ax.get_xlabel()) == (0.0, "ΔR² over poor")
+
+
 def test_bars_are_as_high_as_the_score_of_the_bin(ax, problem):
     y, snr, predictions = problem
-    display = SNRBarsDisplay.from_predictions(
+    display = SNRDisplay.from_predictions(
         y, predictions, snr, score="rmse", unit="dex", n_resamples=50, random_state=0, ax=ax
     )
     for bars, guess in zip(display.bars_, predictions.values(), strict=True):
@@ -45,38 +109,25 @@ def test_bars_are_as_high_as_the_score_of_the_bin(ax, problem):
             inside = snr_bins(snr) == bin_
             assert bar.get_height() == pytest.approx(root_mean_squared_error(y[inside], guess[inside]))
     assert ax.get_ylabel() == "RMSE within the bin [dex]"
+    assert [label.get_text()[0] for label in ax.get_xticklabels()] == list("XLMH")
 
 
-def test_bars_of_one_bin_do_not_overlap(ax):
-    display = SNRBarsDisplay(list("abcde"), np.ones((5, 4))).plot(ax)
+def test_bars_of_one_bin_do_not_overlap_and_an_empty_bin_has_none(ax):
+    values = np.ones((5, 4))
+    values[2, 1] = np.nan
+    display = SNRDisplay(list("abcde"), values).plot(ax)
     ends = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bars in display.bars_ for bar in bars)
     assert all(left[1] <= right[0] + 1e-9 for left, right in pairwise(ends))
-
-
-def test_gains_are_filled_where_the_interval_excludes_zero(ax):
-    display = GainDisplay(["a", "b", "c"], [0.1, 0.0, -0.1], [0.05, -0.1, -0.2], [0.2, 0.1, -0.05], wanted=0.01)
-    shown, unsure = display.plot(ax).errorbars_
-    assert shown.lines[0].get_xdata().tolist() == [0.1, -0.1]
-    assert unsure.lines[0].get_xdata().tolist() == [0.0]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
-    assert ax.yaxis_inverted()
-    assert 0.0 in [line.get_xdata()[0] for line in ax.lines]
-
-
-def test_gains_over_a_prediction_are_paired(ax, problem):
-    y, _, predictions = problem
-    display = GainDisplay.from_predictions(y, predictions, "poor", n_resamples=100, random_state=0, ax=ax)
-    expected = delta_r2(y, predictions["good"], predictions["poor"], n_resamples=100, random_state=0)
-    assert display.names == ["good"]
-    assert_allclose([display.gain[0], display.low[0], display.high[0]], [expected.value, expected.low, expected.high])
+    assert [np.isnan(bar.get_height()) for bar in display.bars_[2]] == [False, True, False, False]
 
 
 def test_the_bayes_limit_spans_every_bin(ax):
-    limit = [0.3, 0.5, 0.8, 0.9]
-    display = BayesLimitDisplay(["a"], [[0.1, 0.2, 0.3, 0.4]], limit=limit, limit_low=[0.2] * 4, limit_high=[0.95] * 4)
-    segments = np.array(display.plot(ax).limit_.get_segments())  # (4, 2 ends, x and y)
-    assert_allclose(segments[:, 0, 1], limit)
+    limit = [[0.3, 0.5, 0.8, 0.9], [0.2] * 4, [0.95] * 4]
+    display = SNRDisplay(["a"], [[0.1, 0.2, 0.3, 0.4]], limit=limit).plot(ax)
+    segments = np.array(display.limit_.get_segments())  # (4, 2 ends, x and y)
+    assert_allclose(segments[:, 0, 1], limit[0])
     assert_allclose(segments[:, :, 0].mean(axis=1), range(4))
+    assert_allclose([[band.get_y(), band.get_height()] for band in ax.patches[4:]], [[0.2, 0.75]] * 4)
 
 
 def test_the_density_counts_every_row_once(ax, problem):
@@ -89,19 +140,31 @@ def test_the_density_counts_every_row_once(ax, problem):
     assert (display.median_.get_ydata() <= high).all()
 
 
-def test_a_trend_shows_its_means_and_its_test(ax, problem):
+def test_a_trend_shows_all_rows_and_the_means_of_its_bins(ax, problem):
     _, snr, _ = problem
     display = TrendDisplay.from_values(snr, 1 / snr, ylabel="temperature", ax=ax)
     assert_allclose(display.means_.lines[0].get_ydata(), [mean.value for mean in display.trend.means])
-    assert "-1.000" in ax.get_title(loc="left")
-    assert "p < 0.001" in ax.get_title(loc="left")
+    assert str(display.trend).startswith("rank correlation -1.000")
     assert display.hexagons_.get_array().sum() == len(snr)
+    assert (ax.get_xscale(), ax.get_ylabel(), ax.get_title(loc="left")) == ("log", "temperature", "")
 
 
 def test_a_trend_survives_an_empty_bin(ax):
     snr = np.linspace(3, 9, 50)
     display = TrendDisplay.from_values(snr, snr, ax=ax)
     assert len(display.means_.lines[0].get_ydata()) == 3
+
+
+def test_the_entropy_of_a_trace_is_drawn_with_that_of_equal_weights(ax):
+    weights = np.vstack([np.full((20, 4), 0.25), np.eye(4)[np.arange(20) % 4]])
+    display = TrendDisplay.from_trace(SimpleNamespace(weights=weights), np.repeat([1.0, 9.0], 20), ax=ax)
+    assert_allclose(display.values, [np.log(4)] * 20 + [0.0] * 20)
+    assert_allclose(display.means_.lines[0].get_ydata(), [np.log(4), 0])
+    assert any("ln 4" in text.get_text() for text in ax.texts)
+    assert np.log(4) in [line.get_ydata()[0] for line in ax.lines]
+    assert "nats" in ax.get_ylabel()
+    with pytest.raises(ValueError, match=r"values has shape \(40,\) .* rows of x, \(2,\)"):
+        TrendDisplay.from_trace(SimpleNamespace(weights=weights), [1.0, 2.0], ax=ax)
 
 
 def test_confusion_writes_percents_and_leaves_unknown_cells_empty(ax):
@@ -140,6 +203,6 @@ def test_spread_labels_keep_order_gap_and_bounds(places):
         assert_allclose(moved, places)
 
 
-def test_coefficients_must_be_of_pixels():
+def test_coefficients_must_be_of_pixels(ax):
     with pytest.raises(ValueError, match=r"CoefficientDisplay.coefs has shape \(2, 3\)"):
-        CoefficientDisplay(np.arange(5.0), np.ones((2, 3))).plot()
+        CoefficientDisplay(np.arange(5.0), np.ones((2, 3))).plot(ax)

@@ -6,31 +6,41 @@ from numpy.testing import assert_allclose
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from dualgate.evaluation import (
-    bootstrap_r2,
+    bin_members,
     bootstrap_scores,
+    bootstrap_weights,
     delta_r2,
     percentile_interval,
     r2_by_bin,
     recovery_ratio,
     row_slices,
     snr_bins,
+    weighted_scores,
 )
-from dualgate.evaluation.resampling import weight_blocks
-from dualgate.study.verdict import seed_interval
+from dualgate.evaluation.scores import weight_blocks
 
 SKLEARN = {
     "r2": r2_score,
     "mae": mean_absolute_error,
     "rmse": root_mean_squared_error,
-    "bias": lambda y, guess: np.mean(guess - y),
+    "bias": lambda y, guess, sample_weight=None: np.average(guess - y, weights=sample_weight),
 }
 
 
 def problem(n_samples=300, seed=0):
+    """Targets, a global, a better and an oracle prediction of them, SNR and regimes."""
     rng = np.random.default_rng(seed)
     y, noise = rng.normal(3, 1, size=n_samples), rng.normal(size=n_samples)
     guesses = {"global": y + 0.9 * noise + 0.2, "mixture": y + 0.6 * noise, "oracle": y + 0.5 * noise}
     return y, guesses, rng.uniform(0.5, 12, n_samples), rng.integers(0, 9, n_samples)
+
+
+@pytest.mark.parametrize("score", sorted(SKLEARN))
+def test_weighted_scores_are_scikit_learns_for_every_weighting_and_prediction(score):
+    y, guesses, *_ = problem(60)
+    weights = bootstrap_weights(60, n_resamples=5, random_state=3)
+    expected = [[SKLEARN[score](y, guess, sample_weight=row) for guess in guesses.values()] for row in weights]
+    assert_allclose(weighted_scores(y, list(guesses.values()), weights)[score], expected)
 
 
 @pytest.mark.parametrize("score", sorted(SKLEARN))
@@ -42,12 +52,7 @@ def test_every_score_is_scikit_learns_in_every_slice(score):
     assert_allclose(table.values[score], expected, atol=1e-12)
     assert table.counts.tolist() == [mask.sum() for mask in slices.values()]
     assert len(slices) == 1 + 4 + 9 + 2
-
-
-def test_slices_by_snr_are_those_of_r2_by_bin():
-    y, guesses, snr, _ = problem()
-    table = bootstrap_scores(y, guesses, row_slices(len(y), snr=snr), n_resamples=2, random_state=0)
-    assert_allclose(table.values["r2"][1:, 1], r2_by_bin(y, guesses["mixture"], snr_bins(snr), 4))
+    assert_allclose(table.values["r2"][1:5, 1], r2_by_bin(y, guesses["mixture"], snr_bins(snr), 4))
 
 
 @pytest.mark.parametrize("score", sorted(SKLEARN))
@@ -56,8 +61,7 @@ def test_draws_are_the_scores_of_resampled_rows(score):
     y, guesses, snr, _ = problem(80)
     slices = row_slices(len(y), snr=snr)
     table = bootstrap_scores(y, guesses, slices, n_resamples=4, random_state=3)
-    (weights,) = weight_blocks(len(y), 4, 3)
-    for draw, counts in enumerate(weights.astype(int)):
+    for draw, counts in enumerate(bootstrap_weights(len(y), n_resamples=4, random_state=3).astype(int)):
         rows = np.repeat(np.arange(len(y)), counts)
         for place, mask in enumerate(slices.values()):
             inside = rows[mask[rows]]
@@ -65,38 +69,60 @@ def test_draws_are_the_scores_of_resampled_rows(score):
             assert_allclose(table.draws[score][place, :, draw], expected, atol=1e-12)
 
 
-def test_draws_do_not_depend_on_blocks_and_agree_with_bootstrap_r2(monkeypatch):
+def test_draws_do_not_depend_on_the_size_of_blocks(monkeypatch):
     y, guesses, *_ = problem(100)
     whole = bootstrap_scores(y, guesses, n_resamples=30, random_state=1)
-    (weights,) = weight_blocks(len(y), 30, 1)
-    assert_allclose(whole.draws["r2"][0].T, bootstrap_r2(y, list(guesses.values()), weights))
-    monkeypatch.setattr("dualgate.evaluation.resampling.BLOCK_ELEMENTS", 700)
+    weights = bootstrap_weights(100, n_resamples=30, random_state=1)
+    monkeypatch.setattr("dualgate.evaluation.scores.BLOCK_ELEMENTS", 700)
     assert_allclose(bootstrap_scores(y, guesses, n_resamples=30, random_state=1).draws["r2"], whole.draws["r2"])
+    assert_allclose(np.concatenate(list(weight_blocks(100, 30, 1))), weights)
+
+
+def test_weighted_r2_survives_a_large_offset():
+    y, guesses, *_ = problem(60)
+    far, here = (
+        weighted_scores(y + offset, [guess + offset for guess in guesses.values()], np.ones((1, 60)))["r2"]
+        for offset in (1e6, 0)
+    )
+    assert_allclose(far, here, rtol=1e-6)
+
+
+def test_bootstrap_counts_are_those_of_sampling_with_replacement():
+    counts = bootstrap_weights(50, n_resamples=4000, random_state=0)
+    assert (counts.sum(axis=1) == 50).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(50), abs=0.1)
+    assert counts.var() == pytest.approx(1 - 1 / 50, rel=0.02)
 
 
 def test_gain_and_recovery_are_those_of_the_plain_functions():
     y, guesses, *_ = problem()
     table = bootstrap_scores(y, guesses, n_resamples=500, random_state=0)
-    gain = table.interval("r2", "mixture", reference="global")
-    plain = delta_r2(y, guesses["mixture"], guesses["global"], n_resamples=500, random_state=0)
-    assert_allclose([gain.value, gain.low, gain.high], [plain.value, plain.low, plain.high])
-    ratio = table.recovery("mixture", "global", "oracle")
+    gain = table.estimate("r2", "mixture", reference="global").interval()
+    assert gain == delta_r2(y, guesses["mixture"], guesses["global"], n_resamples=500, random_state=0)
+    assert gain.value == pytest.approx(r2_score(y, guesses["mixture"]) - r2_score(y, guesses["global"]))
+    ratio = table.recovery("mixture", "global", "oracle").interval()
     assert ratio.value == pytest.approx(recovery_ratio(y, guesses["mixture"], guesses["global"], guesses["oracle"]))
     assert ratio.low < ratio.value < ratio.high
-    assert np.isnan(table.recovery("mixture", "oracle", "global").value)
+    assert np.isnan(table.recovery("mixture", "oracle", "global").interval().value)
 
 
-def test_samples_of_several_seeds_pool():
-    """What the study does with one number of three seeds: stack, and widen to the scatter of seeds."""
-    tables = []
-    for seed in range(3):
-        y, guesses, snr, _ = problem(seed=seed)
-        tables.append(bootstrap_scores(y, guesses, row_slices(len(y), snr=snr), n_resamples=100, random_state=seed))
-    values, draws = zip(*(t.sample("r2", "mixture", "L", reference="global") for t in tables), strict=True)
-    pooled = seed_interval(values, draws)
-    stacked = np.stack([t.values["r2"] for t in tables])
-    assert pooled.value == pytest.approx((stacked[:, 2, 1] - stacked[:, 2, 0]).mean())
-    assert pooled.low < pooled.value < pooled.high
+def test_recovery_is_nought_at_the_global_model_one_at_the_oracle_and_more_above_it():
+    y, guesses, *_ = problem()
+    ends = guesses["global"], guesses["mixture"]
+    shares = [recovery_ratio(y, guess, *ends) for guess in guesses.values()]
+    assert shares[:2] == pytest.approx([0, 1])
+    assert shares[2] > 1
+    with pytest.raises(ValueError, match=r"recovery_ratio.y_oracle has R"):
+        recovery_ratio(y, guesses["mixture"], guesses["oracle"], guesses["global"])
+
+
+def test_estimates_are_paired_draw_by_draw():
+    y, guesses, *_ = problem()
+    table = bootstrap_scores(y, guesses, n_resamples=20, random_state=0)
+    first, second = (table.estimate("mae", name) for name in ("global", "oracle"))
+    found = (first - second + second) / 2
+    assert found.value == pytest.approx(table.values["mae"][0, 0] / 2)
+    assert_allclose(found.draws, table.draws["mae"][0, 0] / 2)
 
 
 @settings(max_examples=20)
@@ -111,22 +137,55 @@ def test_scores_follow_the_unit_of_the_target(scale, shift):
         assert_allclose(there.draws[score], scale * here.draws[score], rtol=1e-6, atol=1e-9)
 
 
-def test_a_slice_without_rows_is_unknown_and_not_an_error():
+def test_a_bin_without_spread_and_a_slice_without_rows_are_unknown():
+    scores = r2_by_bin([1.0, 1.0, 7.0, 2.0, 3.0], [1.0, 2.0, 7.0, 2.0, 3.0], [0, 0, 1, 2, 2], n_bins=4)
+    assert np.isnan(scores).tolist() == [True, True, False, True]
+    assert scores[2] == 1
     y, guesses, *_ = problem(20)
     table = bootstrap_scores(y, guesses, {"none": np.zeros(20, dtype=bool)}, n_resamples=5, random_state=0)
     assert table.counts.tolist() == [0]
     assert all(np.isnan(values).all() for values in table.values.values())
-    assert np.isnan(table.interval("mae", "global", "none").low)
+    assert np.isnan(table.estimate("mae", "global", "none").interval().low)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_delta_changes_sign_with_its_arguments():
+    y, guesses, *_ = problem()
+    there = delta_r2(y, guesses["mixture"], guesses["global"], random_state=0)
+    back = delta_r2(y, guesses["global"], guesses["mixture"], random_state=0)
+    assert_allclose([there.value, there.low, there.high], [-back.value, -back.high, -back.low])
+    assert there.low > 0
+
+
+def test_pairing_narrows_the_interval():
+    """Two predictions with common errors differ by less than their separate scatter suggests."""
+    y, guesses, *_ = problem(400)
+    paired = delta_r2(y, guesses["mixture"], guesses["global"], random_state=0)
+    seeds = {"mixture": 0, "global": 1}
+    apart = [bootstrap_scores(y, guesses, random_state=seed).draws["r2"] for seed in seeds.values()]
+    apart = np.quantile(apart[0][0, 1] - apart[1][0, 0], [0.025, 0.975])
+    assert paired.high - paired.low < 0.9 * np.diff(apart)[0]
+
+
+def test_delta_covers_the_truth_about_as_often_as_it_says():
+    """Errors of variance 0.25 and 0.3 around unit targets: the true gain is 0.05."""
+    rng = np.random.default_rng(5)
+    hits = []
+    for _ in range(200):
+        y, common = rng.normal(size=(2, 300))
+        good, bad = (y + scale * common for scale in np.sqrt([0.25, 0.3]))
+        interval = delta_r2(y, good, bad, n_resamples=300, random_state=rng)
+        hits.append(interval.low <= 0.05 <= interval.high)
+    assert 0.89 <= np.mean(hits) <= 0.99
+
+
+def test_intervals_of_errors_cover_the_truth_about_as_often_as_they_say():
     """Errors of standard deviation 0.5 around a bias of 0.1: RMSE is sqrt(0.26)."""
     rng = np.random.default_rng(2)
     hits = []
     for _ in range(150):
         y = rng.normal(size=200)
         table = bootstrap_scores(y, {"a": y + rng.normal(0.1, 0.5, 200)}, n_resamples=200, random_state=rng)
-        found = [table.interval(score, "a") for score in ("rmse", "bias", "mae")]
+        found = [table.estimate(score, "a").interval() for score in ("rmse", "bias", "mae")]
         truth = [np.sqrt(0.26), 0.1, 0.5 * np.sqrt(2 / np.pi) * np.exp(-0.02) + 0.1 * 0.15852]
         hits.append([each.low <= value <= each.high for each, value in zip(found, truth, strict=True)])
     assert (np.abs(np.mean(hits, axis=0) - 0.94) < 0.055).all()
@@ -141,12 +200,20 @@ def test_a_percentile_interval_leaves_out_what_is_not_known():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda y, g: delta_r2(y, [0, 1], y), "y_pred has shape"),
+        (lambda y, g: delta_r2([0, 1], [0, np.nan], [0, 1]), "y_pred is nan at row 1"),
+        (lambda y, g: delta_r2([0.0], [0.0], [0.0]), "y_true has 1 rows"),
+        (lambda y, g: weighted_scores(y, [y], np.ones((2, 3))), r"weights has shape \(2, 3\)"),
+        (lambda y, g: bootstrap_weights(1), r"bootstrap_weights.n_samples=1"),
+        (lambda y, g: bin_members([0, 3], 2, n_bins=2), "bins runs from 0 to 3"),
+        (lambda y, g: bin_members([0.0, 1.0], 2), "bins has dtype float64"),
+        (lambda y, g: bin_members([0], 2), "bins has shape"),
         (lambda y, g: bootstrap_scores(y, {}), r"predictions is empty"),
         (lambda y, g: bootstrap_scores(y, {"a": y[:-1]}), r"predictions\['a'\] has shape"),
         (lambda y, g: bootstrap_scores(y, g, {"s": np.ones(len(y))}), r"slices\['s'\] has shape .* dtype float64"),
-        (lambda y, g: bootstrap_scores(y, g, n_resamples=2).sample("r2", "best"), r"ScoreTable.name='best'"),
-        (lambda y, g: bootstrap_scores(y, g, n_resamples=2).sample("mse", "oracle"), r"ScoreTable.score='mse'"),
-        (lambda y, g: bootstrap_scores(y, g, n_resamples=2).sample("r2", "oracle", "X"), r"ScoreTable.part='X'"),
+        (lambda y, g: bootstrap_scores(y, g, n_resamples=2).estimate("r2", "best"), r"ScoreTable.name='best'"),
+        (lambda y, g: bootstrap_scores(y, g, n_resamples=2).estimate("mse", "oracle"), r"ScoreTable.score='mse'"),
+        (lambda y, g: bootstrap_scores(y, g, n_resamples=2).estimate("r2", "oracle", "X"), r"ScoreTable.part='X'"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message):

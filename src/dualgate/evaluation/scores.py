@@ -1,25 +1,340 @@
-"""Many scores of many predictions in many slices of the same rows, all on the same bootstrap resamples."""
+"""Scores of predictions: any weighting of the rows, any slice, and the bootstrap over rows.
 
-from collections.abc import Mapping
+R^2, mean absolute error, root mean square error and bias are ratios of weighted sums over rows, so that one matrix
+product scores all predictions in all resamples.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dualgate.evaluation._checks import same_rows
-from dualgate.evaluation.diagnostics import SNR_NAMES, snr_bins
-from dualgate.evaluation.metrics import bin_members
-from dualgate.evaluation.resampling import Interval, percentile_interval, weight_blocks
+from dualgate.snr import SNR_NAMES, quality_bins
 
-SCORES = ("r2", "mae", "rmse", "bias")
 ALL_ROWS = "all"
+BLOCK_ELEMENTS = 4_000_000  # bootstrap weights held at once: 32 MB of float64
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with a confidence interval.
+
+    Parameters
+    ----------
+    value : float
+        The estimate itself.
+    low, high : float
+        Ends of the interval, `low <= high`.
+    confidence : float, default=0.95
+        Nominal coverage, between 0 and 1.
+
+    Examples
+    --------
+    >>> print(Interval(0.05, 0.041, 0.062))
+    +0.050 [+0.041, +0.062]
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+    def __str__(self):
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A number and its bootstrap draws; sums, differences and multiples of estimates stay paired.
+
+    Parameters
+    ----------
+    value : float
+        The number itself.
+    draws : ndarray of shape (n_resamples,)
+        The same number in every resample.
+
+    Examples
+    --------
+    >>> better, worse = Estimate(0.6, np.array([0.5, 0.7])), Estimate(0.5, np.array([0.4, 0.6]))
+    >>> print((better - worse).interval())
+    +0.100 [+0.100, +0.100]
+    """
+
+    value: float
+    draws: np.ndarray
+
+    def __add__(self, other):
+        return Estimate(self.value + other.value, self.draws + other.draws)
+
+    def __sub__(self, other):
+        return Estimate(self.value - other.value, self.draws - other.draws)
+
+    def __truediv__(self, number):
+        return Estimate(self.value / number, self.draws / number)
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Percentile interval of the draws; see :func:`percentile_interval`."""
+        return percentile_interval(self.value, self.draws, confidence)
+
+
+def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval around an estimate from its bootstrap draws.
+
+    Parameters
+    ----------
+    value : float
+        The estimate.
+    draws : array-like of shape (n_resamples,)
+        The same number in every resample; draws that are not finite are left out.
+    confidence : float, default=0.95
+        Coverage of the percentile interval, between 0 and 1.
+
+    Returns
+    -------
+    interval : Interval
+        With NaN ends where no draw is finite.
+
+    Raises
+    ------
+    ValueError
+        If `confidence` is outside 0 to 1.
+
+    Examples
+    --------
+    >>> print(percentile_interval(0.5, [0.0, 0.5, 1.0], confidence=0.8))
+    +0.500 [+0.100, +0.900]
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"percentile_interval.confidence={confidence} must lie between 0 and 1. Try 0.95.")
+    draws, tail = np.asarray(draws, dtype=float), (1 - confidence) / 2
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high), confidence)
+
+
+def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=None) -> np.ndarray:
+    """How often every row appears in every bootstrap resample.
+
+    Parameters
+    ----------
+    n_samples : int
+        Rows to resample, at least 2.
+    n_resamples : int, default=1000
+        Resamples, at least 1.
+    random_state : int, SeedSequence or Generator, default=None
+        Passed to :func:`numpy.random.default_rng`.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_resamples, n_samples)
+        Multinomial counts; every resample sums to `n_samples`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows or no resample.
+
+    References
+    ----------
+    Efron, B. (1979). Bootstrap methods: another look at the jackknife. Annals of Statistics 7, 1.
+
+    Examples
+    --------
+    >>> bootstrap_weights(5, n_resamples=3, random_state=0).sum(axis=1).tolist()
+    [5.0, 5.0, 5.0]
+    """
+    if n_samples < 2 or n_resamples < 1:
+        raise ValueError(
+            f"bootstrap_weights.n_samples={n_samples} must be at least 2 and n_resamples={n_resamples} at least 1."
+        )
+    rng = np.random.default_rng(random_state)
+    drawn = rng.integers(n_samples, size=(n_resamples, n_samples))
+    drawn += n_samples * np.arange(n_resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+
+
+def weight_blocks(n_samples: int, n_resamples: int, random_state=None) -> Iterator[np.ndarray]:
+    """Yield the rows of :func:`bootstrap_weights` in blocks of limited size.
+
+    Examples
+    --------
+    >>> [len(block) for block in weight_blocks(1_000_000, 10, 0)]
+    [4, 4, 2]
+    """
+    rng = np.random.default_rng(random_state)
+    step = max(1, BLOCK_ELEMENTS // n_samples)
+    for start in range(0, n_resamples, step):
+        yield bootstrap_weights(n_samples, n_resamples=min(step, n_resamples - start), random_state=rng)
+
+
+def weighted_scores(y_true: ArrayLike, predictions: Sequence[ArrayLike], weights: ArrayLike) -> dict[str, np.ndarray]:
+    """R^2, MAE, RMSE and bias of several predictions under several weightings of the same rows.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), [unit of y]
+        Observed targets.
+    predictions : array-like of shape (n_predictions, n_samples), [unit of y]
+        Predictions to compare.
+    weights : array-like of shape (n_weightings, n_samples)
+        Non-negative row weights: bootstrap counts, or 0 and 1 for the members of a slice, or their products.
+
+    Returns
+    -------
+    scores : dict of str to ndarray of shape (n_weightings, n_predictions)
+        "r2" [dimensionless], against the weighted mean of the targets; "mae", "rmse" and "bias" [unit of y], of
+        prediction minus target. NaN where the weights are zero and, for R^2, where the weighted targets do not vary.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ or a value is not finite.
+
+    Examples
+    --------
+    >>> scores = weighted_scores([0.0, 1.0, 2.0], [[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], [[1, 1, 1], [2, 0, 1]])
+    >>> scores["r2"].tolist()
+    [[1.0, 0.0], [1.0, -0.125]]
+    """
+    names = [f"predictions[{place}]" for place in range(len(predictions))]
+    y_true, *guesses = same_rows(y_true=y_true, **dict(zip(names, predictions, strict=True)))
+    weights = np.asarray(weights, dtype=float)
+    if weights.ndim != 2 or weights.shape[1] != len(y_true):
+        raise ValueError(f"weights has shape {weights.shape} and must be (n_weightings, {len(y_true)}).")
+    return _scores(weights @ _columns(y_true, guesses))
+
+
+def r2_by_bin(y_true: ArrayLike, y_pred: ArrayLike, bins: ArrayLike, n_bins: int | None = None) -> np.ndarray:
+    """R^2 within every bin, each against the bin's own mean.
+
+    A bin's targets may vary less than all targets, so the R^2 of all rows is no average of these.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_samples,), [unit of y]
+        Observed and predicted targets.
+    bins : array-like of int, shape (n_samples,)
+        Bin of every row, counted from 0, such as regime codes or :func:`~dualgate.evaluation.snr_bins`.
+    n_bins : int, default=None
+        How many bins there are; None takes the largest code plus one.
+
+    Returns
+    -------
+    r2 : ndarray of shape (n_bins,), [dimensionless]
+        NaN where a bin has fewer than two rows or only one target value.
+
+    Raises
+    ------
+    ValueError
+        If a code is not an integer of 0 to n_bins - 1, or the lengths differ.
+
+    Examples
+    --------
+    >>> r2_by_bin([0, 1, 2, 5], [0, 1, 2, 4], [0, 0, 1, 1]).round(3).tolist()
+    [1.0, 0.778]
+    """
+    y_true, y_pred = same_rows(y_true=y_true, y_pred=y_pred)
+    return weighted_scores(y_true, [y_pred], bin_members(bins, len(y_true), n_bins))["r2"][:, 0]
+
+
+def recovery_ratio(y_true: ArrayLike, y_pred: ArrayLike, y_global: ArrayLike, y_oracle: ArrayLike) -> float:
+    r"""Share of the oracle's gain over the global model that the gate keeps.
+
+    .. math:: \rho = (R^2_{gate} - R^2_{global}) / (R^2_{oracle} - R^2_{global})
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), [unit of y, such as dex]
+        Observed targets.
+    y_pred, y_global, y_oracle : array-like of shape (n_samples,), [unit of y]
+        Predictions of the mixture, of one ridge for all, of the expert of the true regime.
+
+    Returns
+    -------
+    ratio : float, [dimensionless]
+        1 when the gate loses nothing, 0 when it is no better than the global model; soft weights may
+        exceed 1.
+
+    Raises
+    ------
+    ValueError
+        If the oracle is no better than the global model: there is then no gain to keep a share of.
+
+    Examples
+    --------
+    >>> round(recovery_ratio([0, 1, 2], [0, 1, 2], [1, 1, 1], [0, 1, 2]), 3)
+    1.0
+    """
+    y_true, *guesses = same_rows(y_true=y_true, y_pred=y_pred, y_global=y_global, y_oracle=y_oracle)
+    ((gate, lower, upper),) = weighted_scores(y_true, guesses, np.ones((1, len(y_true))))["r2"]
+    if not upper > lower:
+        raise ValueError(
+            f"recovery_ratio.y_oracle has R^2 = {upper:.4f} and must beat y_global with R^2 = {lower:.4f}: "
+            "the ratio is a share of the gain between them. Report the R^2 themselves instead."
+        )
+    return float((gate - lower) / (upper - lower))
+
+
+def delta_r2(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    y_reference: ArrayLike,
+    *,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    random_state=None,
+) -> Interval:
+    """R^2 of one prediction minus R^2 of another on the same rows, with a paired bootstrap interval.
+
+    Both predictions are scored on the same resampled rows, so that errors common to both cancel. The interval
+    excludes variation between fits, which takes several seeds to measure.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), [unit of y]
+        Observed targets.
+    y_pred, y_reference : array-like of shape (n_samples,), [unit of y]
+        The prediction in question and the one it is compared with.
+    n_resamples : int, default=1000
+        Bootstrap resamples.
+    confidence : float, default=0.95
+        Coverage of the percentile interval, between 0 and 1.
+    random_state : int, SeedSequence or Generator, default=None
+        Passed to :func:`numpy.random.default_rng`.
+
+    Returns
+    -------
+    delta : Interval, [dimensionless]
+        Positive where `y_pred` is better.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, a value is not finite or `confidence` is outside 0 to 1.
+
+    References
+    ----------
+    Efron, B., & Tibshirani, R. (1993). An introduction to the bootstrap. Chapman & Hall, chapter 13.
+
+    Examples
+    --------
+    >>> y = [0.0, 1.0, 2.0, 3.0]
+    >>> print(delta_r2(y, y, y, random_state=0))
+    +0.000 [+0.000, +0.000]
+    """
+    y_true, y_pred, y_reference = same_rows(y_true=y_true, y_pred=y_pred, y_reference=y_reference)
+    pair = {"pred": y_pred, "reference": y_reference}
+    table = bootstrap_scores(y_true, pair, n_resamples=n_resamples, random_state=random_state)
+    return table.estimate("r2", "pred", reference="reference").interval(confidence)
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
     """Scores of several predictions in several slices, and the same in every bootstrap resample.
 
-    Everything of one resample is judged on the same rows, so that any difference or ratio of entries is paired.
+    All entries of one resample are of the same rows, so that any difference or ratio of entries is paired.
     Tables of several seeds with the same names and slices stack: ``numpy.stack([t.values["r2"] for t in tables])``.
 
     Parameters
@@ -43,8 +358,8 @@ class ScoreTable:
     values: dict
     draws: dict
 
-    def sample(self, score: str, name: str, part: str = ALL_ROWS, *, reference: str | None = None):
-        """One number and its draws, ready to be pooled with those of other seeds.
+    def estimate(self, score: str, name: str, part: str = ALL_ROWS, *, reference: str | None = None) -> Estimate:
+        """One number with its draws.
 
         Parameters
         ----------
@@ -59,8 +374,7 @@ class ScoreTable:
 
         Returns
         -------
-        value : float
-        draws : ndarray of shape (n_resamples,)
+        estimate : Estimate, [unit of the score]
 
         Raises
         ------
@@ -68,44 +382,28 @@ class ScoreTable:
             If the table has no such score, prediction or slice.
         """
         row, column = self._place("part", self.slices, part), self._place("name", self.names, name)
-        if score not in self.values:
-            raise ValueError(f"ScoreTable.score={score!r} must be one of {', '.join(self.values)}.")
-        value, draws = self.values[score][row, column], self.draws[score][row, column]
-        if reference is not None:
-            other = self._place("reference", self.names, reference)
-            value, draws = value - self.values[score][row, other], draws - self.draws[score][row, other]
-        return float(value), draws
+        self._place("score", tuple(self.values), score)
+        found = Estimate(float(self.values[score][row, column]), self.draws[score][row, column])
+        return found if reference is None else found - self.estimate(score, reference, part)
 
-    def recovery_sample(self, name: str, base: str, oracle: str, part: str = ALL_ROWS):
-        """Share of the oracle's gain that a prediction keeps, and its draws; see :func:`recovery_ratio`.
+    def recovery(self, name: str, base: str, oracle: str, part: str = ALL_ROWS) -> Estimate:
+        """Share of the oracle's gain that a prediction keeps, with its draws; see :func:`recovery_ratio`.
 
         Parameters
         ----------
         name, base, oracle : str
-            The prediction of the mixture, of one ridge for all, of the true expert.
+            The prediction of the mixture, of one ridge for all, of the expert of the true regime.
         part : str, default="all"
             Which slice.
 
         Returns
         -------
-        value : float, [dimensionless]
+        share : Estimate, [dimensionless]
             NaN where the oracle is no better than the base: there is then no gain to keep a share of.
-        draws : ndarray of shape (n_resamples,)
         """
-        gain, gains = self.sample("r2", name, part, reference=base)
-        room, rooms = self.sample("r2", oracle, part, reference=base)
-        shares = np.divide(gains, rooms, where=rooms > 0, out=np.full_like(gains, np.nan))
-        return gain / room if room > 0 else float("nan"), shares
-
-    def interval(
-        self, score: str, name: str, part: str = ALL_ROWS, *, reference: str | None = None, confidence: float = 0.95
-    ) -> Interval:
-        """One number with its percentile interval over the rows of this table; arguments as in :meth:`sample`."""
-        return percentile_interval(*self.sample(score, name, part, reference=reference), confidence)
-
-    def recovery(self, name: str, base: str, oracle: str, part: str = ALL_ROWS, *, confidence=0.95) -> Interval:
-        """Share of the oracle's gain with its percentile interval; arguments as in :meth:`recovery_sample`."""
-        return percentile_interval(*self.recovery_sample(name, base, oracle, part), confidence)
+        gain, whole = (self.estimate("r2", each, part, reference=base) for each in (name, oracle))
+        shares = np.divide(gain.draws, whole.draws, where=whole.draws > 0, out=np.full_like(gain.draws, np.nan))
+        return Estimate(gain.value / whole.value if whole.value > 0 else float("nan"), shares)
 
     def _place(self, argument, known, wanted):
         if wanted not in known:
@@ -138,8 +436,7 @@ def bootstrap_scores(
     n_resamples : int, default=1000
         Bootstrap resamples.
     random_state : int, SeedSequence or Generator, default=None
-        Passed to :func:`numpy.random.default_rng`. The resamples are those of :func:`bootstrap_r2` with
-        :func:`~dualgate.evaluation.resampling.weight_blocks`.
+        Passed to :func:`numpy.random.default_rng`. The resamples are those of :func:`bootstrap_weights`.
 
     Returns
     -------
@@ -159,22 +456,25 @@ def bootstrap_scores(
     >>> table = bootstrap_scores([0.0, 1.0, 2.0], {"good": [0.0, 1.0, 2.0], "mean": [1.0, 1.0, 1.0]}, random_state=0)
     >>> table.values["mae"].round(3).tolist()
     [[0.0, 0.667]]
-    >>> table.sample("r2", "good", reference="mean")[0]
+    >>> table.estimate("r2", "good", reference="mean").value
     1.0
     """
     if not predictions:
         raise ValueError("bootstrap_scores.predictions is empty and must hold at least one prediction by name.")
     y_true, *guesses = same_rows(y_true=y_true, **{f"predictions[{n!r}]": each for n, each in predictions.items()})
-    slices = {ALL_ROWS: np.ones(len(y_true), dtype=bool)} if slices is None else slices
+    slices = row_slices(len(y_true)) if slices is None else slices
     members = [np.flatnonzero(_mask(name, mask, len(y_true))) for name, mask in slices.items()]
-    errors, y = np.stack(guesses, axis=1) - y_true[:, None], y_true - y_true.mean()
-    columns = np.column_stack([np.ones_like(y), y, y**2, errors**2, np.abs(errors), errors])
-    blocks = weight_blocks(len(y), n_resamples, random_state)
-    sums = np.concatenate([_weighted_sums(weights, columns, members) for weights in blocks])
-    (whole,) = _weighted_sums(np.ones((1, len(y))), columns, members)
-    draws = {score: np.moveaxis(each, 0, -1) for score, each in _scores(sums).items()}
+    columns = _columns(y_true, guesses)
+
+    def scores(weights):
+        sums = [np.take(weights, rows, axis=1) @ columns[rows] for rows in members]
+        return _scores(np.stack(sums))  # (n_slices, n_weightings, n_predictions)
+
+    blocks = [scores(weights) for weights in weight_blocks(len(y_true), n_resamples, random_state)]
+    draws = {name: np.concatenate([block[name] for block in blocks], axis=1).swapaxes(1, 2) for name in blocks[0]}
+    values = {name: found[:, 0] for name, found in scores(np.ones((1, len(y_true)))).items()}
     counts = np.array([len(rows) for rows in members])
-    return ScoreTable(tuple(predictions), tuple(slices), counts, _scores(whole), draws)
+    return ScoreTable(tuple(predictions), tuple(slices), counts, values, draws)
 
 
 def row_slices(
@@ -185,18 +485,18 @@ def row_slices(
     n_regimes: int | None = None,
     near: ArrayLike | None = None,
 ) -> dict[str, np.ndarray]:
-    """Name the slices that a comparison looks at: all rows, SNR bins, regimes, boundary and interior.
+    """Name the slices of a comparison: all rows, SNR bins, regimes, boundary and interior.
 
     Parameters
     ----------
     n_samples : int
         How many rows there are.
     snr : array-like of shape (n_samples,), [dimensionless], default=None
-        Signal-to-noise ratio; makes slices "X", "L", "M" and "H" of :func:`snr_bins`.
+        Signal-to-noise ratio; makes slices "X", "L", "M" and "H" of :func:`~dualgate.evaluation.snr_bins`.
     regimes : array-like of int, shape (n_samples,), default=None
         True regime; makes slices "regime 0", "regime 1", ...
     n_regimes : int, default=None
-        How many regimes there are; None takes the largest code plus one. Give it where tables shall stack.
+        How many regimes there are; None takes the largest code plus one. Give it where tables are to stack.
     near : array-like of bool, shape (n_samples,), default=None
         Rows near a regime edge, such as ``boundary_samples(...).near``; makes "boundary" and "interior".
 
@@ -218,7 +518,7 @@ def row_slices(
     """
     slices = {ALL_ROWS: np.ones(n_samples, dtype=bool)}
     if snr is not None:
-        slices |= zip(SNR_NAMES, bin_members(snr_bins(snr), n_samples, len(SNR_NAMES)) > 0, strict=True)
+        slices |= zip(SNR_NAMES, bin_members(quality_bins(snr), n_samples, len(SNR_NAMES)) > 0, strict=True)
     if regimes is not None:
         members = bin_members(regimes, n_samples, n_regimes) > 0
         slices |= {f"regime {code}": mask for code, mask in enumerate(members)}
@@ -228,23 +528,96 @@ def row_slices(
     return slices
 
 
+def bin_members(bins: ArrayLike, n_samples: int, n_bins: int | None = None) -> np.ndarray:
+    """Membership of every row in every bin as 0 and 1.
+
+    Parameters
+    ----------
+    bins : array-like of int, shape (n_samples,)
+        Bin of every row, counted from 0.
+    n_samples : int
+        How many rows there must be.
+    n_bins : int, default=None
+        How many bins there are; None takes the largest code plus one.
+
+    Returns
+    -------
+    members : ndarray of shape (n_bins, n_samples)
+        1.0 where the row lies in the bin: weights for :func:`weighted_scores`.
+
+    Raises
+    ------
+    ValueError
+        If a code is not an integer of 0 to n_bins - 1, or there are not `n_samples` of them.
+
+    Examples
+    --------
+    >>> bin_members([1, 0, 1], 3)
+    array([[0., 1., 0.],
+           [1., 0., 1.]])
+    """
+    bins = np.asarray(bins)
+    if bins.shape != (n_samples,):
+        raise ValueError(f"bins has shape {bins.shape} and must be ({n_samples},): one code for every row.")
+    if not np.issubdtype(bins.dtype, np.integer):
+        raise ValueError(f"bins has dtype {bins.dtype} and must hold integer codes from 0. Try numpy.digitize.")
+    n_bins = int(bins.max(initial=-1)) + 1 if n_bins is None else n_bins
+    if bins.min(initial=0) < 0 or bins.max(initial=-1) >= n_bins:
+        raise ValueError(
+            f"bins runs from {bins.min()} to {bins.max()} and must stay within 0 and n_bins - 1 = "
+            f"{n_bins - 1}. Leave out rows without a bin, or raise n_bins."
+        )
+    return (bins == np.arange(n_bins)[:, None]).astype(float)
+
+
+def same_rows(**columns):
+    """Finite float arrays of one length, or a message that names the one that is not."""
+    arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+    first, n_samples = next((name, array.shape) for name, array in arrays.items())
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.shape != n_samples:
+            raise ValueError(f"{name} has shape {array.shape} and must be 1-D with the rows of {first}, {n_samples}.")
+        if not np.isfinite(array).all():
+            where = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise ValueError(f"{name} is {array[where]} at row {where} and must be finite. Leave such rows out.")
+    if n_samples[0] < 2:
+        raise ValueError(f"{first} has {n_samples[0]} rows and must have at least 2: R^2 needs targets that vary.")
+    return tuple(arrays.values())
+
+
+def check_table(name, values, n_samples=None):
+    """Float array (n_samples, n_columns) of finite values, or a message that names the first that is not."""
+    values = np.asarray(values)
+    values = values if values.dtype.kind == "f" else values.astype(float)
+    if values.ndim != 2 or len(values) != (len(values) if n_samples is None else n_samples):
+        rows = "n_samples" if n_samples is None else n_samples
+        raise ValueError(f"{name} has shape {values.shape} and must be ({rows}, n_columns).")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f"{name} is {values[row, column]} at row {row}, column {column}, and must be finite. Leave such rows out."
+        )
+    return values
+
+
 def _mask(name, mask, n_samples):
     mask = np.asarray(mask)
     if mask.shape != (n_samples,) or mask.dtype != bool:
         raise ValueError(
-            f"slices[{name!r}] has shape {mask.shape} and dtype {mask.dtype} and must be a bool mask of "
-            f"({n_samples},): one mark for every row."
+            f"slices[{name!r}] has shape {mask.shape} and dtype {mask.dtype} and must be a bool mask of ({n_samples},)."
         )
     return mask
 
 
-def _weighted_sums(weights, columns, members):
-    """Add up columns over the rows of every slice, (n_weightings, n_slices, n_columns)."""
-    return np.stack([np.take(weights, rows, axis=1) @ columns[rows] for rows in members], axis=1)
+def _columns(y, guesses):
+    """Stack what is summed over rows (n_samples, 3 + 3 n_predictions): 1, y, y^2; squared, absolute, plain errors."""
+    errors = np.stack(guesses, axis=1) - y[:, None]
+    y = y - y.mean()  # sums of squares lose fewer digits around zero
+    return np.column_stack([np.ones_like(y), y, y**2, errors**2, np.abs(errors), errors])
 
 
 def _scores(sums):
-    """Scores from weighted sums of 1, y, y^2, then squared, absolute and plain errors of every prediction."""
+    """Scores (..., n_predictions) from weighted sums of `_columns`."""
     total, first, second = np.moveaxis(sums[..., :3], -1, 0)
     squared, absolute, plain = np.split(sums[..., 3:], 3, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):

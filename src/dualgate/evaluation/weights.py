@@ -1,0 +1,453 @@
+"""What expert weights show: how decided the gate is, its trend with SNR, its choices by regime and at regime edges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import entr
+from scipy.stats import binomtest, norm, rankdata, sem, spearmanr, t
+
+from dualgate.evaluation.scores import Interval, bin_members, check_table, same_rows
+from dualgate.snr import SNR_EDGES, quality_bins
+
+
+def gate_entropy(weights: ArrayLike) -> np.ndarray:
+    r"""Shannon entropy of every row's expert weights, :math:`-\sum_k w_k \ln w_k`.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_samples, n_experts), [dimensionless]
+        Non-negative expert weights whose rows sum to one.
+
+    Returns
+    -------
+    entropy : ndarray of shape (n_samples,), [nats]
+        0 for all weight on one expert, ln(n_experts) for equal weights.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or a row does not sum to one.
+
+    Examples
+    --------
+    >>> gate_entropy([[1.0, 0.0], [0.5, 0.5]]).round(3).tolist()
+    [0.0, 0.693]
+    """
+    return entr(_distributions(weights, "gate_entropy")).sum(axis=1)
+
+
+def gate_confidence(weights: ArrayLike) -> np.ndarray:
+    """Largest expert weight of every row.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_samples, n_experts), [dimensionless]
+        Non-negative expert weights whose rows sum to one.
+
+    Returns
+    -------
+    confidence : ndarray of shape (n_samples,), [dimensionless]
+        Between 1 / n_experts and 1.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or a row does not sum to one.
+
+    Examples
+    --------
+    >>> gate_confidence([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]]).tolist()
+    [0.7, 1.0]
+    """
+    return _distributions(weights, "gate_confidence").max(axis=1)
+
+
+def regime_weights(weights: ArrayLike, n_bins: int = 1) -> np.ndarray:
+    """Weight of every regime: the sum over the experts of its quality bins.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_samples, n_regimes * n_bins), [dimensionless]
+        Expert weights; quality bins vary fastest.
+    n_bins : int, default=1
+        Quality bins of every regime.
+
+    Returns
+    -------
+    summed : ndarray of shape (n_samples, n_regimes), [dimensionless]
+
+    Raises
+    ------
+    ValueError
+        If the weights are no distributions, or their number is no multiple of `n_bins`.
+
+    Examples
+    --------
+    >>> regime_weights([[0.1, 0.2, 0.3, 0.4]], n_bins=2).round(2).tolist()
+    [[0.3, 0.7]]
+    """
+    weights = _distributions(weights, "regime_weights")
+    n_samples, n_experts = weights.shape
+    if n_bins < 1 or n_experts % n_bins:
+        raise ValueError(
+            f"regime_weights.n_bins={n_bins} must divide the {n_experts} experts: every regime has one for each "
+            "quality bin. Try 1 for experts by regime alone."
+        )
+    return weights.reshape(n_samples, -1, n_bins).sum(axis=2)
+
+
+def mean_weights(
+    weights: ArrayLike,
+    regimes: ArrayLike,
+    bins: ArrayLike | None = None,
+    *,
+    n_regimes: int | None = None,
+    n_bins: int = 4,
+) -> np.ndarray:
+    """Mean expert weights of the rows of every true regime, or of every true regime and SNR bin.
+
+    With :func:`regime_weights` and no bins this is a soft confusion matrix; that of first choices is
+    ``sklearn.metrics.confusion_matrix(regimes, regime_weights(weights, n_bins).argmax(axis=1))``.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_samples, n_experts), [dimensionless]
+        Expert weights, such as `trace.weights`, or their sums by regime from :func:`regime_weights`.
+    regimes : array-like of int, shape (n_samples,)
+        True regime of every row, counted from 0.
+    bins : array-like of int, shape (n_samples,), default=None
+        SNR bin of every row, such as :func:`~dualgate.evaluation.snr_bins`; None averages over all.
+    n_regimes : int, default=None
+        How many regimes there are; None takes the largest code plus one.
+    n_bins : int, default=4
+        How many SNR bins there are.
+
+    Returns
+    -------
+    table : ndarray of shape (n_regimes, n_bins, n_experts), without bins (n_regimes, n_experts), [dimensionless]
+        Sums to one over experts; NaN where no row has this regime and bin.
+
+    Raises
+    ------
+    ValueError
+        If the weights are no distributions, or a code is out of range.
+
+    Examples
+    --------
+    >>> mean_weights([[0.8, 0.2], [0.6, 0.4]], [0, 0], [1, 1], n_bins=2).round(2).tolist()
+    [[[nan, nan], [0.7, 0.3]]]
+    """
+    weights = _distributions(weights, "mean_weights")
+    members = bin_members(regimes, len(weights), n_regimes)
+    if bins is not None:
+        members = members[:, None] * bin_members(bins, len(weights), n_bins)  # (n_regimes, n_bins, n_samples)
+    counts = members.sum(axis=-1, keepdims=True)
+    empty = np.full((*counts.shape[:-1], weights.shape[1]), np.nan)
+    return np.divide(members @ weights, counts, where=counts > 0, out=empty)
+
+
+@dataclass(frozen=True, eq=False)
+class Trend:
+    """Whether one quantity rises or falls with another, and its mean in bins.
+
+    Parameters
+    ----------
+    rho : Interval, [dimensionless]
+        Spearman's rank correlation; NaN where either quantity is constant.
+    p_value : float
+        Probability of so large a correlation, of either sign, between independent quantities.
+    means : tuple of Interval, [unit of values]
+        Mean within every bin with its t-interval; NaN ends where a bin has fewer than two rows.
+    counts : ndarray of int, shape (n_bins,)
+        Rows in every bin.
+    edges : tuple of float, [unit of x]
+        Upper ends of all bins but the last.
+    """
+
+    rho: Interval
+    p_value: float
+    means: tuple
+    counts: np.ndarray
+    edges: tuple
+
+    @property
+    def direction(self) -> str:
+        """Return "rises" or "falls" where the interval of rho excludes zero, else "not shown"."""
+        if self.rho.low > 0:
+            return "rises"
+        return "falls" if self.rho.high < 0 else "not shown"
+
+    def __str__(self):
+        chance = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
+        return f"rank correlation {self.rho}, {chance}"
+
+
+def trend(x: ArrayLike, values: ArrayLike, *, edges: ArrayLike = SNR_EDGES, confidence: float = 0.95) -> Trend:
+    r"""Trend of gate entropy, confidence or temperature with SNR, or of any quantity with another.
+
+    The interval of Spearman's correlation takes its variance from the influence of every row, its effect on all
+    ranks included, and Fisher's transform for its shape; it assumes no normal distribution and allows ties.
+
+    Parameters
+    ----------
+    x : array-like of shape (n_samples,), [any unit]
+        The independent quantity, such as the SNR; 0 or more.
+    values : array-like of shape (n_samples,), [any unit]
+        What may rise or fall with it.
+    edges : array-like of shape (n_bins - 1,), [unit of x], default=SNR_EDGES
+        Increasing upper ends of all bins but the last, as in :func:`~dualgate.evaluation.snr_bins`.
+    confidence : float, default=0.95
+        Coverage of all intervals, between 0 and 1.
+
+    Returns
+    -------
+    trend : Trend
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, there are fewer than four, or a value is not finite.
+
+    References
+    ----------
+    Spearman, C. (1904). The proof and measurement of association between two things. American Journal of
+    Psychology 15, 72. Borkowf, C. B. (2002). Computing the nonnull asymptotic variance and the asymptotic relative
+    efficiency of Spearman's rank correlation. Computational Statistics & Data Analysis 39, 271.
+
+    Examples
+    --------
+    >>> snr = np.arange(1.0, 11.0)
+    >>> found = trend(snr, 1 / snr)
+    >>> found.direction, round(found.rho.value, 3)
+    ('falls', -1.0)
+    >>> [round(mean.value, 3) for mean in found.means]
+    [0.75, 0.292, 0.17, 0.112]
+    """
+    x, values = same_rows(x=x, values=values)
+    if len(x) < 4:
+        raise ValueError(f"trend.x has {len(x)} rows and must have at least 4: a rank correlation needs them.")
+    members = bin_members(quality_bins(x, edges), len(x), len(np.asarray(edges)) + 1) > 0
+    constant = np.ptp(x) == 0 or np.ptp(values) == 0
+    rho, p_value = (np.nan, np.nan) if constant else spearmanr(x, values)
+    return Trend(
+        _rank_interval(x, values, float(rho), confidence),
+        float(p_value),
+        tuple(_mean_interval(values[rows], confidence) for rows in members),
+        members.sum(axis=1),
+        tuple(float(edge) for edge in edges),
+    )
+
+
+def _mean_interval(group, confidence):
+    mean = float(group.mean()) if len(group) else float("nan")
+    reach = float(t.ppf((1 + confidence) / 2, len(group) - 1) * sem(group)) if len(group) > 1 else float("nan")
+    return Interval(mean, mean - reach, mean + reach, confidence)
+
+
+def _rank_interval(x, values, rho, confidence):
+    """Interval of Spearman's correlation from the influence of every row."""
+    if not 1 - rho**2 >= 1e-12:  # unknown, or a perfect order without scatter
+        return Interval(rho, rho, rho, confidence)
+    n = len(x)
+    a, b = (rankdata(column) / n for column in (x, values))
+    spread_a, spread_b = a.std(), b.std()
+    a, b = (a - a.mean()) / spread_a, (b - b.mean()) / spread_b
+    influence = a * b - rho * (a**2 + b**2) / 2  # of a row on the correlation of given ranks
+    influence += _shift(x, b - rho * a) / spread_a + _shift(values, a - rho * b) / spread_b  # and on the others' ranks
+    error = influence.std() / np.sqrt(n) / (1 - rho**2)
+    reach = norm.ppf((1 + confidence) / 2) * error
+    low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
+    return Interval(rho, float(low), float(high), confidence)
+
+
+def _shift(column, slope):
+    """Mean change of `slope` times rank when a row like each of these joins: it lifts all above it, (n_samples,)."""
+    _, place = np.unique(column, return_inverse=True)
+    sums = np.bincount(place, slope)
+    above = sums.sum() - np.cumsum(sums) + sums / 2  # rows tied with it are lifted by half
+    return above[place] / len(column)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundarySamples:
+    """Which rows lie near an edge of a regime, and what lies across it.
+
+    Parameters
+    ----------
+    near : ndarray of bool, shape (n_samples,)
+        Whether a row is within the stated distance of an edge of any condition.
+    bins : ndarray of int, shape (n_samples, n_conditions)
+        Bin of every condition.
+    across : ndarray of int, shape (n_samples, n_conditions)
+        Bin on the other side of the nearest edge; the row's own bin where that edge is too far.
+    shape : tuple of int, length n_conditions
+        Number of bins of every condition. The first condition varies slowest in a regime's code.
+    """
+
+    near: np.ndarray
+    bins: np.ndarray
+    across: np.ndarray
+    shape: tuple
+
+    @property
+    def regimes(self) -> np.ndarray:
+        """Code of every row's own regime (n_samples,)."""
+        return np.ravel_multi_index(tuple(self.bins.T), self.shape)
+
+
+def boundary_samples(
+    conditions: ArrayLike, edges: Sequence[Sequence[float]], distances: Sequence[float]
+) -> BoundarySamples:
+    """Find the rows within a stated distance of a regime edge.
+
+    Parameters
+    ----------
+    conditions : array-like of shape (n_samples, n_conditions), [any units]
+        Physical conditions, such as T_eff [K] and [M/H] [dex].
+    edges : sequence of n_conditions increasing sequences, [units of the conditions]
+        Edges between the bins of every condition, as `HierarchicalExperts.regime_edges`. A value on an edge belongs
+        to the bin above it.
+    distances : sequence of n_conditions floats above 0, [units of the conditions]
+        How far a row may lie from an edge to count as near, such as ``(100.0, 0.1)``.
+
+    Returns
+    -------
+    boundary : BoundarySamples
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, a condition is not finite, edges do not increase or a distance is not positive.
+
+    Examples
+    --------
+    >>> stars = [[4450.0, -0.5], [4000.0, -0.95], [4000.0, -0.5]]
+    >>> boundary = boundary_samples(stars, ((4500, 5250), (-1, 0)), (100.0, 0.1))
+    >>> boundary.near.tolist(), boundary.regimes.tolist()
+    ([True, True, False], [1, 1, 1])
+    >>> boundary.across.tolist()
+    [[1, 1], [0, 0], [0, 1]]
+    """
+    conditions = check_table("boundary_samples.conditions", conditions)
+    if not len(edges) == len(distances) == conditions.shape[1]:
+        raise ValueError(
+            f"boundary_samples.conditions has {conditions.shape[1]} columns, edges has {len(edges)} entries and "
+            f"distances {len(distances)}: edges and distances must have one entry for each condition."
+        )
+    bins, across = np.empty(conditions.shape, dtype=int), np.empty(conditions.shape, dtype=int)
+    for place, (values, cuts, distance) in enumerate(zip(conditions.T, edges, distances, strict=True)):
+        if len(cuts) == 0 or not (np.diff(np.asarray(cuts, dtype=float)) > 0).all():
+            raise ValueError(f"boundary_samples.edges[{place}]={cuts!r} must be numbers that increase, at least one.")
+        if not distance > 0:
+            raise ValueError(
+                f"boundary_samples.distances[{place}]={distance!r} must be positive. Try a tenth of the bin."
+            )
+        cuts = np.asarray(cuts, dtype=values.dtype)  # an edge is a value of the conditions' own precision
+        gaps = values[:, None] - cuts
+        nearest = np.abs(gaps).argmin(axis=1)
+        gap = np.take_along_axis(gaps, nearest[:, None], axis=1)[:, 0]
+        bins[:, place] = np.digitize(values, cuts)
+        other_side = np.where(gap >= 0, nearest, nearest + 1)
+        across[:, place] = np.where(np.abs(gap) / np.float64(distance) <= 1, other_side, bins[:, place])
+    return BoundarySamples((across != bins).any(axis=1), bins, across, tuple(len(cuts) + 1 for cuts in edges))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryCrossings:
+    """How often the gate's first choice lies on the wrong side of a near edge.
+
+    Parameters
+    ----------
+    crossed : ndarray of bool, shape (n_samples,)
+        The regime of largest weight is not the true one but a neighbour across a near edge.
+    missed : ndarray of bool, shape (n_samples,)
+        The regime of largest weight is not the true one, wherever it lies; `crossed` is part of it.
+    crossing_rate : Interval, [dimensionless]
+        Share of the near rows that crossed, with a Wilson interval.
+    missed_near, missed_far : Interval, [dimensionless]
+        Share of missed rows among the near rows and among all others.
+    """
+
+    crossed: np.ndarray
+    missed: np.ndarray
+    crossing_rate: Interval
+    missed_near: Interval
+    missed_far: Interval
+
+
+def boundary_crossings(
+    weights: ArrayLike, boundary: BoundarySamples, n_bins: int = 1, *, confidence: float = 0.95
+) -> BoundaryCrossings:
+    """Find the rows that the gate puts on the wrong side of an edge they lie near.
+
+    Near a corner, where edges of several conditions are near, the regime diagonally across counts as a neighbour.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_samples, n_regimes * n_bins), [dimensionless]
+        Expert weights, such as `trace.weights`; quality bins vary fastest.
+    boundary : BoundarySamples
+        From :func:`boundary_samples` for the same rows, with the edges of these regimes.
+    n_bins : int, default=1
+        Quality bins of every regime, 4 for 9x4 experts. Their weights are added.
+    confidence : float, default=0.95
+        Coverage of the intervals.
+
+    Returns
+    -------
+    crossings : BoundaryCrossings
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit the regimes or the rows of `boundary`, or are no distributions.
+
+    References
+    ----------
+    Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. Journal of the
+    American Statistical Association 22, 209.
+
+    Examples
+    --------
+    >>> boundary = boundary_samples([[0.95], [0.95], [0.2]], [[1.0]], [0.1])
+    >>> boundary_crossings([[0.3, 0.7], [0.6, 0.4], [0.4, 0.6]], boundary).crossed.tolist()
+    [True, False, False]
+    """
+    weights = regime_weights(weights, n_bins)
+    n_regimes = int(np.prod(boundary.shape))
+    if weights.shape != (len(boundary.near), n_regimes):
+        raise ValueError(
+            f"boundary_crossings.weights are for {weights.shape[0]} rows and {weights.shape[1]} regimes and must be "
+            f"for {len(boundary.near)} rows and {n_regimes} regimes with n_bins={n_bins}."
+        )
+    top = np.stack(np.unravel_index(weights.argmax(axis=1), boundary.shape), axis=1)
+    missed = (top != boundary.bins).any(axis=1)
+    crossed = missed & ((top == boundary.bins) | (top == boundary.across)).all(axis=1)
+    near = boundary.near
+    shares = (_share(marks, confidence) for marks in (crossed[near], missed[near], missed[~near]))
+    return BoundaryCrossings(crossed, missed, *shares)
+
+
+def _share(marks, confidence):
+    """Share of true marks with its Wilson interval; NaN where there are no rows."""
+    if not len(marks):
+        return Interval(float("nan"), float("nan"), float("nan"), confidence)
+    ends = binomtest(int(marks.sum()), len(marks)).proportion_ci(confidence, method="wilson")
+    return Interval(float(marks.mean()), float(ends.low), float(ends.high), confidence)
+
+
+def _distributions(weights, owner):
+    """Rows of `weights` as float64 distributions over experts, (n_samples, n_experts)."""
+    weights = np.asarray(weights, dtype=float)
+    if weights.ndim != 2:
+        raise ValueError(f"{owner}.weights has shape {weights.shape} and must be (n_samples, n_experts).")
+    wrong = (weights < 0).any(axis=1) | ~(np.abs(weights.sum(axis=1) - 1) <= 1e-4)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"{owner}.weights row {row} is {weights[row].tolist()} and must be non-negative and sum to one. "
+            "Pass trace.weights, not logits."
+        )
+    return weights
