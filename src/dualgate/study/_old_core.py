@@ -35,23 +35,12 @@ DualTowerMoERegressor.get_params = _params
 
 
 class ReducedRows(reduced.ReducedRows):
-    def __init__(self, reduction, projected, snr, features, variances=None):
-        super().__init__(reduction.reader, projected, snr, features, variances)
-        object.__setattr__(self, "reduction", reduction)
+    def __init__(self, reduction=None, projected=None, snr=None, features=None, variances=None, reader=None,
+                 noise_power=None):  # fmt: skip
+        super().__init__(reader or reduction.reader, projected, snr, features, variances)
 
     def __getitem__(self, rows):
-        part = super().__getitem__(rows)
-        return ReducedRows(self.reduction, part.projected, part.snr, part.features, part.variances)
-
-
-def _replace(rows, **more):
-    if isinstance(rows, ReducedRows):
-        names = ("reduction", "projected", "snr", "features", "variances")
-        return ReducedRows(**{name: getattr(rows, name) for name in names} | more)
-    return _dataclass_replace(rows, **more)
-
-
-_dataclass_replace, dataclasses.replace = dataclasses.replace, _replace
+        return dataclasses.replace(self, **vars(super().__getitem__(rows)))
 
 
 class Reduction:
@@ -120,16 +109,21 @@ class _Arrays(Mapping):
 
 
 class Store:
-    def __init__(self, directory):
-        self.directory = Path(directory)
+    def __init__(self, directory=None):
+        self.directory = None if directory is None else Path(directory)
+        self.memory = {}
 
     def _paths(self, name):
         return [self.directory / f"{name}{end}" for end in (".npz", ".pickle")]
 
     def __contains__(self, name):
+        if self.directory is None:
+            return name in self.memory
         return any(path.exists() for path in self._paths(name))
 
     def load(self, name):
+        if self.directory is None:
+            return self.memory[name]
         path = next(path for path in self._paths(name) if path.exists())
         try:
             return _Arrays(path) if path.suffix == ".npz" else pickle.loads(path.read_bytes())
@@ -137,8 +131,11 @@ class Store:
             raise StoreError(f"{path}: cannot be read ({error}): delete it") from None
 
     def save(self, name, value):
+        if self.directory is None:
+            self.memory[name] = value
+            return
         npz, other = self._paths(name)
-        arrays = isinstance(value, dict) and all(isinstance(each, np.ndarray) for each in value.values())
+        arrays = isinstance(value, dict) and all(np.asarray(each).dtype != object for each in value.values())
         path = npz if arrays else other
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -147,7 +144,7 @@ class Store:
         os.replace(part, path)
 
 
-def digest(value):
+def digest(*value):
     return hashlib.sha256(json.dumps(_describe(value), sort_keys=True).encode()).hexdigest()
 
 

@@ -20,8 +20,9 @@ from dualgate.evaluation import SNR_EDGES
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.lines import check_wave
 from dualgate.study.config import MIN_ROWS, ConfigError, DataConfig, StudyConfig, nearest
-from dualgate.study.methods import ERRORS, LINES, REGIMES, SIMULATOR
 
+ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
+SIMULATOR = "known simulator"
 PROJECT_FROM = 100  # flux columns of a table from which experts work on principal components
 REGIME_ROWS = 20  # a regime has on average, at least: what has more values is no regime
 READ, NOT_READ = ("flux", "error", "quality"), ("target", "regimes", "conditions", "snr")  # by the model
@@ -107,6 +108,11 @@ class StudyRows:
             return [_file_hash(path) for path in (self.data.source, self.data.wave) if _is_file(path)]
         paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).paths)
         return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+
+
+def n_flux(data) -> int:
+    """Return how many columns of the rows are flux; their errors follow."""
+    return len(data.wave) if data.get("n_flux") is None else data.n_flux
 
 
 def spectral_model(data: Bunch, seed: int) -> DualTowerMoERegressor:

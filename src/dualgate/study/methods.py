@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
@@ -17,14 +17,14 @@ from dualgate.gating import FUSIONS
 import dualgate.study._old_core  # noqa: F401  deleted at the merge
 from dualgate.rows.store import digest
 from dualgate.study.config import ConfigError, nearest
+from dualgate.study.inputs import ERRORS, LINES, REGIMES, SIMULATOR, n_flux
+from dualgate.study.run import gate_trace
 
 REFERENCE, SINGLE, DUAL, VARIANT, PEER = "reference", "single tower", "dual tower", "variant", "peer"
 MIXTURE, ORACLE, ROOT = "mixture", "oracle", "root"  # whose prediction a method is
 PLAIN, BINNED, BINS = "9", "9x4", "4"  # an expert for each regime, regime and quality bin, quality bin
 PHYS, QUALITY = "phys", "quality"
 BOTH = (PHYS, QUALITY)
-ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
-SIMULATOR = "known simulator"
 GROUPS = {
     "reference": "what a gate is measured against",
     "single": "one tower alone",
@@ -60,7 +60,7 @@ class Reader:
     @property
     def key(self) -> str:
         """Name of the reduction: the same for readers that differ in nothing but their name."""
-        return digest([self.parameters, self.make])[:12]
+        return digest(self.parameters, self.make)[:12]
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,27 @@ class Method:
         """Whether trained gates weigh the experts."""
         return self.view == MIXTURE and self.peer is None
 
-    def fit_key(self, reader: Reader) -> str:
+    @property
+    def reading(self) -> Reader:
+        """The reader."""
+        return READERS[self.reader]
+
+    @property
+    def fit_key(self) -> str:
         """Name of the fit: the same for methods that differ in their view alone."""
-        packages = [self.package, _version(self.package)] if self.package else []
-        return digest([reader.key, self.parameters, self.kept, self.one_regime, self.peer, *packages])[:12]
+        package = version(self.package) if self.package else ""
+        parts = self.reading.key, self.parameters, self.kept, self.one_regime, self.peer, package
+        return digest(*parts)[:12]
 
-
-def _version(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:  # it is not there, or was put there by hand
-        return None
+    def predict(self, arrays: Mapping) -> np.ndarray:
+        """Prediction for the held-out rows, from the arrays of the fit."""
+        if self.peer is not None:
+            return arrays["prediction"]
+        if self.view == ROOT:
+            return arrays["root_prediction"]
+        if self.view == ORACLE:
+            return arrays["expert_predictions"][np.arange(len(arrays["own"])), arrays["own"]]
+        return gate_trace(self, arrays).prediction
 
 
 # ---- how rows are read, and other regressors ---------------------------------------------------------------
@@ -183,11 +193,6 @@ def _version(package):
 CLEAN_FACTORS = 32
 CLEAN_ROWS, CLEAN_SHARE = 8000, 8  # noise-free spectra that loadings are taken from: as many, or a part of all rows
 POOLED = 4  # neighbouring pixels averaged in the representation by pixels
-
-
-def n_flux(data) -> int:
-    """Return how many columns of the rows are flux; their errors follow."""
-    return len(data.wave) if data.get("n_flux") is None else data.n_flux
 
 
 def clean_projection(data, train, seed):

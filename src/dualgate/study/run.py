@@ -13,8 +13,8 @@ import dualgate.study._old_core  # noqa: F401, I001  deleted at the merge
 from dualgate.datasets import bayes_limit
 from dualgate.evaluation import gate_entropy, leakage_audit, permutation_contribution, tower_correlation
 from dualgate.reduction import ReducedRows, Reduction
-from dualgate.study.inputs import spectral_model
-from dualgate.study.methods import BINNED, BINS, MIXTURE, ORACLE, READERS, ROOT, Method, main_methods, n_flux
+from dualgate.rows.store import Store
+from dualgate.study.inputs import n_flux, spectral_model
 from dualgate.trace import MixtureTrace
 
 ROWS, REDUCTION, REDUCED, FIT = "rows", "reduction", "reduced rows", "fit"  # kinds of stages
@@ -49,8 +49,6 @@ class SeedRecord:
         Physical conditions of the test rows, where they are known.
     edges : tuple of ndarray
         Edges of the regimes along each condition.
-    n_regimes, n_bins : int
-        Regimes and quality bins that the experts of the fits have.
     predictions : dict of str to ndarray of shape (n_test,), [unit of y]
         By method name.
     validation : dict of str to ndarray of shape (n_validation,), [unit of y]
@@ -90,8 +88,6 @@ class SeedRecord:
     regimes: np.ndarray | None
     conditions: np.ndarray | None = None
     edges: tuple = ()
-    n_regimes: int = 9
-    n_bins: int = 4
     predictions: dict = field(default_factory=dict)
     validation: dict = field(default_factory=dict)
     validation_r2: dict = field(default_factory=dict)
@@ -115,35 +111,25 @@ class SeedRecord:
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of work that is done once.
-
-    Parameters
-    ----------
-    seed : int
-        Seed it belongs to.
-    key : str
-        Name among the stages of its seed.
-    kind : str
-        Which stages take about as long: one of the kinds above, or `FIT` with the kind of experts.
-    label : str
-        What is shown while it runs.
-    reader : str
-        The reader whose rows it makes or needs, if any.
-    size : int
-        How many rows it looks at, where that is asked for.
-    """
+    """A piece of work of one seed that is done once, named by its key; stages of a kind take about as long."""
 
     seed: int
     key: str
     kind: str = field(compare=False)
-    label: str = field(compare=False)
-    reader: str = field(default="", compare=False)
-    size: int = field(default=0, compare=False)
+    title: str = field(compare=False)
+    reader: str = field(default="", compare=False)  # whose rows it makes or needs
+    size: int = field(default=0, compare=False)  # how many test rows it is about
+    method: object = field(default=None, compare=False)  # the first of those that share the fit
 
     @property
     def name(self) -> str:
         """Name in the store."""
-        return f"seed_{self.seed}-{self.key}"
+        return f"seed_{self.seed}/{self.key}"
+
+    @property
+    def label(self) -> str:
+        """What is shown while it runs."""
+        return f"seed {self.seed}: {self.title}"
 
 
 class Observer:
@@ -156,102 +142,56 @@ class Observer:
         """Learn that a stage has ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
 
 
-@dataclass(frozen=True)
-class Extras:
-    """What is computed of test rows besides the fits.
-
-    Parameters
-    ----------
-    limit_rows : int, default=0
-        Test rows of every seed whose Bayes limit is computed; it needs the simulator's own spectra.
-    audit_rows : int, default=0
-        Test rows of the first seed that are audited for leakage; they need errors.
-    """
-
-    limit_rows: int = 0
-    audit_rows: int = 0
-
-    def of_seed(self, seed: int, seeds: Sequence[int]) -> "Extras":
-        """Return what is computed for one seed: the audit is for the first.
-
-        Examples
-        --------
-        >>> [Extras(limit_rows=9, audit_rows=5).of_seed(seed, [42, 123]).audit_rows for seed in (42, 123)]
-        [5, 0]
-        """
-        return self if seed == seeds[0] else replace(self, audit_rows=0)
-
-
-def fit_stage(method: Method, seed: int) -> Stage:
+def fit_stage(method, seed: int) -> Stage:
     """Return the stage that fits a method; methods that share a fit have equal ones."""
     kind = f"{FIT} {method.experts or method.name}"
-    return Stage(seed, f"fit-{method.fit_key(READERS[method.reader])}", kind, f"seed {seed}: {method.name}",
-                 method.reader)  # fmt: skip
+    return Stage(seed, f"fit-{method.fit_key}", kind, method.name, method.reader, method=method)
 
 
 def _rows_stage(seed):
-    return Stage(seed, "rows", ROWS, f"seed {seed}: rows")
+    return Stage(seed, "rows", ROWS, "rows")
 
 
-def _reader_stage(kind, reader, seed):
-    """Return the stage that fits (`REDUCTION`) or applies (`REDUCED`) the reduction of a reader."""
-    label = f"seed {seed}: {kind}" + ("" if reader == "default" else f" {reader}")
-    return Stage(seed, f"{kind.replace(' ', '-')}-{READERS[reader].key}", kind, label, reader)
+def _reader_stage(kind, method, seed):
+    """Return the stage that fits (`REDUCTION`) or applies (`REDUCED`) the reduction of a method's reader."""
+    title = kind if method.reader == "default" else f"{kind} {method.reader}"
+    return Stage(seed, f"{kind.replace(' ', '-')}-{method.reading.key}", kind, title, method.reader, method=method)
 
 
-def plan_stages(
-    methods: Sequence[Method], seed: int, extras: Extras | None = None
-) -> list[tuple[Stage, Method | None]]:
-    """Every stage of one seed in order, each fit with the first method that asks for it.
-
-    Parameters
-    ----------
-    methods : sequence of Method
-    seed : int
-    extras : Extras, default=None
-        None is nothing besides the fits.
-
-    Returns
-    -------
-    plan : list of (Stage, Method or None)
+def plan_stages(methods: Sequence, seeds: Iterable[int], *, limit_rows: int = 0, audit_rows: int = 0) -> list[Stage]:
+    """Every stage of every seed in order, each fit with the first method that asks for it.
 
     Examples
     --------
     >>> from dualgate.study.methods import METHODS
-    >>> [stage.label for stage, _ in plan_stages([METHODS["oracle_9"], METHODS["phys_9"]], 42)]
+    >>> [stage.label for stage in plan_stages([METHODS["oracle_9"], METHODS["phys_9"]], [42])]
     ['seed 42: rows', 'seed 42: reduction', 'seed 42: reduced rows', 'seed 42: oracle_9']
     """
-    extras = extras or Extras()
-    plan = {_rows_stage(seed): None}
-    for reader in dict.fromkeys(method.reader for method in methods):
-        plan |= {_reader_stage(kind, reader, seed): None for kind in (REDUCTION, REDUCED)}
-        for method in methods:
-            if method.reader == reader:
-                plan.setdefault(fit_stage(method, seed), method)
-        if extras.audit_rows and reader == methods[0].reader:
-            rows = extras.audit_rows
-            plan[Stage(seed, f"audit-{rows}", AUDIT, f"seed {seed}: leakage audit", reader, rows)] = None
-    if extras.limit_rows:
-        rows = extras.limit_rows
-        plan[Stage(seed, f"limit-{rows}", LIMIT, f"seed {seed}: Bayes limit of {rows} rows", size=rows)] = None
-    return list(plan.items())
-
-
-class _Memory(dict):
-    """Finished stages in memory, with the interface of a store."""
-
-    load, save = dict.__getitem__, dict.__setitem__
+    plan, readers, seeds = {}, {}, list(seeds)  # a dictionary keeps the first of equal stages
+    for method in methods:
+        readers.setdefault(method.reader, []).append(method)
+    for seed in seeds:
+        plan[_rows_stage(seed)] = None
+        for reader, members in readers.items():
+            plan |= {_reader_stage(kind, members[0], seed): None for kind in (REDUCTION, REDUCED)}
+            plan |= {fit_stage(method, seed): None for method in members}
+            if audit_rows and seed == seeds[0] and reader == methods[0].reader:
+                plan[Stage(seed, f"audit-{audit_rows}", AUDIT, "leakage audit", reader, audit_rows, members[0])] = None
+        if limit_rows:
+            plan[Stage(seed, f"limit-{limit_rows}", LIMIT, f"Bayes limit of {limit_rows} rows", "", limit_rows)] = None
+    return list(plan)
 
 
 def run_study(
     make_data: Callable,
     seeds: Iterable[int],
+    methods: Sequence,
     *,
-    methods: Sequence[Method] | None = None,
-    make_model: Callable | None = None,
-    store=None,
+    make_model: Callable = spectral_model,
+    store: Store | None = None,
     observer: Observer | None = None,
-    extras: Extras | None = None,
+    limit_rows: int = 0,
+    audit_rows: int = 0,
 ) -> list[SeedRecord]:
     """Train and test every method on every seed's own rows; what is finished already is not run again.
 
@@ -263,64 +203,47 @@ def run_study(
         among models, the rest test; where its attribute `ordered` is true the rows are divided at random instead.
     seeds : iterable of int
         Seeds of rows and models.
-    methods : sequence of Method, default=None
-        None is :func:`~dualgate.study.methods.main_methods`.
-    make_model : callable, (data, seed) -> estimator, default=None
-        The default model, with an expert for each regime and quality bin; methods change its parameters. None takes
+    methods : sequence of Method
+        Such as those of :func:`~dualgate.study.methods.choose_methods`.
+    make_model : callable, (data, seed) -> estimator
+        The default model, with an expert for each regime and quality bin; methods change its parameters. The default is
         `DualTowerMoERegressor.for_spectra`.
     store : Store, default=None
         Where finished stages are; None keeps them in memory.
     observer : Observer, default=None
         Told of every stage of :func:`plan_stages`.
-    extras : Extras, default=None
-        What is computed of test rows besides the fits; None is nothing.
+    limit_rows : int, default=0
+        Test rows of every seed whose Bayes limit is computed; it needs the simulator's own spectra.
+    audit_rows : int, default=0
+        Test rows of the first seed that are audited for leakage; they need errors.
 
     Returns
     -------
     records : list of SeedRecord, one a seed
     """
-    methods = main_methods() if methods is None else methods
-    store, seeds = _Memory() if store is None else store, list(seeds)
-    return [
-        _run_seed(
-            SeedWork(make_data, make_model or spectral_model, seed, store), methods, observer or Observer(),
-            (extras or Extras()).of_seed(seed, seeds),
-        )
-        for seed in seeds
-    ]  # fmt: skip
-
-
-def _run_seed(work, methods, observer, extras):
-    """Run what is missing of one seed; its rows are gone when it returns."""
-    store, plan = work.store, plan_stages(methods, work.seed, extras)
-    wanted = {
-        stage.reader for stage, _ in plan if stage.kind not in (REDUCTION, REDUCED) and stage.name not in store
-    }
-    for stage, method in plan:
-        if stage.name not in store:
-            if stage.kind in (REDUCTION, REDUCED) and stage.reader not in wanted:
-                observer.end(stage, None)
-                continue
-            observer.begin(stage)
-            store.save(stage.name, work.run(stage, method))
-        observer.end(stage, float(store.load(stage.name)["seconds"]))
-    return _gather(store, methods, plan)
+    observer, store, seeds, records = observer or Observer(), store or Store(), list(seeds), []
+    plan = plan_stages(methods, seeds, limit_rows=limit_rows, audit_rows=audit_rows)
+    for seed in seeds:
+        work, stages = SeedWork(make_data, make_model, seed, store), [stage for stage in plan if stage.seed == seed]
+        missing = [stage for stage in stages if stage.name not in store]
+        wanted = {stage.reader for stage in missing if stage.kind not in (REDUCTION, REDUCED)}
+        for stage in stages:
+            if stage in missing:
+                if stage.kind in (REDUCTION, REDUCED) and stage.reader not in wanted:
+                    observer.end(stage, None)
+                    continue
+                observer.begin(stage)
+                store.save(stage.name, work.run(stage))
+            observer.end(stage, float(store.load(stage.name)["seconds"]))
+        records.append(_gather(store, methods, stages))
+    return records
 
 
 # ---- the work of one seed ----------------------------------------------------------------------------------
 
 
 class SeedWork:
-    """Runs the stages of one seed; rows are asked for only when a stage needs them.
-
-    Parameters
-    ----------
-    make_data : callable, seed -> data
-    make_model : callable, (data, seed) -> estimator
-    seed : int
-    store : Store
-        Where the stages are that a stage builds on.
-    """
+    """Runs the stages of one seed; rows are asked for only when a stage needs them."""
 
     def __init__(self, make_data, make_model, seed, store):
         self.make_data, self.make_model, self.seed, self.store = make_data, make_model, seed, store
@@ -336,16 +259,12 @@ class SeedWork:
         """The default model."""
         return self.make_model(self.data, self.seed)
 
-    def run(self, stage: Stage, method: Method | None) -> dict:
+    def run(self, stage: Stage) -> dict:
         """Return what a stage finds, with its `seconds`."""
+        start, fit = time.perf_counter(), self._fit_peer if stage.method and stage.method.peer else self._fit_mixture
         work = {ROWS: self._rows, REDUCTION: self._fit_reduction, REDUCED: self._reduce, LIMIT: self._limit,
-                AUDIT: self._audit}  # fmt: skip
-        start = time.perf_counter()
-        if method is not None:
-            found = self._fit_mixture(method) if method.peer is None else self._fit_peer(method)
-        else:
-            found = work[stage.kind](stage)
-        return {**found, "seconds": np.asarray(time.perf_counter() - start)}
+                AUDIT: self._audit}.get(stage.kind, fit)  # fmt: skip
+        return {**work(stage), "seconds": time.perf_counter() - start}
 
     def _rows(self, stage):
         """Describe the rows without reading them, and divide them."""
@@ -356,10 +275,7 @@ class SeedWork:
         found = {"y": np.asarray(data.y, dtype=np.float64), "train": train, "held_out": held_out}
         found |= {"n_validation": n_validation, "n_edges": len(edges)}
         found |= {f"edges_{place}": np.asarray(each, dtype=float) for place, each in enumerate(edges)}
-        found |= {name: values for name, values in known.items() if values is not None}
-        if "regimes" in found:
-            found["n_regimes"] = np.prod([len(each) + 1 for each in edges]) if edges else max(found["regimes"]) + 1
-        return {name: np.asarray(values) for name, values in found.items()}
+        return found | {name: np.asarray(values) for name, values in known.items() if values is not None}
 
     def _part(self, name):
         """Return an array of the rows' stage; None where it has none of that name."""
@@ -370,29 +286,27 @@ class SeedWork:
         return self._part("held_out")[int(self._part("n_validation")) :][:n_rows]
 
     def _regimes(self, one_regime=False):
-        """Regimes of all rows and their edges, for the model; None where they are not known.
+        """Regimes of all rows for the model, and their edges; None where they are not known.
 
-        Codes are given as a condition: a regime without a training row has its expert all the same.
+        Codes are given as a condition, so that a regime without a training row has an expert all the same.
         """
-        codes = self._part("regimes")
-        n_regimes = 1 if one_regime or codes is None else int(self._part("n_regimes"))
-        if n_regimes > 1:
-            return codes[:, None].astype(float), (np.arange(n_regimes - 1) + 0.5,)
-        known = one_regime or codes is not None
-        return np.zeros(len(self._part("y")), dtype=np.intp) if known else None, None
+        codes = np.zeros(len(self._part("y")), dtype=np.intp) if one_regime else self._part("regimes")
+        if codes is None or one_regime:
+            return codes, None
+        bins = [len(self._part(f"edges_{place}")) + 1 for place in range(int(self._part("n_edges")))]
+        n_regimes = np.prod(bins) if bins else codes.max() + 1
+        return (codes[:, None].astype(float), (np.arange(n_regimes - 1) + 0.5,)) if n_regimes > 1 else (codes, None)
 
-    def _model(self, reader, edges, more=()):
-        """Make the model of a reader."""
-        return clone(self.base).set_params(
-            **READERS[reader].parameters, experts__regime_edges=edges, **dict(more)
-        )  # fmt: skip
+    def _model(self, method, edges, more=()):
+        """Make the model of a method's reader."""
+        return clone(self.base).set_params(**method.reading.parameters, experts__regime_edges=edges, **dict(more))
 
     def _fit_reduction(self, stage):
         """Fit gates' features and projection to the training rows."""
-        train, (regimes, edges), make = self._part("train"), self._regimes(), READERS[stage.reader].make
+        train, (regimes, edges), make = self._part("train"), self._regimes(), stage.method.reading.make
         more = {} if make is None else make(self.data, train, self.seed)
-        reduction = Reduction.of(self._model(stage.reader, edges, more))
         known = {} if regimes is None else {"regimes": regimes[train]}
+        reduction = Reduction.of(self._model(stage.method, edges, more))
         return {"reduction": reduction.fit(self.data.X[train], self._part("y")[train], **known)}
 
     def _reduce(self, stage):
@@ -400,7 +314,7 @@ class SeedWork:
 
         Training rows are read as such: what was learned from a row would flatter it.
         """
-        reduction, joined = self._reduction(stage.reader), {}
+        reduction, joined = self._reduction(stage.method), {}
         for part, training in (("train", True), ("held_out", False)):
             rows = self._part(part)
             for name, values in _columns(reduction.read(self.data.X[rows], training=training)).items():
@@ -408,22 +322,23 @@ class SeedWork:
         self._reduced = stage.reader, _as_reduced(reduction, joined)
         return joined
 
-    def _reduction(self, reader):
-        return self.store.load(_reader_stage(REDUCTION, reader, self.seed).name)["reduction"]
+    def _reduction(self, method):
+        return self.store.load(_reader_stage(REDUCTION, method, self.seed).name)["reduction"]
 
-    def reduced(self, reader: str) -> ReducedRows:
-        """Rows as a reader reduces them, from its finished stages."""
-        if self._reduced[0] != reader:
-            found = self.store.load(_reader_stage(REDUCED, reader, self.seed).name)
-            self._reduced = reader, _as_reduced(self._reduction(reader), found)
+    def reduced(self, method) -> ReducedRows:
+        """Rows as a method's reader reduces them, from its finished stages."""
+        if self._reduced[0] != method.reader:
+            found = self.store.load(_reader_stage(REDUCED, method, self.seed).name)
+            self._reduced = method.reader, _as_reduced(self._reduction(method), found)
         return self._reduced[1]
 
-    def _fit_mixture(self, method):
+    def _fit_mixture(self, stage):
         """Fit a mixture to the training rows, and trace the others through it."""
-        rows, y, (regimes, edges) = self.reduced(method.reader), self._part("y"), self._regimes(method.one_regime)
+        method, y, train, held_out = stage.method, self._part("y"), self._part("train"), self._part("held_out")
+        rows, (regimes, edges) = self.reduced(method), self._regimes(method.one_regime)
         features = {name: it[:, method.kept[name]] if name in method.kept else it for name, it in rows.features.items()}
-        rows, train, held_out = replace(rows, features=features), self._part("train"), self._part("held_out")
-        model = self._model(method.reader, edges).set_params(**method.parameters)
+        rows = replace(rows, features=features)
+        model = self._model(method, edges).set_params(**method.parameters)
         model.fit(rows[train], y[train], regimes=None if regimes is None else regimes[train])
         start = time.perf_counter()
         unseen, experts = rows[held_out], model.experts_
@@ -433,14 +348,13 @@ class SeedWork:
         if regimes is not None:
             found["own"] = experts.cells_of(regimes[held_out], unseen.snr, len(unseen))
         found |= {"coef": experts.coef_, "intercept": experts.intercept_}
-        found |= {"n_regimes": np.asarray(experts.n_regimes_), "n_bins": np.asarray(experts.n_quality_bins_)}
         pixels = model.pixel_coefficients() if experts.n_quality_bins_ == 1 else None
         found |= {} if pixels is None else {"coef_pixels": pixels.astype(np.float32)}
         found |= self._permuted(model, trace, y[held_out]) | _snr(unseen)
-        return found | {"seconds_predict": np.asarray(time.perf_counter() - start)}
+        return found | {"seconds_predict": time.perf_counter() - start}
 
     def _permuted(self, model, trace, y):
-        """Permutation contribution of each tower on the test rows; of every fit with both, whoever asks first."""
+        """Permutation contribution of each tower on the test rows, for every fit with both towers."""
         test = slice(int(self._part("n_validation")), None)
         if trace.phys_features is None or trace.quality_features is None or np.ptp(y[test]) == 0:
             return {}
@@ -452,46 +366,39 @@ class SeedWork:
         )  # fmt: skip
         return {"permutation": np.array([astuple(part)[:3] for part in (found.phys, found.quality, found.both)])}
 
-    def _fit_peer(self, method):
+    def _fit_peer(self, stage):
         """Fit another regressor to what experts and quality gate read."""
-        rows, y = self.reduced(method.reader), self._part("y")
+        rows, y, train, held_out = self.reduced(stage.method), *map(self._part, ("y", "train", "held_out"))
         parts = [rows.projected, None if rows.variances is None else np.log(rows.variances), rows.features.get("quality")]
         columns = np.hstack([part for part in parts if part is not None])
-        train, held_out = self._part("train"), self._part("held_out")
-        model = method.peer(self.seed).fit(columns[train], y[train])
+        model = stage.method.peer(self.seed).fit(columns[train], y[train])
         start = time.perf_counter()
         found = {"prediction": model.predict(columns[held_out])} | _snr(rows[held_out])
-        return found | {"seconds_predict": np.asarray(time.perf_counter() - start)}
+        return found | {"seconds_predict": time.perf_counter() - start}
 
     def _limit(self, stage):
         """Compute the Bayes limit of some test rows: posterior mean and standard deviation of each."""
         rows = self._test(stage.size)
         found = bayes_limit(self.data.X[rows], min_size=MIN_SIZE, random_state=self.seed)
         prior = np.mean(found.std**2) / (1 - found.r2)  # variance of the target before anything is seen
-        found = {"rows": len(rows), "prediction": found.prediction, "std": found.std, "prior_variance": prior}
-        return {name: np.asarray(values) for name, values in found.items()}
+        return {"rows": len(rows), "prediction": found.prediction, "std": found.std, "prior_variance": prior}
 
     def _audit(self, stage):
         """Audit the quality features of some test rows."""
-        rows, reduced = self._test(stage.size), self.reduced(stage.reader)
+        rows, reduced = self._test(stage.size), self.reduced(stage.method)
         errors = np.asarray(self.data.X[rows])[:, n_flux(self.data) :]
-        audit = leakage_audit(
-            reduced.features["quality"][rows], np.asarray(self.data.y)[rows], reduced.snr[rows], errors=errors,
+        found = leakage_audit(
+            reduced.features["quality"][rows], self._part("y")[rows], reduced.snr[rows], errors=errors,
             n_resamples=RESAMPLES, random_state=self.seed,
         )  # fmt: skip
-        target, snr = audit.target, audit.snr
-        found = [target["ridge"], target["boosting"], snr["ridge"], snr["boosting"], audit.errors]
-        return {"audit": np.array([astuple(each)[:3] for each in found]), "rows": np.asarray(len(rows))}
+        numbers = [found.target["ridge"], found.target["boosting"], found.snr["ridge"], found.snr["boosting"]]
+        return {"audit": np.array([astuple(each)[:3] for each in (*numbers, found.errors)]), "rows": len(rows)}
 
 
 def split_rows(n_rows: int, seed: int | None):
     """Divide rows: which train, which are held out, and how many of these are for validation, the rest for the test.
 
-    Parameters
-    ----------
-    n_rows : int
-    seed : int or None
-        Divides at random, as files may be sorted by anything; None takes rows in their order.
+    A seed divides at random, as files may be sorted by anything; None takes rows in their order.
 
     Examples
     --------
@@ -523,7 +430,7 @@ def _snr(rows):
 # ---- from fits to records ----------------------------------------------------------------------------------
 
 
-def gate_trace(method: Method, arrays) -> MixtureTrace:
+def gate_trace(method, arrays) -> MixtureTrace:
     """Every stage of a fitted mixture's prediction, routed as the method asks.
 
     In double precision weights sum to one closely enough for a target whose spread is small against its mean.
@@ -532,67 +439,37 @@ def gate_trace(method: Method, arrays) -> MixtureTrace:
     return MixtureTrace(**stages, routing=method.routing)
 
 
-def answer(method: Method, arrays) -> np.ndarray:
-    """Prediction of a method for the held-out rows, from the arrays of its fit."""
-    if method.peer is not None:
-        return arrays["prediction"]
-    if method.view == ROOT:
-        return arrays["root_prediction"]
-    if method.view == ORACLE:
-        own = arrays["own"]
-        return arrays["expert_predictions"][np.arange(len(own)), own]
-    assert method.view == MIXTURE, method.view
-    return gate_trace(method, arrays).prediction
-
-
-def _gather(store, methods, plan):
+def _gather(store, methods, stages):
     """Make the record of a seed from its finished stages."""
-    seed = plan[0][0].seed
-    rows = store.load(plan[0][0].name)
+    seed, rows = stages[0].seed, store.load(stages[0].name)
     cut, held_out, y = int(rows["n_validation"]), rows["held_out"], rows["y"]
-    known = {
-        name: rows[name][held_out[cut:]] if name in rows else None for name in ("snr", "regimes", "conditions")
-    }
+    known = {name: rows[name][held_out[cut:]] if name in rows else None for name in ("snr", "regimes", "conditions")}
     edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
     record = SeedRecord(
         seed, len(rows["train"]), cut, y[held_out[cut:]], y[held_out[:cut]], edges=edges, wave=rows.get("wave"), **known
     )
-    for stage, _ in plan:
-        if stage.kind in (LIMIT, AUDIT):
-            setattr(record, stage.kind, dict(store.load(stage.name)))
     for method in methods:
-        arrays = store.load(fit_stage(method, seed).name)
-        prediction = np.asarray(answer(method, arrays), dtype=float)
-        record.validation[method.name], record.predictions[method.name] = prediction[:cut], prediction[cut:]
-        record.validation_r2[method.name] = r2_score(record.y_validation, prediction[:cut])
-        record.traces[method.name] = arrays
-        if "snr" in arrays:
-            record.snr = arrays["snr"][cut:]
-        if method.peer is None and not method.one_regime:
-            record.n_regimes = int(arrays["n_regimes"])
-        if method.experts in (BINNED, BINS):
-            record.n_bins = int(arrays["n_bins"])
+        name, arrays = method.name, store.load(fit_stage(method, seed).name)
+        prediction = np.asarray(method.predict(arrays), dtype=float)
+        record.validation[name], record.predictions[name] = prediction[:cut], prediction[cut:]
+        record.validation_r2[name] = r2_score(record.y_validation, prediction[:cut])
+        record.traces[name] = arrays
+        record.snr = arrays["snr"][cut:] if "snr" in arrays else record.snr
         if method.gated:
             trace = gate_trace(method, arrays)
-            record.entropy[method.name] = gate_entropy(trace.weights)[cut:]
-            record.n_experts[method.name] = trace.log_weights.shape[1]
+            record.entropy[name], record.n_experts[name] = gate_entropy(trace.weights)[cut:], trace.log_weights.shape[1]
             if trace.phys_logits is not None and trace.quality_logits is not None:
-                record.towers[method.name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
-    record.seconds = _durations(store, plan)
-    return record
-
-
-def _durations(store, plan):
-    """Seconds of every finished stage, as in `SeedRecord.seconds`."""
-    seconds = {}
-    for stage, method in plan:
+                record.towers[name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
+    for stage in stages:
         if stage.name not in store:
             continue
         found = store.load(stage.name)
-        if method is None:
-            seconds[stage.label.removeprefix(f"seed {stage.seed}: ")] = float(found["seconds"])
-        else:
+        seconds = float(found["seconds"])
+        if stage.kind in (LIMIT, AUDIT):
+            setattr(record, stage.kind, dict(found))
+        if stage.kind.startswith(FIT):
             predicting = float(found["seconds_predict"])
-            seconds[f"fit {method.name}"] = float(found["seconds"]) - predicting
-            seconds[f"predict {method.name}"] = predicting
-    return seconds
+            record.seconds |= {f"fit {stage.title}": seconds - predicting, f"predict {stage.title}": predicting}
+        else:
+            record.seconds[stage.title] = seconds
+    return record
