@@ -100,6 +100,12 @@ class StudyRows:
             model = table_model(data, seed)
         return model.set_params(**vars(self.config.training))
 
+    def model_source(self) -> str:
+        """Python source of the default model."""
+        if LINES in self.offers:
+            return "DualTowerMoERegressor.for_spectra(wave)"
+        return " ".join(repr(table_model(self.table, 0).set_params(n_jobs=None, random_state=None)).split())
+
     def fingerprint(self) -> list:
         """Return what identifies these rows: the bytes of a table; names, sizes and times of shards."""
         if self.data.kind == "embedded":

@@ -113,7 +113,7 @@ class SeedRecord:
 class Stage:
     """A piece of work of one seed that is done once, named by its key; stages of a kind take about as long."""
 
-    seed: int
+    seed: int | None
     key: str
     kind: str = field(compare=False)
     title: str = field(compare=False)
@@ -129,7 +129,7 @@ class Stage:
     @property
     def label(self) -> str:
         """What is shown while it runs."""
-        return f"seed {self.seed}: {self.title}"
+        return self.title if self.seed is None else f"seed {self.seed}: {self.title}"
 
 
 class Observer:
@@ -364,7 +364,7 @@ class SeedWork:
             trace.phys_features[test], trace.quality_features[test], y[test],
             n_repeats=SHUFFLES, n_resamples=RESAMPLES, random_state=self.seed,
         )  # fmt: skip
-        return {"permutation": np.array([astuple(part)[:3] for part in (found.phys, found.quality, found.both)])}
+        return {"permutation": np.array([astuple(each)[:3] for each in map(found.get, ("phys", "quality", "both"))])}
 
     def _fit_peer(self, stage):
         """Fit another regressor to what experts and quality gate read."""
