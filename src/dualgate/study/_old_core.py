@@ -89,7 +89,7 @@ class StoreError(RuntimeError):
 class _Arrays(Mapping):
     def __init__(self, path):
         self.path = path
-        with np.load(path) as file:
+        with open(path, "rb") as raw, np.load(raw) as file:
             self.names = frozenset(file.files)
 
     def __iter__(self):
@@ -184,3 +184,6 @@ for name, members in {
     sys.modules[name] = types.ModuleType(name)
     for member in members:
         setattr(sys.modules[name], member.__name__, member)
+import dualgate.rows  # noqa: E402
+
+dualgate.rows.store = sys.modules["dualgate.rows.store"]

@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     study.add_argument(
         "--seeds",
-        type=lambda text: [int(part) for part in text.split(",")],
+        type=integers,
         help=f"comma-separated seeds, each a full run (default: {','.join(map(str, defaults.seeds))})",
     )
     study.add_argument("--out", help=f"directory for the report and the stages (default: {defaults.out})")
@@ -99,6 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
     study.add_argument("--list", action="store_true", help="name every method and stop")
     study.set_defaults(run=_study, parser=study)
     return parser
+
+
+def integers(text):
+    """Read integers with commas between; argparse names the function in its message."""
+    return [int(part) for part in text.split(",")]
 
 
 def _study(args, line):

@@ -104,7 +104,8 @@ class StudyRows:
         """Python source of the default model."""
         if LINES in self.offers:
             return "DualTowerMoERegressor.for_spectra(wave)"
-        return " ".join(repr(table_model(self.table, 0).set_params(n_jobs=None, random_state=None)).split())
+        seed = self.config.seeds[0]
+        return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
 
     def fingerprint(self) -> list:
         """Return what identifies these rows: the bytes of a table; names, sizes and times of shards."""
