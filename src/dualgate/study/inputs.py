@@ -3,7 +3,6 @@
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -19,7 +18,7 @@ from dualgate.datasets import open_spectra, stream_spectra
 from dualgate.evaluation import SNR_EDGES
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.lines import check_wave
-from dualgate.study.config import MIN_ROWS, ConfigError, DataConfig, StudyConfig, nearest
+from dualgate.study.config import MIN_ROWS, ConfigError, StudyConfig, nearest
 
 ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
 SIMULATOR = "known simulator"
@@ -48,7 +47,7 @@ class StudyRows:
     def table(self):
         """Rows of the table, read once."""
         with _open_table(self.data.source) as columns:
-            return read_rows(Table(self.data.source, columns), self.data, self.config.rows)
+            return _read_rows(_Table(self.data.source, columns), self.data, self.config.rows)
 
     @cached_property
     def offers(self) -> frozenset:  # noqa: D102
@@ -112,7 +111,8 @@ class StudyRows:
         if self.data.kind == "embedded":
             return ["embedded"]
         if self.data.kind == "table":
-            return [_file_hash(path) for path in (self.data.source, self.data.wave) if _is_file(path)]
+            paths = [self.data.source, *([self.data.wave] if isinstance(self.data.wave, str) else [])]
+            return [_file_hash(path) for path in paths if Path(path).is_file()]
         paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).paths)
         return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
@@ -163,34 +163,20 @@ def _open_table(path):
     return nullcontext({str(name): frame[name].to_numpy() for name in frame.columns})
 
 
-class Table:
-    """Columns of an open table, as the keys of `[data]` name them.
+class _Table:
+    """Columns of an open table as the keys of `[data]` name them; ConfigError where one is not what it must be."""
 
-    Parameters
-    ----------
-    path : str
-        For messages.
-    columns : mapping of str to ndarray
-        In one dimension, or several columns in two.
-    """
-
-    def __init__(self, path: str, columns: Mapping):
+    def __init__(self, path, columns):
         self.path, self.columns, self.names = path, columns, list(columns)
 
-    def find(self, key: str, entries) -> list[str]:
-        """Names of the columns that a key of `[data]` names: each by its name, by positions, or by a pattern.
-
-        Raises
-        ------
-        ConfigError
-            If an entry names no column.
-        """
+    def find(self, key, entries):
+        """Names of the columns that entries name: each by its name, by positions, or by a pattern."""
         return [name for entry in entries for name in self._find(key, entry)]
 
     def _find(self, key, entry):
+        first, colon, last = entry.partition(":")
         if entry in self.names:
             return [entry]
-        first, colon, last = entry.partition(":")
         if colon and all(part.isdigit() or not part for part in (first, last)):
             found = self.names[slice(int(first) if first else None, int(last) if last else None)]
         else:
@@ -200,14 +186,8 @@ class Table:
             raise ConfigError(f"[data] {key} = {entry!r}: names no column of {self.path!r}; {nearest(entry, known)}")
         return found
 
-    def values(self, key: str, name: str) -> np.ndarray:
-        """Return a column as it is.
-
-        Raises
-        ------
-        ConfigError
-            If the file is damaged there, or holds Python objects.
-        """
+    def values(self, key, name):
+        """Return a column as it is."""
         try:
             return self.columns[name]
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -215,14 +195,8 @@ class Table:
                 f"[data] {key}: column {name!r} cannot be read from {self.path!r}: {error}. Save it again, as numbers"
             ) from None
 
-    def numbers(self, key: str, name: str) -> np.ndarray:
-        """Return a column of finite numbers, (n_rows,) or (n_rows, n_columns).
-
-        Raises
-        ------
-        ConfigError
-            If it holds something else.
-        """
+    def numbers(self, key, name):
+        """Return a column of finite numbers, or several that are one array, (n_rows, n_columns)."""
         values = self.values(key, name)
         if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
             raise ConfigError(
@@ -233,48 +207,35 @@ class Table:
         if not np.isfinite(values).all():
             row = _place(np.argwhere(~np.isfinite(values))[0, 0])
             raise ConfigError(f"[data] {key}: column {name!r} is not finite in {row}; drop such rows, or fill them")
-        return values
+        return values.reshape(len(values), -1)
 
-    def select(self, key: str, entries) -> np.ndarray:
-        """Return the columns that a key of `[data]` names, side by side, of shape (n_rows, n_columns).
-
-        Raises
-        ------
-        ConfigError
-            If they are not of one length.
-        """
+    def select(self, key, entries):
+        """Return the columns that entries name, side by side, (n_rows, n_columns)."""
         columns = {name: self.numbers(key, name) for name in self.find(key, entries)}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ConfigError(f"[data] {key}: names columns of different length: {lengths}; name those of one length")
-        return np.hstack([columns[name].reshape(len(columns[name]), -1) for name in self.find(key, entries)])
+        return np.hstack([columns[name] for name in self.find(key, entries)])
 
-    def regimes(self, entry: str) -> np.ndarray:
-        """Return codes 0, 1, ... of a column of whole numbers or texts, in the order of its values.
-
-        Raises
-        ------
-        ConfigError
-            If it names several columns, or one that holds something else, or too many values.
-        """
+    def regimes(self, entry):
+        """Return codes 0, 1, ... of a column of whole numbers or texts, in the order of its values."""
         name, *more = self.find("regimes", [entry])
         values = self.values("regimes", name)
         if more or values.ndim != 1:
             raise ConfigError(f"[data] regimes = {entry!r}: names more than one column; it must name one")
         if values.dtype.kind == "O":
-            missing = [row for row, value in enumerate(values) if not isinstance(value, str)]
-            if missing:
-                raise ConfigError(
-                    f"[data] regimes: column {name!r} is {values[missing[0]]!r} in {_place(missing[0])}; it must hold "
-                    "a text in every row, or a number in every row; drop such rows, or fill them"
-                )
+            for row, value in enumerate(values):
+                if not isinstance(value, str):
+                    raise ConfigError(
+                        f"[data] regimes: column {name!r} is {value!r} in {_place(row)}; it must hold a text in every "
+                        "row, or a number in every row; drop such rows, or fill them"
+                    )
         elif values.dtype.kind != "U":
-            values = self.numbers("regimes", name)
-            broken = values[values != np.floor(values)]
-            if len(broken):
+            values = self.numbers("regimes", name)[:, 0]
+            for value in values[values != np.floor(values)][:1]:
                 raise ConfigError(
-                    f"[data] regimes: column {name!r} holds {broken[0]}; it must hold whole numbers or texts, one for "
-                    "each regime. Give a physical condition as conditions, with regime_edges"
+                    f"[data] regimes: column {name!r} holds {value}; it must hold whole numbers or texts, one for each "
+                    "regime. Give a physical condition as conditions, with regime_edges"
                 )
         codes, found = pd.factorize(values, sort=True)
         if len(found) * REGIME_ROWS > max(len(values), 1):
@@ -286,27 +247,10 @@ class Table:
         return codes
 
 
-def read_rows(table: Table, data: DataConfig, rows: int | None) -> Bunch:
-    """Rows of a table as the study takes them: X = [flux | error], or [flux | quality] where there are no errors.
+def _read_rows(table, data, rows):
+    """Rows of a table: X = [flux | error], or [flux | quality] without errors; what the table has not is None.
 
-    Parameters
-    ----------
-    table : Table
-    data : DataConfig
-    rows : int or None
-        Only so many, drawn at random, the same ones every time; they stay in the table's order.
-
-    Returns
-    -------
-    data : Bunch
-        `X`, `y`, `regimes`, `conditions`, `regime_edges`, `snr` and `wave`, None where the table has none; `n_flux`,
-        how many columns of X are flux; `paired`, whether the others are their errors; `ordered`, true: rows may be
-        sorted by anything.
-
-    Raises
-    ------
-    ConfigError
-        If a key names a column that it must not, or one whose values are not what they must be.
+    Of `rows` rows, drawn at random, the same ones every time; they stay in the table's order.
     """
     given = {key: getattr(data, key) for key in (*READ, *NOT_READ) if getattr(data, key) is not None}
     given = {key: (each,) if isinstance(each, str) else each for key, each in given.items()}
@@ -325,14 +269,14 @@ def read_rows(table: Table, data: DataConfig, rows: int | None) -> Bunch:
     return Bunch(
         X=np.hstack([flux, parts["error"] if "error" in parts else parts["quality"]]),
         n_flux=flux.shape[1],
-        paired="error" in parts,
+        paired="error" in parts,  # whether the other columns are errors of the flux
         y=parts["target"][:, 0].astype(np.float64),
         regimes=parts.get("regimes"),
         conditions=conditions,
         regime_edges=data.regime_edges,
         snr=parts["snr"][:, 0] if "snr" in parts else None,
         wave=_read_wave(table, data.wave, flux.shape[1]),
-        ordered=True,
+        ordered=True,  # by anything
     )
 
 
@@ -412,11 +356,6 @@ def _place(row):
     return f"row {int(row)}, counted from 0"
 
 
-def _is_file(path):
-    return isinstance(path, str) and Path(path).is_file()
-
-
 def _file_hash(path):
-    """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
