@@ -10,24 +10,10 @@ import pandas as pd
 from scipy.stats import sem, t
 from sklearn.metrics import confusion_matrix, r2_score
 
-from dualgate.evaluation import (
-    Estimate,
-    Interval,
-    LeakageAudit,
-    bootstrap_scores,
-    bootstrap_weights,
-    boundary_crossings,
-    boundary_samples,
-    gate_confidence,
-    mean_weights,
-    percentile_interval,
-    regime_weights,
-    row_slices,
-    shapley_values,
-    tower_correlation,
-    trend,
-)
+from dualgate import evaluation
+from dualgate.evaluation import Estimate, Interval, bootstrap_weights, percentile_interval
 from dualgate.snr import SNR_NAMES, quality_bins
+from dualgate.study import results
 from dualgate.study.config import Thresholds
 from dualgate.study.methods import (
     BINNED,
@@ -47,25 +33,6 @@ from dualgate.study.methods import (
     VARIANT,
     Method,
 )
-from dualgate.study.results import (
-    Analysis,
-    Answer,
-    AuditNumbers,
-    BayesLimit,
-    Candidate,
-    Cloud,
-    Coefficients,
-    GateReport,
-    MethodScores,
-    PairedGain,
-    Part,
-    PooledTrend,
-    Predictions,
-    Recommendation,
-    RegimeScores,
-    RowCounts,
-    SliceScores,
-)
 from dualgate.study.run import AUDIT_NUMBERS, SeedRecord, gate_trace
 
 PASS, MARGINAL, FAIL = LADDER = "pass", "marginal", "fail"  # from best to worst
@@ -73,7 +40,7 @@ METRICS = ("r2", "mae", "rmse", "bias")
 LOW_BINS = SNR_NAMES[:2]  # where a quality tower must be worth the most
 MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
 FUSIONS_BY_SIZE = ("logit_add", "temperature", "poe", "concat")  # what each adds to two towers, from nothing upward
-READERS_BY_NOISE = ("pixels", "whitened", "wiener", "wiener clean")  # what the experts read uses the errors more and more
+READERS_BY_NOISE = ("pixels", "whitened", "wiener", "wiener clean")  # from no use of the errors to most
 READER_WORDS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
                 "wiener clean": "Wiener scores, noise-free loadings", "default": "columns"}  # fmt: skip
 MIN_TREND_ROWS = 4
@@ -170,18 +137,9 @@ def seed_interval(estimates: Sequence[Estimate], *, confidence: float = 0.95) ->
 
 
 def pool_intervals(intervals: Iterable[Interval]) -> Interval:
-    """Mean over seeds of a number that has an interval in each: the wider of two, as in :func:`seed_interval`.
+    """Mean over seeds of a number that has an interval in each, as in :func:`seed_interval`; NaN ones are left out.
 
     In place of the bootstrap stand the half widths of the seeds, which add up as independent errors do.
-
-    Parameters
-    ----------
-    intervals : iterable of Interval
-        One a seed; those with NaN are left out.
-
-    Returns
-    -------
-    interval : Interval
 
     Examples
     --------
@@ -211,23 +169,8 @@ def _no_narrower_than_students(values, low, high, confidence):
 class StudyScores:
     """Paired scores of all methods on the test rows, and on the validation rows that choose among them.
 
-    Parameters
-    ----------
-    records : sequence of SeedRecord
-    methods : sequence of Method
-    n_resamples : int
-        Bootstrap resamples of each seed's rows.
-    thresholds : Thresholds
-        Its `boundary` tells which rows are boundary samples.
-
-    Attributes
-    ----------
-    slices : tuple of str
-        "all", the SNR bins, "regime 0", ..., "boundary" and "interior", as far as they are known.
-    tables, validation : list of ScoreTable
-        One a seed.
-    sizes : tuple of int
-        Regimes and quality bins of the experts.
+    `tables` and `validation` hold a ScoreTable for each seed; `slices` are "all", the SNR bins, "regime 0", ...,
+    "boundary" and "interior", as far as they are known; `sizes` are the regimes and quality bins of the experts.
     """
 
     def __init__(self, records: Sequence[SeedRecord], methods: Sequence[Method], n_resamples: int, thresholds):
@@ -238,7 +181,7 @@ class StudyScores:
 
         def table(record, y, predictions, slices=None):
             chosen = {name: predictions[name] for name in self.names}
-            return bootstrap_scores(y, chosen, slices, n_resamples=n_resamples, random_state=record.seed)
+            return evaluation.bootstrap_scores(y, chosen, slices, n_resamples=n_resamples, random_state=record.seed)
 
         self.tables = [table(r, r.y, r.predictions, slices_of(r, thresholds, n_regimes)) for r in records]
         self.validation = [table(r, r.y_validation, r.validation) for r in records]
@@ -282,7 +225,8 @@ class StudyScores:
         ), dual  # fmt: skip
         if dual.kind != DUAL or None in four:
             return {}
-        found = [shapley_values(*(table.estimate("r2", each.name) for each in four)) for table in self.tables]
+        estimates = ([table.estimate("r2", each.name) for each in four] for table in self.tables)
+        found = [evaluation.shapley_values(*each) for each in estimates]
         return {share: seed_interval([values[share] for values in found]) for share in found[0]}
 
     def counts(self) -> dict[str, int]:
@@ -316,14 +260,14 @@ def slices_of(record: SeedRecord, thresholds: Thresholds, n_regimes: int | None 
     """Mark the test rows (n_test,) of every slice that is known, by name."""
     found = boundary_of(record, thresholds)
     near = None if found is None else found.near
-    return row_slices(len(record.y), snr=record.snr, regimes=record.regimes, n_regimes=n_regimes, near=near)
+    return evaluation.row_slices(len(record.y), snr=record.snr, regimes=record.regimes, n_regimes=n_regimes, near=near)
 
 
 def boundary_of(record: SeedRecord, thresholds: Thresholds):
     """Boundary samples of the test rows; None where conditions or distances are not known."""
     if record.conditions is None or thresholds.boundary is None or not record.edges:
         return None
-    return boundary_samples(record.conditions, record.edges, thresholds.boundary)
+    return evaluation.boundary_samples(record.conditions, record.edges, thresholds.boundary)
 
 
 def seed_scores(
@@ -332,60 +276,41 @@ def seed_scores(
     best_single: str | None,
     thresholds: Thresholds | None = None,
 ) -> pd.DataFrame:
-    """Score every method in every slice of each seed's test rows.
-
-    Parameters
-    ----------
-    records : sequence of SeedRecord
-    methods : sequence of Method
-    best_single : str or None
-        The method that `delta_r2` is measured against; without it there is none.
-    thresholds : Thresholds, default=None
-        Its `boundary` tells which rows are boundary samples.
+    """Score every method in every slice of each seed's test rows, one line each.
 
     Returns
     -------
     scores : DataFrame
         Columns `seed`, `method`, `group`, `slice`, `metric`, `value` and `rows`. Slices are "all", "snr X" to "snr H",
         "regime 0", ..., "boundary", "interior" and, for the R^2 that chose among models, "validation"; those without
-        rows are left out. Metrics are r2, delta_r2 [dimensionless], mae, rmse and bias [unit of y]; r2 is NaN where the
-        targets of a slice do not vary.
+        rows are left out. Metrics are r2, delta_r2 [dimensionless], mae, rmse and bias [unit of y]; delta_r2 is over
+        `best_single`, r2 is NaN where the targets of a slice do not vary.
     """
     scores, lines = StudyScores(records, methods, 1, thresholds or Thresholds()), []
-    wanted = {"r2": None, "delta_r2": best_single, "mae": None, "rmse": None, "bias": None}
+    metrics = [("r2", "r2", None), ("delta_r2", "r2", best_single), *((name, name, None) for name in METRICS[1:])]
+    metrics = [each for each in metrics if each[0] != "delta_r2" or best_single is not None]
     for record, table in zip(records, scores.tables, strict=True):
+        parts = [(part, count) for part, count in zip(table.slices, table.counts.tolist(), strict=True) if count]
         for method in methods:
             head = record.seed, method.name, method.group
             lines.append((*head, "validation", "r2", record.validation_r2[method.name], record.n_validation))
-            for part, count in zip(table.slices, table.counts.tolist(), strict=True):
-                where = f"snr {part}" if part in SNR_NAMES else part
-                for metric, reference in wanted.items() if count else ():
-                    if metric != "delta_r2" or reference is not None:
-                        score = metric.removeprefix("delta_")
-                        value = table.estimate(score, method.name, part, reference=reference).value
-                        lines.append((*head, where, metric, value, count))
+            lines += [
+                (*head, f"snr {part}" if part in SNR_NAMES else part, metric,
+                 table.estimate(score, method.name, part, reference=reference).value, count)
+                for part, count in parts
+                for metric, score, reference in metrics
+            ]  # fmt: skip
     return pd.DataFrame(lines, columns=["seed", "method", "group", "slice", "metric", "value", "rows"])
 
 
 # ---- questions, and what to recommend -------------------------------------------------------------------------
 
 
-def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[Answer]:
+def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[results.Answer]:
     """Every question that the methods can answer, the main one first.
 
     Validation rows choose the dual model and the single tower of each comparison, the test rows judge these two alone:
     the largest of many gains on the test rows would be biased upwards.
-
-    Parameters
-    ----------
-    scores : StudyScores
-    gates : dict of str to GateReport
-        By method name, from :func:`describe_gates`.
-    bars : Thresholds
-
-    Returns
-    -------
-    answers : list of Answer
     """
     best = scores.best
     smallest = scores.find(kind=DUAL, fusion="concat", experts=PLAIN)
@@ -416,7 +341,7 @@ def _compared(scores, key, code, question, dual, single, what, bar):
         return None
     part = _part(what, scores.gain(dual, single), bar)
     by_snr = {bin_: scores.gain(dual, single, bin_) for bin_ in SNR_NAMES if bin_ in scores.slices}
-    return Answer(key, question, code, part.verdict, part.reason, [part], dual.name, single.name, by_snr)
+    return results.Answer(key, question, code, part.verdict, part.reason, [part], dual.name, single.name, by_snr)
 
 
 def _low_snr(scores, bars):
@@ -427,7 +352,7 @@ def _low_snr(scores, bars):
     first = min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
     question = f"Is the gain {bars.low_snr:+g} or more at low SNR?"
     reason = f"{first.what}: {first.reason}"
-    return Answer("low_snr", question, "S1.2", first.verdict, reason, parts, dual.name, single.name)
+    return results.Answer("low_snr", question, "S1.2", first.verdict, reason, parts, dual.name, single.name)
 
 
 def _low_parts(scores, dual, single, bars):
@@ -452,7 +377,7 @@ def _recovered(scores, bars):
         return None
     part = _part("share of the gain from the global ridge to the true-regime experts", found, bars.rho, zero=None)
     question = f"Does the gate keep {bars.rho:g} of what knowing the true regime gains?"
-    return Answer("recovery", question, "S4.1", part.verdict, part.reason, [part], dual.name)
+    return results.Answer("recovery", question, "S4.1", part.verdict, part.reason, [part], dual.name)
 
 
 def _cooled(scores, gates, bars):
@@ -466,14 +391,14 @@ def _cooled(scores, gates, bars):
     falls = _part("fall of the temperature with SNR (rank correlation)",
                   Interval(-found.rho.value, -found.rho.high, -found.rho.low), 0.0)  # fmt: skip
     gained = min((part.verdict for part in low), key=LADDER.index)
-    does = "falls with SNR" if falls.verdict == PASS else "has no trend with SNR beyond its interval"
-    does = "rises with SNR" if falls.found.high < 0 else does
-    pays = {PASS: "there is a gain at low SNR", MARGINAL: "the gain at low SNR is smaller than asked for"}.get(
-        gained, "the intervals of the gain at low SNR do not reach what is asked for"
+    does = "rises" if falls.found.high < 0 else "may rise or fall"
+    does = "falls" if falls.verdict == PASS else does
+    pays = {PASS: "there is a gain", MARGINAL: "there is a gain, perhaps smaller than asked for"}.get(
+        gained, "the gain fails"
     )
-    return Answer("temperature", "Does quality work as the gate's temperature?", "Q6.2",
-                  max(falls.verdict, gained, key=LADDER.index), f"the temperature {does}, and {pays}", [falls, *low],
-                  dual.name, single.name)  # fmt: skip
+    verdict = max(falls.verdict, gained, key=LADDER.index)
+    question, reason = "Does quality work as the gate's temperature?", f"it {does} with SNR, and at low SNR {pays}"
+    return results.Answer("temperature", question, "Q6.2", verdict, reason, [falls, *low], dual.name, single.name)
 
 
 def _separated(scores, gates):
@@ -492,33 +417,22 @@ def _separated(scores, gates):
     reason = f"the interval of the {' and that of the '.join(off)} includes zero or less" if off else (
         "both intervals are above zero")  # fmt: skip
     question = "Can factorised gates be interpreted: does each tower follow its own axis?"
-    return Answer("axes", question, "Q6.3", verdict, reason, parts, dual.name)
+    return results.Answer("axes", question, "Q6.3", verdict, reason, parts, dual.name)
 
 
 def _part(what, found, bar, zero=0.0):
     decision = judge(found, bar, zero=zero)
-    return Part(what, found, bar, decision.verdict, decision.reason)
+    return results.Part(what, found, bar, decision.verdict, decision.reason)
 
 
-def recommend(scores: StudyScores, gain_verdict: str | None) -> Recommendation | None:
-    """Recommend the simplest model that is within one standard error of the best.
+def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
+    """Recommend the simplest model that is within one standard error of the best; None with fewer than two candidates.
 
-    Candidates are the global ridge, the single towers, and the dual models unless their gain over the best single tower
-    has failed. The best has the largest validation R^2; the error is that of the paired difference to it. Fewer towers
-    are simpler than more, nine experts simpler than 9x4, and fusions are ordered by what they add.
+    Candidates are the global ridge, the single towers, and the dual models unless the verdict on their gain over the
+    best single tower is `FAIL`. The best has the largest validation R^2; the error is that of the paired difference to
+    it. Fewer towers are simpler than more, nine experts simpler than 9x4, and fusions are ordered by what they add.
     :class:`~dualgate.selection.OneStandardError` takes its error from the scatter of many splits, of which there are
     here one to three: :meth:`StudyScores.validation_behind` adds the scatter of the rows.
-
-    Parameters
-    ----------
-    scores : StudyScores
-    gain_verdict : str or None
-        Of the gain of the best dual over the best single tower; None where there is nothing to compare.
-
-    Returns
-    -------
-    found : Recommendation or None
-        None with fewer than two candidates.
     """
     duals = gain_verdict != FAIL
     fit = [m for m in scores.methods if _simplicity(m) is not None and (duals or m.kind != DUAL)]
@@ -530,11 +444,11 @@ def recommend(scores: StudyScores, gain_verdict: str | None) -> Recommendation |
     for method in fit:
         behind, error = scores.validation_behind(method, best)
         within = method is best or behind <= error
-        candidates.append(Candidate(method.name, scores.validation_r2(method), behind, error, within))
+        candidates.append(results.Candidate(method.name, scores.validation_r2(method), behind, error, within))
     chosen = next(each.name for each in candidates if each.within)
     peer = scores.best(PEER, ("",))
     more = {} if peer is None else {"peer": peer.name, "peer_gain": scores.gain(peer, scores.find(name=chosen))}
-    return Recommendation(chosen, best.name, duals, candidates, **more)
+    return results.Recommendation(chosen, best.name, duals, candidates, **more)
 
 
 def _simplicity(method):
@@ -553,47 +467,45 @@ def _simplicity(method):
 # ---- gains of methods that differ in one thing ----------------------------------------------------------------
 
 
-def places_of_quality(scores: StudyScores) -> list[PairedGain]:
+def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     """Gains of R^2 from quality at the gate, in the experts and in the representation, as far as methods are there."""
     plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
-    readers = list(dict.fromkeys(m.reader for m in plain))
+    readers = {reader: READER_WORDS[reader] for reader in dict.fromkeys(m.reader for m in plain)}
     n_regimes, n_bins = scores.sizes
     counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
-    both = {"towers": BOTH, "fusion": "concat"}
+    both, phys, oracle = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
+    pairs = [  # place, words, and the fields of the better and of the worse method, with their experts and reader
+        *(("gate", f"{counted[size]}, {words}", (both, size, reader), (phys, size, reader))
+          for size in counted for reader, words in readers.items()),
+        *(("experts", f"{kind}, {words}", (fields, BINNED, reader), (fields, PLAIN, reader))
+          for kind, fields in (("true regime known", oracle), ("both towers", both))
+          for reader, words in readers.items()),
+        *(("representation", f"{counted[size]}: {READER_WORDS[after]} instead of {READER_WORDS[before]}",
+           (both, size, after), (both, size, before))
+          for size in counted for before, after in pairwise(READERS_BY_NOISE)),
+    ]  # fmt: skip
 
-    def pair(place, what, better, worse):
-        found = [next((m for m in plain if all(getattr(m, k) == v for k, v in each.items())), None)
-                 for each in (better, worse)]  # fmt: skip
-        if None not in found:
-            yield PairedGain(place, what, found[0].name, found[1].name, scores.gain(*found))
+    def pick(fields, experts, reader):
+        fields = {**fields, "experts": experts, "reader": reader}
+        return next((m for m in plain if all(getattr(m, name) == value for name, value in fields.items())), None)
 
-    def pairs():
-        for experts, words in counted.items():
-            for reader in readers:
-                at = {"experts": experts, "reader": reader}
-                yield from pair("gate", f"{words}, {READER_WORDS[reader]}", both | at, {"towers": (PHYS,)} | at)
-        for fields, words in (({"view": ORACLE}, "true regime known"), (both, "both towers")):
-            for reader in readers:
-                nine, more = ({**fields, "experts": experts, "reader": reader} for experts in (PLAIN, BINNED))
-                yield from pair("experts", f"{words}, {READER_WORDS[reader]}", more, nine)
-        for experts, words in counted.items():
-            for before, after in pairwise(READERS_BY_NOISE):
-                what = f"{words}: {READER_WORDS[after]} instead of {READER_WORDS[before]}"
-                after, before = ({**both, "experts": experts, "reader": reader} for reader in (after, before))
-                yield from pair("representation", what, after, before)
-
-    return list(pairs())
+    found = ((place, what, pick(*better), pick(*worse)) for place, what, better, worse in pairs)
+    return [
+        results.PairedGain(place, what, better.name, worse.name, scores.gain(better, worse))
+        for place, what, better, worse in found
+        if better is not None and worse is not None
+    ]
 
 
-def gains_of_changes(scores: StudyScores) -> list[PairedGain]:
+def gains_of_changes(scores: StudyScores) -> list[results.PairedGain]:
     """Gains of R^2 of every variant of both towers over the method that it changes."""
-    found = []
-    for method in scores.methods:
-        reference = scores.find(name=method.changes) if method.kind == VARIANT and method.towers == BOTH else None
-        if reference is not None and method.view == MIXTURE:
-            words = method.words or method.name
-            found.append(PairedGain(method.group, words, method.name, reference.name, scores.gain(method, reference)))
-    return found
+    variants = (m for m in scores.methods if m.kind == VARIANT and m.towers == BOTH and m.view == MIXTURE)
+    pairs = [(method, scores.find(name=method.changes)) for method in variants]
+    return [
+        results.PairedGain(method.group, method.words, method.name, reference.name, scores.gain(method, reference))
+        for method, reference in pairs
+        if reference is not None
+    ]
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------
@@ -601,14 +513,14 @@ def gains_of_changes(scores: StudyScores) -> list[PairedGain]:
 
 def describe_gates(
     records: Sequence[SeedRecord], methods: Sequence[Method], scores: StudyScores, bars: Thresholds
-) -> dict[str, GateReport]:
+) -> dict[str, results.GateReport]:
     """Describe the gates of the given methods by name, pooled over seeds, as far as rows and methods allow."""
     return {method.name: _describe_gate(records, method, scores, bars) for method in methods}
 
 
 def _describe_gate(records, method, scores, bars):
     if any(method.name not in record.traces for record in records):
-        return GateReport()
+        return results.GateReport()
     outputs = []  # weights and towers' outputs of the test rows
     for record in records:
         trace = gate_trace(method, record.traces[method.name])
@@ -620,9 +532,10 @@ def _describe_gate(records, method, scores, bars):
         for place, part in enumerate((*BOTH, "both"))
     }  # fmt: skip
     added = method.fusion == "logit_add" and all(r.snr is not None and r.regimes is not None for r in records)
-    return GateReport(
+    return results.GateReport(
         trends=_trends(records, method, outputs), axes=_axes(records, outputs) if added else {},
-        shapley=scores.shapley(method), permutation=lost, **_regimes_of_gate(records, method, outputs, scores.sizes, bars),
+        shapley=scores.shapley(method), permutation=lost,
+        **_regimes_of_gate(records, method, outputs, scores.sizes, bars),
     )  # fmt: skip
 
 
@@ -632,7 +545,7 @@ def _trends(records, method, outputs):
         return {}
     columns = {
         "entropy": [record.entropy[method.name] for record in records],
-        "confidence": [gate_confidence(each["weights"]) for each in outputs],
+        "confidence": [evaluation.gate_confidence(each["weights"]) for each in outputs],
     }
     if method.fusion == "temperature":
         columns["temperature"] = [1 + np.logaddexp(0, each[QUALITY][:, 0]) for each in outputs]
@@ -640,10 +553,10 @@ def _trends(records, method, outputs):
 
 
 def _pooled_trend(records, values):
-    found = [trend(record.snr, each) for record, each in zip(records, values, strict=True)]
+    found = [evaluation.trend(record.snr, each) for record, each in zip(records, values, strict=True)]
     rho = pool_intervals(each.rho for each in found)  # the interval of three seeds may be wider than any correlation
     means = [pool_intervals(each) for each in zip(*(each.means for each in found), strict=True)]
-    return PooledTrend(
+    return results.PooledTrend(
         replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0)), max(each.p_value for each in found), means
     )
 
@@ -669,18 +582,8 @@ def lead_of(outputs, own, other, weights) -> np.ndarray:
     r"""Share of the outputs' variance that the groups of `own` explain, less what the groups of `other` explain.
 
     With k groups among n rows, the sum of squares between groups holds k - 1 times the variance within groups by
-    chance alone, which is subtracted (:math:`\epsilon^2`; Kelley 1935, PNAS 21, 554).
-
-    Parameters
-    ----------
-    outputs : ndarray of shape (n_rows, n_outputs)
-    own, other : ndarray of int, shape (n_rows,)
-    weights : ndarray of shape (n_weightings, n_rows)
-
-    Returns
-    -------
-    lead : ndarray of shape (n_weightings,)
-        From -1 to 1, about 0 by chance; NaN where the outputs do not vary.
+    chance alone, which is subtracted (:math:`\epsilon^2`; Kelley 1935, PNAS 21, 554). One value for each row of
+    `weights` (n_weightings, n_rows), NaN where the outputs (n_rows, n_outputs) do not vary.
 
     Examples
     --------
@@ -713,20 +616,21 @@ def _regimes_of_gate(records, method, outputs, sizes, bars):
     right = n_bins and all(each["weights"].shape[1] == n_regimes * n_bins for each in outputs)
     if not right or any(r.regimes is None or r.regimes.max() >= n_regimes for r in records):
         return {}
-    by_regime = [regime_weights(each["weights"], n_bins) for each in outputs]
+    by_regime = [evaluation.regime_weights(each["weights"], n_bins) for each in outputs]
     pairs = list(zip(records, by_regime, strict=True))
     counts = sum(confusion_matrix(r.regimes, w.argmax(axis=1), labels=range(n_regimes)) for r, w in pairs)
     found = {
         "accuracy": float(np.trace(counts) / counts.sum()),
-        "confusion": _mean_known([mean_weights(w, r.regimes, n_regimes=n_regimes) for r, w in pairs]),
+        "confusion": _mean_known([evaluation.mean_weights(w, r.regimes, n_regimes=n_regimes) for r, w in pairs]),
     }
     if all(record.snr is not None for record in records):
         found["weights"] = _mean_known(
-            [mean_weights(w, r.regimes, quality_bins(r.snr), n_regimes=n_regimes) for r, w in pairs]
+            [evaluation.mean_weights(w, r.regimes, quality_bins(r.snr), n_regimes=n_regimes) for r, w in pairs]
         )
     edges = [boundary_of(record, bars) for record in records]
     if all(each is not None and int(np.prod(each.shape)) == n_regimes for each in edges):
-        crossings = [boundary_crossings(o["weights"], b, n_bins) for o, b in zip(outputs, edges, strict=True)]
+        near = zip(outputs, edges, strict=True)
+        crossings = [evaluation.boundary_crossings(each["weights"], edge, n_bins) for each, edge in near]
         found["boundary"] = {
             name: pool_intervals(getattr(each, name) for each in crossings)
             for name in ("crossing_rate", "missed_near", "missed_far")
@@ -746,7 +650,7 @@ def _mean_known(tables):
 # ---- the Bayes limit ------------------------------------------------------------------------------------------
 
 
-def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> BayesLimit | None:
+def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> results.BayesLimit | None:
     """Pool the Bayes limit over seeds; None where it is not known.
 
     Its expected R^2, 1 - mean posterior variance / prior variance, scatters less than the R^2 of the posterior means of
@@ -772,7 +676,7 @@ def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> BayesLimi
     codes = np.concatenate(bins)
     observed = [r2_score(r.y[:n], r.limit["prediction"]) for r, n in zip(records, sizes, strict=True)]
     by_snr = {name: expected(codes == code) for code, name in enumerate(SNR_NAMES)}
-    return BayesLimit(len(left), expected(np.ones(len(left), dtype=bool)), by_snr, float(np.mean(observed)))
+    return results.BayesLimit(len(left), expected(np.ones(len(left), dtype=bool)), by_snr, float(np.mean(observed)))
 
 
 def ratio(part: Interval, whole: Interval) -> Interval:
@@ -798,7 +702,7 @@ def analyse(
     methods: Sequence[Method] | None = None,
     n_resamples: int = 1000,
     thresholds: Thresholds | None = None,
-) -> Analysis:
+) -> results.Analysis:
     """Find everything that the report shows.
 
     Parameters
@@ -814,7 +718,7 @@ def analyse(
 
     Returns
     -------
-    analysis : Analysis
+    analysis : results.Analysis
     """
     bars = thresholds or Thresholds()
     if methods is None:
@@ -827,8 +731,8 @@ def analyse(
     recommended = recommend(scores, None if gain is None else gain.verdict)
     dual = None if gain is None else scores.find(name=gain.dual)
     first = records[0]
-    return Analysis(
-        rows=RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts()),
+    return results.Analysis(
+        rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts()),
         thresholds=bars,
         edges=[np.asarray(each, dtype=float).tolist() for each in first.edges],
         methods=[_describe_method(method, scores, single, limit) for method in methods],
@@ -841,11 +745,18 @@ def analyse(
         limit=limit,
         audit=_audit(records, bars),
         regimes=[_regime(scores, part, single, dual) for part in scores.slices if part.startswith("regime ")],
-        entropy=_clouds(records, gates),
-        predictions=_predictions(records, recommended),
+        entropy={
+            name: _points(name, [r.snr for r in records], [r.entropy[name] for r in records], MAX_POINTS,
+                          first.n_experts[name])
+            for name in gates
+            if all(record.snr is not None and name in record.entropy for record in records)
+        },
+        predictions=None if recommended is None else _points(
+            recommended.name, [r.y for r in records], [r.predictions[recommended.name] for r in records],
+            2 * MAX_POINTS),
         coefficients=_coefficients(first, methods),
         seconds={str(record.seed): record.seconds for record in records},
-    )
+    )  # fmt: skip
 
 
 def _gates_shown(scores, single):
@@ -862,14 +773,14 @@ def _describe_method(method, scores, single, limit):
     towers = [record.towers[method.name] for record in records if method.name in record.towers]
     entropies = [record.entropy[method.name].mean() for record in records if method.name in record.entropy]
     slices = {
-        part: SliceScores(
+        part: results.SliceScores(
             **{metric: scores.interval(metric, method, part) for metric in METRICS},
             gain=None if reference is None else scores.gain(method, reference, part),
         )
         for part in scores.slices
     }
-    return MethodScores(
-        **{name: getattr(method, name) for name in ("name", "kind", "group", "experts", "reader")},
+    return results.MethodScores(
+        **{name: getattr(method, name) for name in ("name", "kind", "group", "experts", "fusion", "reader")},
         label=method.title(*scores.sizes),
         parameters={name: repr(value) for name, value in method.parameters.items()},
         validation_r2=scores.validation_r2(method),
@@ -889,7 +800,7 @@ def _regime(scores, part, single, dual):
     """R^2 of a single tower and a dual model within one regime."""
     r2 = [None if method is None else scores.interval("r2", method, part) for method in (single, dual)]
     gain = None if single is None or dual is None else scores.gain(dual, single, part)
-    return RegimeScores(int(part.removeprefix("regime ")), scores.counts()[part], *r2, gain)
+    return results.RegimeScores(int(part.removeprefix("regime ")), scores.counts()[part], *r2, gain)
 
 
 def _audit(records, bars):
@@ -899,43 +810,19 @@ def _audit(records, bars):
         return None
     numbers = {name: Interval(*map(float, line)) for name, line in zip(AUDIT_NUMBERS, found["audit"], strict=True)}
     target, snr = ({each: numbers[f"{what} {each}"] for each in ("ridge", "boosting")} for what in ("target", "snr"))
-    audit = LeakageAudit(target, snr, numbers["errors"], bars.leak_target, bars.leak_snr)
-    return AuditNumbers(int(found["rows"]), audit.verdict, "; ".join(audit.reasons), numbers)
+    audit = evaluation.LeakageAudit(target, snr, numbers["errors"], bars.leak_target, bars.leak_snr)
+    return results.AuditNumbers(int(found["rows"]), audit.verdict, "; ".join(audit.reasons), numbers)
 
 
-def _every(records, n_points):
-    """Step that leaves about so many rows of all seeds."""
-    return max(1, sum(len(record.y) for record in records) // n_points)
-
-
-def _clouds(records, gates):
-    """SNR and entropy of some rows of every seed, of the gates described; empty where there is no SNR."""
-    if any(record.snr is None for record in records):
-        return {}
-    step = _every(records, MAX_POINTS)
-    return {
-        name: Cloud(
-            records[0].n_experts[name],
-            [round(float(each), 3) for record in records for each in record.snr[::step]],
-            [round(float(each), 4) for record in records for each in record.entropy[name][::step]],
-        )
-        for name in gates
-        if all(name in record.entropy for record in records)
-    }
-
-
-def _predictions(records, recommended):
-    """Targets and predictions of the recommended model, for some rows of every seed; None without one."""
-    if recommended is None:
-        return None
-    step, name = _every(records, 2 * MAX_POINTS), recommended.name
-    shown = ([_rounded(each, 6) for record in records for each in column(record)[::step]]
-             for column in (lambda record: record.y, lambda record: record.predictions[name]))  # fmt: skip
-    return Predictions(name, *shown)
+def _points(name, x, y, n_points, n_experts=None):
+    """Two columns of each seed for about so many rows of all of them."""
+    step = max(1, sum(map(len, x)) // n_points)
+    shown = ([_rounded(value, 6) for column in columns for value in column[::step]] for columns in (x, y))
+    return results.Points(name, *shown, n_experts)
 
 
 def _coefficients(record, methods):
-    """Coefficients of each regime's expert on the pixels, neighbours averaged, in the first seed; None where unknown."""
+    """Coefficients of each regime's expert on pixels, neighbours averaged, in the first seed; None where unknown."""
     if record.wave is None:
         return None
     for method in methods:
@@ -945,7 +832,7 @@ def _coefficients(record, methods):
             step = max(1, len(wave) // PIXELS_SHOWN)
             kept = len(wave) // step * step
             shown = coefs[:, :kept].reshape(len(coefs), -1, step).mean(axis=2)
-            return Coefficients(
+            return results.Coefficients(
                 method.name, wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
                 [[_rounded(each, 4) for each in row] for row in shown],
             )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Results of a study as typed records, to JSON and back."""
+"""Results of a study as typed records, to JSON and back, and how their numbers are written."""
 
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from itertools import pairwise, product
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
@@ -10,46 +11,27 @@ from dualgate.evaluation import Interval
 from dualgate.study.config import Thresholds
 
 SCHEMA_VERSION = 3
+MAX_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Part:
-    """One number that decides a question: what it is, its interval, the bar it is asked to reach, and the verdict."""
+    """One number that decides a question."""
 
     what: str
     found: Interval
-    bar: float
+    bar: float  # what it is asked to reach
     verdict: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One question of the study and its verdict.
+    """One question of the study with its verdict, "pass", "marginal" or "fail", and the numbers that decide."""
 
-    Parameters
-    ----------
-    key : str
-        "gain", "physics", "gate", "experts", "low_snr", "first", "recovery", "temperature" or "axes".
-    question : str
-        In plain words.
-    code : str
-        Number of the question in the proposal; empty where it has none.
-    verdict, reason : str
-        "pass", "marginal" or "fail", and the comparison that decided.
-    parts : list of Part
-        The numbers that decide.
-    dual : str
-        Name of the dual model.
-    single : str or None
-        Name of the single tower it is compared with.
-    gain_by_snr : dict of str to Interval
-        R^2 of the dual model minus that of the single tower within each SNR bin; empty where nothing is compared.
-    """
-
-    key: str
+    key: str  # "gain", "low_snr", "physics", "gate", "experts", "first", "recovery", "temperature" or "axes"
     question: str
-    code: str
+    code: str  # its number in the proposal, if it has one
     verdict: str
     reason: str
     parts: list[Part]
@@ -60,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class SliceScores:
-    """Scores of a method in one slice: R^2, its gain over the best single tower, and errors [unit of y]."""
+    """R^2 of a method in one slice, its errors [unit of y], and its gain of R^2 over the best single tower."""
 
     r2: Interval
     mae: Interval
@@ -71,42 +53,23 @@ class SliceScores:
 
 @dataclass(frozen=True)
 class MethodScores:
-    """One method of the study and its scores on the test rows.
-
-    Parameters
-    ----------
-    name, label, kind, group, experts, reader : str
-        Of the `Method`; the label counts the regimes that there are.
-    parameters : dict of str to str
-        Python source of each parameter that the method sets on the default model.
-    validation_r2 : float
-        R^2 on the validation rows, averaged over seeds.
-    r2_by_seed : dict of str to float
-        R^2 on the test rows of each seed.
-    slices : dict of str to SliceScores
-        By slice, "all" first.
-    recovery : Interval or None
-        Share of the gain from the global ridge to the true-regime experts.
-    share_of_limit : Interval or None
-        R^2 over that of the Bayes limit.
-    mean_entropy, tower_likeness : float or None
-        Gate entropy [nats] and RV coefficient of the towers' outputs, averaged over rows and seeds.
-    """
+    """One method of the study and its scores on the test rows."""
 
     name: str
-    label: str
+    label: str  # its title, with the regimes and quality bins that there are
     kind: str
     group: str
     experts: str
+    fusion: str
     reader: str
-    parameters: dict[str, str]
+    parameters: dict[str, str]  # Python source of what it sets on the default model
     validation_r2: float
     r2_by_seed: dict[str, float]
-    slices: dict[str, SliceScores]
-    recovery: Interval | None = None
-    share_of_limit: Interval | None = None
-    mean_entropy: float | None = None
-    tower_likeness: float | None = None
+    slices: dict[str, SliceScores]  # "all" first
+    recovery: Interval | None = None  # share of the gain from the global ridge to the experts of the true regime
+    share_of_limit: Interval | None = None  # R^2 over the Bayes limit
+    mean_entropy: float | None = None  # [nats]
+    tower_likeness: float | None = None  # RV coefficient of the towers' outputs
 
     @property
     def r2(self) -> Interval:
@@ -132,28 +95,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The model to use: the simplest that is within one standard error of the best.
-
-    Parameters
-    ----------
-    name, best : str
-        The model, and the one with the largest validation R^2.
-    duals : bool
-        Whether dual models were candidates.
-    candidates : list of Candidate
-        From simple to complex.
-    peer : str or None
-        Name of the best other regressor.
-    peer_gain : Interval or None
-        Its R^2 minus that of the recommended model.
-    """
+    """The model to use, the best one, the candidates from simple to complex, and the best other regressor."""
 
     name: str
     best: str
-    duals: bool
+    duals: bool  # whether dual models were candidates
     candidates: list[Candidate]
     peer: str | None = None
-    peer_gain: Interval | None = None
+    peer_gain: Interval | None = None  # R^2 of the peer minus that of the recommended model
 
 
 @dataclass(frozen=True)
@@ -178,36 +127,16 @@ class PooledTrend:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What one gate does on the test rows, pooled over seeds; what is not known is None or empty.
+    """What one gate does on the test rows, pooled over seeds; what is not known is None or empty."""
 
-    Parameters
-    ----------
-    trends : dict of str to PooledTrend
-        "entropy", "confidence" and "temperature".
-    axes : dict of str to Interval
-        By tower, "physics" and "quality": share of its outputs' variance that its own axis explains less the other's.
-    shapley : dict of str to Interval
-        "phys", "quality", "interaction" and "total": what each tower adds to R^2 over the global ridge.
-    permutation : dict of str to Interval
-        "phys", "quality" and "both": R^2 lost when features come from other rows.
-    accuracy : float or None
-        Share of rows whose largest weight is on the true regime.
-    confusion : list of shape (n_regimes, n_regimes) or None
-        Mean weight of each regime's experts, by true regime.
-    weights : list of shape (n_regimes, n_bins, n_regimes) or None
-        The same by SNR bin.
-    boundary : dict of str to Interval
-        "crossing_rate", "missed_near" and "missed_far".
-    """
-
-    trends: dict[str, PooledTrend] = field(default_factory=dict)
-    axes: dict[str, Interval] = field(default_factory=dict)
-    shapley: dict[str, Interval] = field(default_factory=dict)
-    permutation: dict[str, Interval] = field(default_factory=dict)
-    accuracy: float | None = None
-    confusion: list[list[float]] | None = None
-    weights: list[list[list[float]]] | None = None
-    boundary: dict[str, Interval] = field(default_factory=dict)
+    trends: dict[str, PooledTrend] = field(default_factory=dict)  # of entropy, confidence, temperature
+    axes: dict[str, Interval] = field(default_factory=dict)  # by tower: share its own axis explains less the other's
+    shapley: dict[str, Interval] = field(default_factory=dict)  # phys, quality, interaction, total
+    permutation: dict[str, Interval] = field(default_factory=dict)  # R^2 lost by shuffling phys, quality, both
+    accuracy: float | None = None  # share of rows whose largest weight is on the true regime
+    confusion: list[list[float]] | None = None  # mean weight by true regime and regime
+    weights: list[list[list[float]]] | None = None  # the same by true regime, SNR bin and regime
+    boundary: dict[str, Interval] = field(default_factory=dict)  # crossing_rate, missed_near, missed_far
 
 
 @dataclass(frozen=True)
@@ -242,28 +171,20 @@ class AuditNumbers:
 
 
 @dataclass(frozen=True)
-class Cloud:
-    """SNR and gate entropy [nats] of some test rows."""
-
-    n_experts: int
-    snr: list[float]
-    entropy: list[float]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """True and predicted targets [unit of y] of some test rows, by the method `name`."""
+class Points:
+    """Two columns of some test rows of a method, for a figure: SNR and entropy, or true and predicted targets."""
 
     name: str
-    true: list[float]
-    predicted: list[float]
+    x: list[float]
+    y: list[float]
+    n_experts: int | None = None
 
 
 @dataclass(frozen=True)
 class Coefficients:
     """Coefficients of each regime's expert, and of the ridge for all rows last, at wavelengths `wave` [angstrom]."""
 
-    method: str
+    name: str
     wave: list[float]
     experts: list[list[float]]
 
@@ -280,29 +201,25 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that is found from the records of a study.
-
-    Methods are named by `MethodScores.name` throughout. `changes` are the gains of variants over the method that each
-    changes, `edges` those of the regimes along each condition, `places` the gains of quality at the gate, in the experts and in the representation.
-    """
+    """Everything that is found from the records of a study; methods are named by `MethodScores.name` throughout."""
 
     rows: RowCounts
     thresholds: Thresholds
-    edges: list[list[float]]
+    edges: list[list[float]]  # of the regimes along each condition
     methods: list[MethodScores]
     best_single: str | None
     answers: list[Answer]
     recommendation: Recommendation | None
-    places: list[PairedGain]
-    changes: list[PairedGain]
+    places: list[PairedGain]  # of quality at the gate, in the experts and in the representation
+    changes: list[PairedGain]  # of variants over the method that each changes
     gates: dict[str, GateReport]
     limit: BayesLimit | None
     audit: AuditNumbers | None
     regimes: list[RegimeScores]
-    entropy: dict[str, Cloud]
-    predictions: Predictions | None
+    entropy: dict[str, Points]
+    predictions: Points | None
     coefficients: Coefficients | None
-    seconds: dict[str, dict[str, float]]
+    seconds: dict[str, dict[str, float]]  # of each stage, by seed
 
     def method(self, name: str) -> MethodScores:
         """Return the scores of a method by its name."""
@@ -315,52 +232,25 @@ class Analysis:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What was run, on what, and what it took.
-
-    Parameters
-    ----------
-    source, kind : str
-        Where rows come from, and what that is: "embedded", "shards" or "table".
-    rows : int
-        Rows of each seed.
-    seeds : tuple of int
-    target, unit : str, str or None
-        What is predicted, and its unit.
-    model : str
-        Python source of the default model.
-    conditions, regime_names : tuple of str
-        Names of the physical conditions with their units, or of the regimes; empty where there are none.
-    config, environment : dict
-        Effective configuration; versions, cores and memory.
-    hash, stages_hash : str
-        SHA-256 of configuration and environment, and of what the finished stages depend on.
-    left_out : dict of str to str
-        Methods that could not run, and why.
-    created : str
-        Date and time [UTC].
-    total_seconds : float, [s]
-    stages_kept : int
-        Stages that were finished before this run.
-    peak_memory_gib : float, [GiB]
-    """
+    """What was run, on what, and what it took."""
 
     source: str
-    rows: int
+    rows: int  # of each seed
     seeds: tuple[int, ...]
-    kind: str = "embedded"
+    kind: str = "embedded"  # or "shards" or "table"
     target: str = "log g"
     unit: str | None = "dex"
-    model: str = "DualTowerMoERegressor.for_spectra(wave)"
-    conditions: tuple[str, ...] = ()
+    model: str = "DualTowerMoERegressor.for_spectra(wave)"  # Python source of the default model
+    conditions: tuple[str, ...] = ()  # names of the columns that regimes are cut from, "T_eff [K]"
     regime_names: tuple[str, ...] = ()
     config: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
-    hash: str = ""
-    stages_hash: str = ""
-    left_out: dict = field(default_factory=dict)
-    created: str = ""
+    hash: str = ""  # SHA-256 of configuration and environment
+    stages_hash: str = ""  # SHA-256 of what the finished stages depend on
+    left_out: dict = field(default_factory=dict)  # methods that could not run, and why
+    created: str = ""  # date and time [UTC]
     total_seconds: float = math.nan
-    stages_kept: int = 0
+    stages_kept: int = 0  # that were finished before this run
     peak_memory_gib: float = math.nan
 
 
@@ -392,6 +282,65 @@ class StudyResults:
                 f"{SCHEMA_VERSION}. Run the study again: its finished stages are kept."
             )
         return _read(cls, found)
+
+
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    """Write a number with a true minus sign; n/a where there is none."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def between(found: Interval | None, digits: int = 3, *, gain: bool = False, marks: tuple = (), most=math.inf) -> str:
+    """Write an interval so that it still compares with zero and other `marks` as it does before rounding.
+
+    A gain has signs, and zero among its marks; an end above `most` is written as that.
+
+    Examples
+    --------
+    >>> between(Interval(0.548, 0.531, 0.565)), between(Interval(0.0121, -0.0004, 0.03), gain=True)
+    ('0.548 [0.531, 0.565]', '+0.0121 [−0.0004, +0.0300]')
+    """
+    if found is None:
+        return ""
+    ends = found.value, found.low, min(found.high, most)
+    marks = (0.0, *marks) if gain else marks
+    side = [(end, mark) for end in ends for mark in marks if math.isfinite(end) and end != mark]
+    while digits < MAX_DIGITS and any((round(end, digits) - mark) * (end - mark) <= 0 for end, mark in side):
+        digits += 1
+    value, low, high = (number(end, digits, "+" if gain else "") for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
+def measured(found: Interval, scale: float) -> str:
+    """Write an interval in the unit of a target whose errors are about `scale`: as many digits as tell them apart.
+
+    Examples
+    --------
+    >>> measured(Interval(2.13e-6, 2e-6, 2.3e-6), 3e-6), measured(Interval(213.4, 200, 230), 300)
+    ('2.13e-06 [2.00e-06, 2.30e-06]', '213 [200, 230]')
+    """
+    place = math.floor(math.log10(scale)) if math.isfinite(scale) and scale > 0 else -1
+    if -3 < place < 5:
+        return between(found, max(0, 2 - place))
+    ends = (f"{end:.2e}".replace("-", "\N{MINUS SIGN}", end < 0) for end in (found.value, found.low, found.high))
+    return "{} [{}, {}]".format(*ends)
+
+
+def regime_names(results: StudyResults) -> list[str]:
+    """Names of the regimes: as the run gives them, the ranges of their conditions, or else their numbers."""
+    run, edges = results.run, results.analysis.edges
+    if run.regime_names:
+        return list(run.regime_names)
+    if not edges or len(run.conditions) != len(edges):
+        return [f"regime {each.regime}" for each in results.analysis.regimes]
+    axes = []
+    for condition, cuts in zip(run.conditions, edges, strict=True):
+        name, _, unit = condition.partition(" [")
+        shown = [number(cut, 0 if cut == round(cut) else 2) for cut in cuts]
+        ranges = [f"< {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"≥ {shown[-1]}"]
+        axes.append([f"{name} {each} {unit.removesuffix(']')}".strip() for each in ranges])
+    return [", ".join(parts) for parts in product(*axes)]
 
 
 def _without_nan(value):
