@@ -5,7 +5,7 @@ from sklearn.utils import Bunch
 
 from dualgate.study.analysis import analyse
 from dualgate.study.config import StudyConfig
-from dualgate.study.methods import GLOBAL, METHODS, TABLE
+from dualgate.study.methods import BINNED, GLOBAL, METHODS, TABLE
 from dualgate.study.results import RunFacts, StudyResults
 from dualgate.study.run import SeedRecord
 
@@ -16,8 +16,8 @@ def planted_rows(seed, *, constant=False, alike=False, n_samples=3000):
     """Twelve pixels that show the target with a slope of its own in each of three regimes.
 
     The brightness of four pixels spreads the signal-to-noise ratio over all bins and is independent of the target. With
-    `constant` errors every row is measured equally well, so that quality is uninformative; regimes that are `alike` have
-    one slope, so that physics is.
+    `constant` errors every row is measured equally well, so that quality is uninformative; regimes that are `alike`
+    have one slope, so that physics is.
     """
     rng = np.random.default_rng(seed)
     regimes, y = rng.integers(3, size=n_samples), rng.normal(size=n_samples)
@@ -47,7 +47,7 @@ def planted_record(seed, errors, validation=None, n_samples=300):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=n_samples)
     errors = {method.name: 0.5 for method in TABLE} | errors
-    gated = [method.name for method in TABLE if method.gated]
+    gated = {method.name: 36 if method.experts == BINNED else 9 for method in TABLE if method.gated}
     seen = rng.normal(size=n_samples)
     return SeedRecord(
         seed=seed,
@@ -61,7 +61,7 @@ def planted_record(seed, errors, validation=None, n_samples=300):
         validation={name: seen + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
         validation_r2={name: 1 - scale**2 for name, scale in errors.items()} | (validation or {}),
         entropy={name: rng.uniform(0, np.log(9), size=n_samples) for name in gated},
-        n_experts=dict.fromkeys(gated, 9),
+        n_experts=gated,
         seconds={"rows": 1.0, "fit phys_9": 2.0, "predict phys_9": 3.0},
     )
 

@@ -62,7 +62,10 @@ def test_what_is_wrong_is_named_by_its_key(text, message, tmp_path):
         ({"conditions": ["T"]}, "[data] regime_edges: must be given where conditions are"),
         ({"conditions": ["T"], "regime_edges": [[1], [2]]}, "[data] regime_edges: holds edges for 2 conditions"),
         ({"conditions": ["T"], "regime_edges": [[2, 1]]}, "[data] regime_edges = [[2, 1]]: must increase"),
-        ({"conditions": ["T"], "regime_edges": [[1]], "regimes": "r"}, "[data] conditions: cannot be given together with regimes"),
+        (
+            {"conditions": ["T"], "regime_edges": [[1]], "regimes": "r"},
+            "[data] conditions: cannot be given together with regimes",
+        ),
         ({"wave": [2, 1]}, "[data] wave = [2, 1]: must increase"),
     ],
 )
@@ -127,7 +130,10 @@ def test_what_changes_no_number_keeps_the_stages(more):
     assert hash_of(**more) == hash_of()
 
 
-TRAINING = [{part.name: {"batch_size": 77, "validation_fraction": 0.3, "lr": 0.3}.get(part.name, 77)} for part in fields(Training)]
+TRAINING = [
+    {part.name: {"batch_size": 77, "validation_fraction": 0.3, "lr": 0.3}.get(part.name, 77)}
+    for part in fields(Training)
+]
 
 
 @pytest.mark.parametrize(

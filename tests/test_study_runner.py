@@ -2,16 +2,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dualgate.reduction import Reduction
 from numpy.testing import assert_allclose
 from sklearn.metrics import r2_score
 from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import EmptyCellWarning
-from dualgate.reduction import Reduction
 from dualgate.study import analyse, run_study
 from dualgate.study.analysis import FAIL, PASS
-from dualgate.study.methods import BOTH, DUAL, GLOBAL, METHODS, ORACLES, PHYS, QUALITY, SINGLE, TABLE, VARIANT, Method, main_methods
+from dualgate.study.methods import (
+    BOTH,
+    DUAL,
+    GLOBAL,
+    METHODS,
+    ORACLES,
+    PHYS,
+    QUALITY,
+    SINGLE,
+    TABLE,
+    VARIANT,
+    main_methods,
+)
 from dualgate.study.run import Observer, plan_stages
 from planted_study import BASIC, planted_model, planted_rows, quick_model
 

@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 from dualgate import __version__
 from dualgate.study.config import MIN_ROWS, ROWS, ConfigError, StudyConfig, load_config
 
-EXTRAS = ("matplotlib", "rich")
+EXTRAS = ("jinja2", "matplotlib", "rich")
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "matplotlib")
 AUDIT_ROWS = {False: 1500, True: 5000}  # test rows of the first seed that are audited, at most; whether all is run
 TABLE_WIDTH = 140  # where the output is no terminal
@@ -115,7 +115,7 @@ def _study(args, line):
     missing = [name for name in EXTRAS if find_spec(name) is None]
     if missing:
         print(
-            f"dualgate study draws figures and progress and needs {' and '.join(EXTRAS)}; missing: "
+            f"dualgate study draws figures and progress and needs {', '.join(EXTRAS)}; missing: "
             f'{", ".join(missing)}. Install them with: pip install "dualgate[study]"',
             file=sys.stderr,
         )
@@ -289,9 +289,9 @@ def _print(results, paths):
     for row in frame.itertuples(index=False):
         table.add_row(*row[: len(table.columns)])
     console.print(table)
-    lines = ["ρ: share of the gain from global ridge to true-regime experts. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7."]
-    if narrow:
-        lines = [f"ρ and R² by SNR bin are in report.md, and here in a terminal of {FULL_WIDTH} columns."]
+    hint = f"ρ and R² by SNR bin are in report.md, and here in a terminal of {FULL_WIDTH} columns."
+    key = "ρ: share of the gain from global ridge to true-regime experts. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7."
+    lines = [hint if narrow else key]
     lines += [summary(results), *(f"left out: {name}: {reason}" for name, reason in results.run.left_out.items())]
     for line in (*lines, *map(str, paths)):
         console.print(line, highlight=False, markup=False, soft_wrap=line not in lines)

@@ -1,4 +1,4 @@
-"""Which models the study compares. A further method is one line of `TABLE`; a further way to read rows, of `READERS`."""
+"""Which models the study compares: a further one is a line of `TABLE`, a further way to read rows one of `READERS`."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,11 +10,11 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import FunctionTransformer
 
+import dualgate.study._old_core  # noqa: F401  deleted at the merge
 from dualgate.datasets import stream_spectra
 from dualgate.features import WienerScores
 from dualgate.features.quality import STATISTICS
 from dualgate.gating import FUSIONS
-import dualgate.study._old_core  # noqa: F401  deleted at the merge
 from dualgate.rows.store import digest
 from dualgate.study.config import ConfigError, nearest
 from dualgate.study.inputs import ERRORS, LINES, REGIMES, SIMULATOR, n_flux

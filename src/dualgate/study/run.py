@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 
-import dualgate.study._old_core  # noqa: F401, I001  deleted at the merge
+import dualgate.study._old_core  # noqa: F401  deleted at the merge
 from dualgate.datasets import bayes_limit
 from dualgate.evaluation import gate_entropy, leakage_audit, permutation_contribution, tower_correlation
 from dualgate.reduction import ReducedRows, Reduction
@@ -267,23 +267,29 @@ class SeedWork:
         return {**work(stage), "seconds": time.perf_counter() - start}
 
     def _rows(self, stage):
-        """Describe the rows without reading them, and divide them."""
+        """Divide the rows, and keep what is known of them without reading X, in the order of the parts."""
         data = self.data
-        train, held_out, n_validation = split_rows(len(data.y), self.seed if data.get("ordered") else None)
+        order, n_train, n_validation = split_rows(len(data.y), self.seed if data.get("ordered") else None)
         edges = (data.get("regime_edges") or ()) if data.get("conditions") is not None else ()
-        known = {name: data.get(name) for name in ("regimes", "conditions", "snr", "wave")}
-        found = {"y": np.asarray(data.y, dtype=np.float64), "train": train, "held_out": held_out}
-        found |= {"n_validation": n_validation, "n_edges": len(edges)}
+        found = {"order": order, "n_train": n_train, "n_validation": n_validation, "n_edges": len(edges)}
         found |= {f"edges_{place}": np.asarray(each, dtype=float) for place, each in enumerate(edges)}
-        return found | {name: np.asarray(values) for name, values in known.items() if values is not None}
+        known = {name: data.get(name) for name in ("regimes", "conditions", "snr")}
+        found |= {name: np.asarray(values)[order] for name, values in known.items() if values is not None}
+        wave = {} if data.get("wave") is None else {"wave": np.asarray(data.wave)}
+        return found | wave | {"y": np.asarray(data.y, dtype=np.float64)[order]}
 
     def _part(self, name):
         """Return an array of the rows' stage; None where it has none of that name."""
         return self.store.load(_rows_stage(self.seed).name).get(name)
 
+    @property
+    def _n_train(self):
+        return int(self._part("n_train"))
+
     def _test(self, n_rows):
-        """Numbers of the first test rows."""
-        return self._part("held_out")[int(self._part("n_validation")) :][:n_rows]
+        """Places of the first test rows."""
+        first = self._n_train + int(self._part("n_validation"))
+        return slice(first, first + n_rows)
 
     def _regimes(self, one_regime=False):
         """Regimes of all rows for the model, and their edges; None where they are not known.
@@ -303,22 +309,23 @@ class SeedWork:
 
     def _fit_reduction(self, stage):
         """Fit gates' features and projection to the training rows."""
-        train, (regimes, edges), make = self._part("train"), self._regimes(), stage.method.reading.make
+        n_train, (regimes, edges), make = self._n_train, self._regimes(), stage.method.reading.make
+        train = self._part("order")[:n_train]
         more = {} if make is None else make(self.data, train, self.seed)
-        known = {} if regimes is None else {"regimes": regimes[train]}
+        known = {} if regimes is None else {"regimes": regimes[:n_train]}
         reduction = Reduction.of(self._model(stage.method, edges, more))
-        return {"reduction": reduction.fit(self.data.X[train], self._part("y")[train], **known)}
+        return {"reduction": reduction.fit(self.data.X[train], self._part("y")[:n_train], **known)}
 
     def _reduce(self, stage):
         """Read all rows once: the few numbers of each that gates and experts work with.
 
         Training rows are read as such: what was learned from a row would flatter it.
         """
-        reduction, joined = self._reduction(stage.method), {}
-        for part, training in (("train", True), ("held_out", False)):
-            rows = self._part(part)
-            for name, values in _columns(reduction.read(self.data.X[rows], training=training)).items():
-                joined.setdefault(name, np.empty((len(self._part("y")), *values.shape[1:]), values.dtype))[rows] = values
+        reduction, order = self._reduction(stage.method), self._part("order")
+        train, held_out = np.split(order, [self._n_train])
+        seen = _columns(reduction.read(self.data.X[train], training=True))
+        unseen = _columns(reduction.read(self.data.X[held_out]))
+        joined = {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
         self._reduced = stage.reader, _as_reduced(reduction, joined)
         return joined
 
@@ -334,23 +341,23 @@ class SeedWork:
 
     def _fit_mixture(self, stage):
         """Fit a mixture to the training rows, and trace the others through it."""
-        method, y, train, held_out = stage.method, self._part("y"), self._part("train"), self._part("held_out")
+        method, y, n_train = stage.method, self._part("y"), self._n_train
         rows, (regimes, edges) = self.reduced(method), self._regimes(method.one_regime)
         features = {name: it[:, method.kept[name]] if name in method.kept else it for name, it in rows.features.items()}
         rows = replace(rows, features=features)
         model = self._model(method, edges).set_params(**method.parameters)
-        model.fit(rows[train], y[train], regimes=None if regimes is None else regimes[train])
+        model.fit(rows[:n_train], y[:n_train], regimes=None if regimes is None else regimes[:n_train])
         start = time.perf_counter()
-        unseen, experts = rows[held_out], model.experts_
+        unseen, experts = rows[n_train:], model.experts_
         trace = model.trace(unseen)
         found = {name: getattr(trace, name) for name in TRACED if getattr(trace, name) is not None}
         found = {name: it.astype(np.float32) if name in SINGLE_PRECISION else it for name, it in found.items()}
         if regimes is not None:
-            found["own"] = experts.cells_of(regimes[held_out], unseen.snr, len(unseen))
+            found["own"] = experts.cells_of(regimes[n_train:], unseen.snr, len(unseen))
         found |= {"coef": experts.coef_, "intercept": experts.intercept_}
         pixels = model.pixel_coefficients() if experts.n_quality_bins_ == 1 else None
         found |= {} if pixels is None else {"coef_pixels": pixels.astype(np.float32)}
-        found |= self._permuted(model, trace, y[held_out]) | _snr(unseen)
+        found |= self._permuted(model, trace, y[n_train:]) | _snr(unseen)
         return found | {"seconds_predict": time.perf_counter() - start}
 
     def _permuted(self, model, trace, y):
@@ -368,47 +375,48 @@ class SeedWork:
 
     def _fit_peer(self, stage):
         """Fit another regressor to what experts and quality gate read."""
-        rows, y, train, held_out = self.reduced(stage.method), *map(self._part, ("y", "train", "held_out"))
-        parts = [rows.projected, None if rows.variances is None else np.log(rows.variances), rows.features.get("quality")]
+        rows, n_train = self.reduced(stage.method), self._n_train
+        variances = None if rows.variances is None else np.log(rows.variances)
+        parts = rows.projected, variances, rows.features.get("quality")
         columns = np.hstack([part for part in parts if part is not None])
-        model = stage.method.peer(self.seed).fit(columns[train], y[train])
+        model = stage.method.peer(self.seed).fit(columns[:n_train], self._part("y")[:n_train])
         start = time.perf_counter()
-        found = {"prediction": model.predict(columns[held_out])} | _snr(rows[held_out])
+        found = {"prediction": model.predict(columns[n_train:])} | _snr(rows[n_train:])
         return found | {"seconds_predict": time.perf_counter() - start}
 
     def _limit(self, stage):
         """Compute the Bayes limit of some test rows: posterior mean and standard deviation of each."""
-        rows = self._test(stage.size)
+        rows = self._part("order")[self._test(stage.size)]
         found = bayes_limit(self.data.X[rows], min_size=MIN_SIZE, random_state=self.seed)
         prior = np.mean(found.std**2) / (1 - found.r2)  # variance of the target before anything is seen
         return {"rows": len(rows), "prediction": found.prediction, "std": found.std, "prior_variance": prior}
 
     def _audit(self, stage):
         """Audit the quality features of some test rows."""
-        rows, reduced = self._test(stage.size), self.reduced(stage.method)
-        errors = np.asarray(self.data.X[rows])[:, n_flux(self.data) :]
+        rows = self._test(stage.size)
+        reduced, y = self.reduced(stage.method)[rows], self._part("y")[rows]
+        errors = np.asarray(self.data.X[self._part("order")[rows]])[:, n_flux(self.data) :]
         found = leakage_audit(
-            reduced.features["quality"][rows], self._part("y")[rows], reduced.snr[rows], errors=errors,
-            n_resamples=RESAMPLES, random_state=self.seed,
-        )  # fmt: skip
+            reduced.features["quality"], y, reduced.snr, errors=errors, n_resamples=RESAMPLES, random_state=self.seed
+        )
         numbers = [found.target["ridge"], found.target["boosting"], found.snr["ridge"], found.snr["boosting"]]
-        return {"audit": np.array([astuple(each)[:3] for each in (*numbers, found.errors)]), "rows": len(rows)}
+        return {"audit": np.array([astuple(each)[:3] for each in (*numbers, found.errors)]), "rows": len(y)}
 
 
 def split_rows(n_rows: int, seed: int | None):
-    """Divide rows: which train, which are held out, and how many of these are for validation, the rest for the test.
+    """Divide rows: their order, training rows first and in ascending order, and how many train and validate.
 
-    A seed divides at random, as files may be sorted by anything; None takes rows in their order.
+    The rest is the test part. A seed divides at random, as files may be sorted by anything; None leaves them.
 
     Examples
     --------
-    >>> train, held_out, n_validation = split_rows(20, None)
-    >>> len(train), held_out.tolist(), n_validation
-    (16, [16, 17, 18, 19], 2)
+    >>> order, n_train, n_validation = split_rows(20, None)
+    >>> order[n_train:].tolist(), n_train, n_validation
+    ([16, 17, 18, 19], 16, 2)
     """
     n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
     order = np.arange(n_rows) if seed is None else np.random.default_rng(seed).permutation(n_rows)
-    return np.sort(order[:n_train]), order[n_train:], n_seen - n_train
+    return np.concatenate([np.sort(order[:n_train]), order[n_train:]]), n_train, n_seen - n_train
 
 
 def _columns(reduced):
@@ -442,12 +450,11 @@ def gate_trace(method, arrays) -> MixtureTrace:
 def _gather(store, methods, stages):
     """Make the record of a seed from its finished stages."""
     seed, rows = stages[0].seed, store.load(stages[0].name)
-    cut, held_out, y = int(rows["n_validation"]), rows["held_out"], rows["y"]
-    known = {name: rows[name][held_out[cut:]] if name in rows else None for name in ("snr", "regimes", "conditions")}
+    n_train, cut = int(rows["n_train"]), int(rows["n_validation"])
+    y, test = rows["y"][n_train:], slice(n_train + cut, None)
+    known = {name: rows[name][test] if name in rows else None for name in ("snr", "regimes", "conditions")}
     edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
-    record = SeedRecord(
-        seed, len(rows["train"]), cut, y[held_out[cut:]], y[held_out[:cut]], edges=edges, wave=rows.get("wave"), **known
-    )
+    record = SeedRecord(seed, n_train, cut, y[cut:], y[:cut], edges=edges, wave=rows.get("wave"), **known)
     for method in methods:
         name, arrays = method.name, store.load(fit_stage(method, seed).name)
         prediction = np.asarray(method.predict(arrays), dtype=float)
