@@ -174,10 +174,8 @@ def _confusion(results, figure):
     name = confused_gate(results)
     if name is None:
         return None
-    gate, names = results.analysis.gates[name], regime_names(results)
-    counted = [f"{name} ({place})" for place, name in enumerate(names, 1)]
-    numbers = [str(place) for place in range(1, len(names) + 1)]
-    evaluation.ConfusionDisplay(gate.confusion, counted, numbers).plot(figure.add_subplot())
+    gate = results.analysis.gates[name]
+    evaluation.ConfusionDisplay(gate.confusion).plot(figure.add_subplot())
     share = f"The largest weight is on the true regime's experts for {gate.accuracy:.0%} of rows"
     return f"{share}: {results.analysis.method(name).label}"
 

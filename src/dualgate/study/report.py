@@ -284,7 +284,8 @@ def _regimes(results):
     note = "" if gain is None else f"Single tower: {labels[gain.single]}. Dual model: {labels[gain.dual]}."
     weights, rows = found.gates[gate].weights if gate else None, []
     for each in found.regimes:
-        row = {"regime": f"{names[each.regime]} ({each.regime + 1})", "test rows": f"{each.rows:,}"}
+        code = "" if names[each.regime].startswith("regime ") else f" ({each.regime})"  # as in figures and results.csv
+        row = {"regime": names[each.regime] + code, "test rows": f"{each.rows:,}"}
         row |= {"R², single tower": r2_text(each.single), "R², dual model": r2_text(each.dual)}
         row["gain"] = gain_text(each.gain)
         for name, line in zip(SNR_NAMES, weights[each.regime] if weights else [], strict=bool(weights)):
@@ -517,15 +518,18 @@ nav ul { columns: 14rem; padding-left: 1.2rem; margin: .5rem 0; max-width: 46rem
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
 .number { text-align: right; white-space: nowrap } th.number { white-space: normal; min-width: 4rem }
-td.words { min-width: 8rem; max-width: 34rem; overflow-wrap: anywhere } td:first-child { min-width: 10rem }
+td.words { min-width: 8rem; max-width: 34rem; overflow-wrap: anywhere } td:first-child { min-width: 9rem }
 .group th { padding-top: .9rem; color: var(--soft); white-space: nowrap }
 .pass, .marginal, .fail { font-weight: 600 } .pass { color: var(--pass) } .marginal { color: var(--marginal) }
 .fail { color: var(--fail) }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; margin: 1rem 0 }
 picture { flex: 0 1 34rem; break-inside: avoid } img { width: 100%; height: auto; display: block }
 @media (max-width: 600px) { body { padding: .75rem } th, td { padding: .3rem .4rem }
-  td.words { min-width: 7rem } td:first-child, thead th:first-child { position: sticky; left: 0; min-width: 7rem;
-  max-width: 9rem; background: var(--page); box-shadow: 1px 0 var(--line) } }
+  td.words { min-width: 7rem } td:first-child, thead th:first-child { position: sticky; left: 0; min-width: 8.5rem;
+  max-width: 9rem; overflow-wrap: normal; background: var(--page); box-shadow: 1px 0 var(--line) }
+  .text, .text tbody, .text tr, .text td { display: block; max-width: none !important; box-shadow: none !important }
+  .text thead { display: none } .text td { border: 0; padding: .1rem 0 } .text tr { border-bottom: 1px solid var(--line) }
+  .text td:first-child { position: static; font-weight: 600 } }
 @media print { html, body { font-size: 9pt; max-width: none; padding: 0 } .wide { overflow: visible }
   table { font-size: 7pt } .number { white-space: normal } h2, .note { break-after: avoid } tr { break-inside: avoid }
   picture { flex-basis: 45% } nav { display: none } }
@@ -543,7 +547,7 @@ picture { flex: 0 1 34rem; break-inside: avoid } img { width: 100%; height: auto
 {% endif %}
 {% endmacro %}
 {% macro table(section) %}
-<div class="wide"><table>
+<div class="wide"><table{{ ' class="text"' | safe if "number" not in section.kinds }}>
 <thead><tr>{% for name in section.frame.columns %}<th class="{{ section.kinds[loop.index0] }}">{{ name }}</th>
 {% endfor %}</tr></thead>
 {% for group, rows in section.groups %}

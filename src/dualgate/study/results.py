@@ -12,6 +12,7 @@ from dualgate.study.config import Thresholds
 
 SCHEMA_VERSION = 3
 MAX_DIGITS = 6
+STELLAR = ("T_eff [K]", "[M/H]")  # conditions of spectra
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,6 @@ class RunFacts:
     target: str = "log g"
     unit: str | None = "dex"
     model: str = "DualTowerMoERegressor.for_spectra(wave)"  # Python source of the default model
-    conditions: tuple[str, ...] = ()  # names of the columns that regimes are cut from, "T_eff [K]"
-    regime_names: tuple[str, ...] = ()
     config: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     hash: str = ""  # SHA-256 of configuration and environment
@@ -328,14 +327,13 @@ def measured(found: Interval, scale: float) -> str:
 
 
 def regime_names(results: StudyResults) -> list[str]:
-    """Names of the regimes: as the run gives them, the ranges of their conditions, or else their numbers."""
+    """Names of the regimes: the ranges of their conditions, or else their numbers."""
     run, edges = results.run, results.analysis.edges
-    if run.regime_names:
-        return list(run.regime_names)
-    if not edges or len(run.conditions) != len(edges):
+    conditions = STELLAR if run.kind != "table" else run.config.get("data", {}).get("conditions") or ()
+    if not edges or len(conditions) != len(edges):
         return [f"regime {each.regime}" for each in results.analysis.regimes]
     axes = []
-    for condition, cuts in zip(run.conditions, edges, strict=True):
+    for condition, cuts in zip(conditions, edges, strict=True):
         name, _, unit = condition.partition(" [")
         shown = [number(cut, 0 if cut == round(cut) else 2) for cut in cuts]
         ranges = [f"< {shown[0]}", *(f"{low} to {high}" for low, high in pairwise(shown)), f"≥ {shown[-1]}"]
