@@ -264,5 +264,5 @@ def test_a_trend_is_drawn_where_it_says_something(results):
     outputs = dict.fromkeys(("phys_logits", "quality_logits", "log_weights", "expert_predictions"), zeros)
     record.traces = dict.fromkeys(("concat_9", "phys_9"), outputs | {"root_prediction": zeros[:, 0]})
     title, _ = draw_figures(of(record))["entropy_by_snr"]
-    assert title == "Gates are less certain of noisy rows: entropy falls with SNR"
+    assert title == "Entropy falls with SNR: weights of noisy rows are less certain"
     assert "entropy_by_snr" not in draw_figures(results)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,15 +51,7 @@ PIXELS_SHOWN = 1024  # of the coefficients
 # ---- intervals over seeds, and verdicts ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Decision:
-    """One of the three verdicts, `PASS`, `MARGINAL` or `FAIL`, and the comparison that decided, in words."""
-
-    verdict: str
-    reason: str
-
-
-def judge(found: Interval, bar: float, *, zero: float | None = 0.0) -> Decision:
+def judge(found: Interval, bar: float, *, what: str = "", zero: float | None = 0.0) -> results.Part:
     """Verdict on a number that should reach a bar; the interval decides, never the estimate alone.
 
     Pass where the whole interval is at or above the bar. Fail where the whole interval is below it, and where the
@@ -70,13 +62,16 @@ def judge(found: Interval, bar: float, *, zero: float | None = 0.0) -> Decision:
     found : Interval
     bar : float, [unit of the number]
         What is asked for.
+    what : str, default=""
+        What the number is.
     zero : float, default=0.0
         What the number is without any effect; None where there is no such value, and then an interval that includes
         the bar is marginal.
 
     Returns
     -------
-    decision : Decision
+    part : Part
+        With the `verdict`, `PASS`, `MARGINAL` or `FAIL`, and the comparison that decided as its `reason`.
 
     Examples
     --------
@@ -85,16 +80,18 @@ def judge(found: Interval, bar: float, *, zero: float | None = 0.0) -> Decision:
     >>> judge(Interval(0.03, -0.01, 0.07), 0.01).reason
     'the interval includes zero'
     """
-    if not all(map(math.isfinite, (found.value, found.low, found.high))):
-        return Decision(FAIL, "it could not be measured")
     asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
-    if found.low >= bar:
-        return Decision(PASS, f"the whole interval is at or above {asked}")
-    if found.high < bar:
-        return Decision(FAIL, f"the whole interval is below {asked}")
-    if zero is not None and not found.low > zero:
-        return Decision(FAIL, "the interval includes zero" if zero == 0 else f"the interval includes {zero:g}")
-    return Decision(MARGINAL, f"the interval {'excludes zero and ' * (zero == 0)}includes {asked}")
+    if not all(map(math.isfinite, (found.value, found.low, found.high))):
+        decided = FAIL, "it could not be measured"
+    elif found.low >= bar:
+        decided = PASS, f"the whole interval is at or above {asked}"
+    elif found.high < bar:
+        decided = FAIL, f"the whole interval is below {asked}"
+    elif zero is not None and not found.low > zero:
+        decided = FAIL, "the interval includes zero" if zero == 0 else f"the interval includes {zero:g}"
+    else:
+        decided = MARGINAL, f"the interval {'excludes zero and ' * (zero == 0)}includes {asked}"
+    return results.Part(what, found, bar, *decided)
 
 
 def seed_interval(estimates: Sequence[Estimate], *, confidence: float = 0.95) -> Interval:
@@ -339,7 +336,7 @@ def _compared(scores, key, code, question, dual, single, what, bar):
     """Judge the gain of a dual model over a single tower; None without both."""
     if dual is None or single is None:
         return None
-    part = _part(what, scores.gain(dual, single), bar)
+    part = judge(scores.gain(dual, single), bar, what=what)
     by_snr = {bin_: scores.gain(dual, single, bin_) for bin_ in SNR_NAMES if bin_ in scores.slices}
     return results.Answer(key, question, code, part.verdict, part.reason, [part], dual.name, single.name, by_snr)
 
@@ -365,8 +362,8 @@ def _low_parts(scores, dual, single, bars):
     counts = scores.counts()
     bins = [bin_ for bin_ in LOW_BINS if counts.get(bin_, 0) >= MIN_BIN_ROWS]
     return [
-        _part(f"ΔR² in SNR bin {bin_}", scores.gain(dual, single, bin_, 1 - 0.05 / len(bins)), bars.low_snr)
-        for bin_ in bins
+        judge(scores.gain(dual, single, each, 1 - 0.05 / len(bins)), bars.low_snr, what=f"ΔR² in SNR bin {each}")
+        for each in bins
     ]
 
 
@@ -375,7 +372,8 @@ def _recovered(scores, bars):
     found = None if dual is None else scores.recovery(dual)
     if found is None:
         return None
-    part = _part("share of the gain from the global ridge to the true-regime experts", found, bars.rho, zero=None)
+    what = "share of the gain from the global ridge to the true-regime experts"
+    part = judge(found, bars.rho, what=what, zero=None)
     question = f"Does the gate keep {bars.rho:g} of what knowing the true regime gains?"
     return results.Answer("recovery", question, "S4.1", part.verdict, part.reason, [part], dual.name)
 
@@ -388,8 +386,8 @@ def _cooled(scores, gates, bars):
     found = gates[dual.name].trends.get("temperature") if low and dual.name in gates else None
     if found is None:
         return None
-    falls = _part("fall of the temperature with SNR (rank correlation)",
-                  Interval(-found.rho.value, -found.rho.high, -found.rho.low), 0.0)  # fmt: skip
+    fall = Interval(-found.rho.value, -found.rho.high, -found.rho.low)
+    falls = judge(fall, 0.0, what="fall of the temperature with SNR (rank correlation)")
     gained = min((part.verdict for part in low), key=LADDER.index)
     does = "rises" if falls.found.high < 0 else "may rise or fall"
     does = "falls" if falls.verdict == PASS else does
@@ -408,8 +406,8 @@ def _separated(scores, gates):
     if dual is None:
         return None
     parts = [
-        _part(f"{tower} tower: share that {own} explains less the share that {other} explains",
-              gates[dual.name].axes[tower], 0.0)
+        judge(gates[dual.name].axes[tower], 0.0,
+              what=f"{tower} tower: share that {own} explains less the share that {other} explains")
         for tower, own, other in (("physics", "the regime", "the SNR bin"), ("quality", "the SNR bin", "the regime"))
     ]  # fmt: skip
     verdict = max((part.verdict for part in parts), key=LADDER.index)
@@ -418,11 +416,6 @@ def _separated(scores, gates):
         "both intervals are above zero")  # fmt: skip
     question = "Can factorised gates be interpreted: does each tower follow its own axis?"
     return results.Answer("axes", question, "Q6.3", verdict, reason, parts, dual.name)
-
-
-def _part(what, found, bar, zero=0.0):
-    decision = judge(found, bar, zero=zero)
-    return results.Part(what, found, bar, decision.verdict, decision.reason)
 
 
 def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
@@ -640,11 +633,7 @@ def _regimes_of_gate(records, method, outputs, sizes, bars):
 
 def _mean_known(tables):
     """Mean over seeds of what is known, as nested lists; NaN where no seed has it."""
-    tables = np.stack(tables)
-    known = np.isfinite(tables)
-    counts = known.sum(axis=0)
-    sums = np.where(known, tables, 0).sum(axis=0)
-    return np.divide(sums, counts, where=counts > 0, out=np.full(counts.shape, np.nan)).round(4).tolist()
+    return np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
 
 
 # ---- the Bayes limit ------------------------------------------------------------------------------------------
@@ -729,7 +718,6 @@ def analyse(
     answers = answer_all(scores, gates, bars)
     gain = next((answer for answer in answers if answer.key == "gain"), None)
     recommended = recommend(scores, None if gain is None else gain.verdict)
-    dual = None if gain is None else scores.find(name=gain.dual)
     first = records[0]
     return results.Analysis(
         rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts()),
@@ -744,7 +732,6 @@ def analyse(
         gates=gates,
         limit=limit,
         audit=_audit(records, bars),
-        regimes=[_regime(scores, part, single, dual) for part in scores.slices if part.startswith("regime ")],
         entropy={
             name: _points(name, [r.snr for r in records], [r.entropy[name] for r in records], MAX_POINTS,
                           first.n_experts[name])
@@ -796,13 +783,6 @@ def _describe_method(method, scores, single, limit):
     )
 
 
-def _regime(scores, part, single, dual):
-    """R^2 of a single tower and a dual model within one regime."""
-    r2 = [None if method is None else scores.interval("r2", method, part) for method in (single, dual)]
-    gain = None if single is None or dual is None else scores.gain(dual, single, part)
-    return results.RegimeScores(int(part.removeprefix("regime ")), scores.counts()[part], *r2, gain)
-
-
 def _audit(records, bars):
     """Leakage audit of the seed that has one; None without."""
     found = next((record.audit for record in records if record.audit is not None), None)
@@ -817,7 +797,7 @@ def _audit(records, bars):
 def _points(name, x, y, n_points, n_experts=None):
     """Two columns of each seed for about so many rows of all of them."""
     step = max(1, sum(map(len, x)) // n_points)
-    shown = ([_rounded(value, 6) for column in columns for value in column[::step]] for columns in (x, y))
+    shown = ([_rounded(value) for column in columns for value in column[::step]] for columns in (x, y))
     return results.Points(name, *shown, n_experts)
 
 
@@ -834,11 +814,11 @@ def _coefficients(record, methods):
             shown = coefs[:, :kept].reshape(len(coefs), -1, step).mean(axis=2)
             return results.Coefficients(
                 method.name, wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
-                [[_rounded(each, 4) for each in row] for row in shown],
+                [[_rounded(each) for each in row] for row in shown],
             )  # fmt: skip
     return None
 
 
-def _rounded(value, digits):
-    """Round to so many significant digits: targets have any unit."""
-    return float(f"{value:.{digits}g}")
+def _rounded(value):
+    """Round to significant digits that a figure may show: targets have any unit."""
+    return float(f"{value:.5g}")

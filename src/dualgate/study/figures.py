@@ -166,7 +166,7 @@ def _entropy(results, figure):
         panel.set_ylabel("entropy [nats]")
         panel.label_outer()
     if all(rho.value < 0 for _, rho in shown):
-        return "Gates are less certain of noisy rows: entropy falls with SNR"
+        return "Entropy falls with SNR: weights of noisy rows are less certain"
     return "Entropy rises with SNR" if all(rho.value > 0 for _, rho in shown) else "Entropy follows the SNR"
 
 

@@ -279,19 +279,24 @@ def _compared(found):
 
 
 def _regimes(results):
-    found, labels, names = results.analysis, _labels(results), regime_names(results)
+    found, labels, names, rows = results.analysis, _labels(results), regime_names(results), []
     gain, gate = found.answer("gain"), confused_gate(results)
-    note = "" if gain is None else f"Single tower: {labels[gain.single]}. Dual model: {labels[gain.dual]}."
-    weights, rows = found.gates[gate].weights if gate else None, []
-    for each in found.regimes:
-        code = "" if names[each.regime].startswith("regime ") else f" ({each.regime})"  # as in figures and results.csv
-        row = {"regime": names[each.regime] + code, "test rows": f"{each.rows:,}"}
-        row |= {"R², single tower": r2_text(each.single), "R², dual model": r2_text(each.dual)}
-        row["gain"] = gain_text(each.gain)
-        for name, line in zip(SNR_NAMES, weights[each.regime] if weights else [], strict=bool(weights)):
-            row[f"weight of the true regime, {name}"] = number(line[each.regime], 2)
+    weights = found.gates[gate].weights if gate else None
+    dual = found.method(gain.dual) if gain else None
+    compared = {"single tower": found.best_single, "dual model": gain and gain.dual}
+    compared = {words: name for words, name in compared.items() if name}
+    for code, name in enumerate(names):
+        part = f"regime {code}"
+        numbered = "" if name == part else f" ({code})"  # as in figures and results.csv
+        row = {"regime": name + numbered, "test rows": f"{found.rows.by_slice.get(part, 0):,}"}
+        if row["test rows"] != "0":
+            row |= {f"R², {words}": r2_text(found.method(each).slices[part].r2) for words, each in compared.items()}
+            row["gain"] = gain_text(dual.slices[part].gain) if dual else ""
+        for bin_, line in zip(SNR_NAMES, weights[code] if weights else [], strict=bool(weights)):
+            row[f"weight, {bin_}"] = number(line[code], 2)
         rows.append(row)
-    return note, rows
+    note = "".join(f"{words.capitalize()}: {labels[name]}. " for words, name in compared.items())
+    return note + "Weight: mean of the true regime's experts, by SNR bin." * bool(weights), rows
 
 
 def _slices(results):
@@ -528,7 +533,8 @@ picture { flex: 0 1 34rem; break-inside: avoid } img { width: 100%; height: auto
   td.words { min-width: 7rem } td:first-child, thead th:first-child { position: sticky; left: 0; min-width: 8.5rem;
   max-width: 9rem; overflow-wrap: normal; background: var(--page); box-shadow: 1px 0 var(--line) }
   .text, .text tbody, .text tr, .text td { display: block; max-width: none !important; box-shadow: none !important }
-  .text thead { display: none } .text td { border: 0; padding: .1rem 0 } .text tr { border-bottom: 1px solid var(--line) }
+  .text thead { display: none } .text td { border: 0; padding: .1rem 0 }
+  .text tr { border-bottom: 1px solid var(--line) }
   .text td:first-child { position: static; font-weight: 600 } }
 @media print { html, body { font-size: 9pt; max-width: none; padding: 0 } .wide { overflow: visible }
   table { font-size: 7pt } .number { white-space: normal } h2, .note { break-after: avoid } tr { break-inside: avoid }

@@ -141,17 +141,6 @@ class GateReport:
 
 
 @dataclass(frozen=True)
-class RegimeScores:
-    """R^2 within one regime of the single tower and the dual model compared, and the gain of the latter."""
-
-    regime: int
-    rows: int
-    single: Interval | None
-    dual: Interval | None
-    gain: Interval | None
-
-
-@dataclass(frozen=True)
 class BayesLimit:
     """Bayes limit of some test rows: expected R^2, the same by SNR bin, and the R^2 of the posterior means."""
 
@@ -216,7 +205,6 @@ class Analysis:
     gates: dict[str, GateReport]
     limit: BayesLimit | None
     audit: AuditNumbers | None
-    regimes: list[RegimeScores]
     entropy: dict[str, Points]
     predictions: Points | None
     coefficients: Coefficients | None
@@ -331,7 +319,7 @@ def regime_names(results: StudyResults) -> list[str]:
     run, edges = results.run, results.analysis.edges
     conditions = STELLAR if run.kind != "table" else run.config.get("data", {}).get("conditions") or ()
     if not edges or len(conditions) != len(edges):
-        return [f"regime {each.regime}" for each in results.analysis.regimes]
+        return [part for part in results.analysis.rows.by_slice if part.startswith("regime ")]
     axes = []
     for condition, cuts in zip(conditions, edges, strict=True):
         name, _, unit = condition.partition(" [")
