@@ -12,7 +12,15 @@ import time
 import numpy as np
 
 from dualgate.datasets import bayes_limit, make_spectra
-from dualgate.evaluation import SNR_NAMES, SNR_RANGES, Interval, bin_members, bootstrap_r2, bootstrap_weights, snr_bins
+from dualgate.evaluation import (
+    SNR_NAMES,
+    SNR_RANGES,
+    Interval,
+    bin_members,
+    bootstrap_weights,
+    snr_bins,
+    weighted_scores,
+)
 
 FIRST_ROW = 300_000
 PRIOR_VARIANCE = 16 / 12  # of log g, uniform from 1 to 5
@@ -31,7 +39,7 @@ def main(n_rows=2000):
         weights = np.vstack([inside, resamples * inside])
         weights = weights[weights.any(axis=1)]
         expected = 1 - weights @ limit.std**2 / weights.sum(axis=1) / PRIOR_VARIANCE
-        observed = bootstrap_r2(data.y, [limit.prediction], weights)[:, 0]
+        observed = weighted_scores(data.y, [limit.prediction], weights)["r2"][:, 0]
         squares = ((data.y - limit.prediction) / limit.std)[inside > 0] ** 2
         spread = squares.std() / np.sqrt(len(squares))
         limits = f"{interval(expected)}  {interval(observed)}"

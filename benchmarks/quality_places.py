@@ -27,8 +27,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from dualgate import DualTowerMoERegressor
 from dualgate._fitting import fit_reader
 from dualgate.datasets import bayes_limit, iter_spectra, make_spectra, stream_spectra
-from dualgate.evaluation import SNR_NAMES, bin_members, bootstrap_r2, snr_bins
-from dualgate.evaluation.resampling import weight_blocks
+from dualgate.evaluation import SNR_NAMES, bin_members, snr_bins, weighted_scores
+from dualgate.evaluation.scores import weight_blocks
 from dualgate.features import WienerScores
 from dualgate.study.verdict import seed_interval
 
@@ -177,16 +177,18 @@ def report(test, per_seed, limit):
     scores, shares = [], []
     for found in per_seed:
         guesses = list(found.values())
-        values = bootstrap_r2(test.y, guesses, members)  # (5, n_models)
+        values = weighted_scores(test.y, guesses, members)["r2"]  # (5, n_models)
         blocks = [
-            np.stack([bootstrap_r2(test.y, guesses, weights * part) for part in members])
+            np.stack([weighted_scores(test.y, guesses, weights * part)["r2"] for part in members])
             for weights in weight_blocks(N_TEST, N_DRAWS, 0)
         ]
         draws = np.concatenate(blocks, axis=1).swapaxes(1, 2)  # (5, n_models, n_draws)
         scores.append({name: (values[:, i], draws[:, i]) for i, name in enumerate(found)})
         guesses = [limit.prediction, *(guess[few] for guess in guesses)]
-        own = bootstrap_r2(test.y[few], guesses, np.ones((1, N_BAYES)))[0]
-        many = np.concatenate([bootstrap_r2(test.y[few], guesses, w) for w in weight_blocks(N_BAYES, N_DRAWS, 0)])
+        own = weighted_scores(test.y[few], guesses, np.ones((1, N_BAYES)))["r2"][0]
+        many = np.concatenate(
+            [weighted_scores(test.y[few], guesses, w)["r2"] for w in weight_blocks(N_BAYES, N_DRAWS, 0)]
+        )
         shares.append({name: (own[i] / own[0], many[:, i] / many[:, 0]) for i, name in enumerate(found, start=1)})
 
     size = np.quantile(limit.effective_sample_size, [0, 0.05, 0.5])

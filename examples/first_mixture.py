@@ -24,7 +24,7 @@ import numpy as np
 
 from dualgate import DualTowerMoERegressor
 from dualgate.datasets import make_spectra
-from dualgate.evaluation import SNR_NAMES, SNR_RANGES, EntropyDisplay, r2_by_bin, snr_bins
+from dualgate.evaluation import SNR_NAMES, SNR_RANGES, TrendDisplay, r2_by_bin, snr_bins
 
 data = make_spectra(6_000, random_state=42)
 print(data.X.shape, "= [flux | error], regimes", np.bincount(data.regimes))
@@ -117,7 +117,7 @@ points = axes[0].scatter(data.y[test], prediction, c=snr, s=6, cmap="viridis", v
 axes[0].plot([1, 5], [1, 5], color="0.3", lw=1)
 axes[0].set(xlabel="log g [dex]", ylabel="prediction [dex]", aspect="equal", title="predicted against true")
 figure.colorbar(points, ax=axes[0], label="SNR")
-EntropyDisplay.from_trace(model.trace(data.X[test]), snr, ax=axes[1])
+TrendDisplay.from_trace(model.trace(data.X[test]), snr, ax=axes[1])
 axes[1].set_title("gate entropy against SNR")
 plt.show()
 

@@ -199,7 +199,7 @@ def test_a_frame_selects_by_name_and_other_names_are_refused():
 
 def test_oracle_of_an_unknown_regime():
     experts = HierarchicalExperts(random_state=0).fit(FLUX, Y, regimes=REGIMES)
-    with pytest.raises(ValueError, match="regimes holds the code 5, the experts know regimes 0 to 2"):
+    with pytest.raises(ValueError, match="regimes holds the code 5, the experts were fitted with regimes 0 to 2"):
         experts.predict(FLUX, regimes=REGIMES + 3)
 
 

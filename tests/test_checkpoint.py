@@ -1,55 +1,74 @@
+"""What was computed before is used again for the same rows, parameters and code, and for nothing else."""
+
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
 
-import dualgate.checkpoint
-import dualgate.rows
-from dualgate.experts import HierarchicalExperts
-from dualgate.rows import ArrayRows
+from dualgate import HierarchicalExperts
+from dualgate.rows import (
+    ArrayRows,
+    FitStages,
+    Pass,
+    RowSource,
+    Store,
+    StoreError,
+    code_hash,
+    digest,
+    fingerprint,
+    sources,
+    store,
+    whole_file,
+)
 
-# fits experts to a file of rows, and says so whenever it reads a block
+# runs two passes over a file of rows, and prints a line whenever it reads
 CHILD = """
 import sys
 import numpy as np
-import dualgate.checkpoint, dualgate.rows
-from dualgate.experts import HierarchicalExperts
-from dualgate.rows import ArrayRows
+from sklearn.linear_model import Ridge
+from dualgate.rows import ArrayRows, Collect, FitStages, Pass, sources, store
+from dualgate.statistics import CellStatistics
 
-dualgate.rows.BLOCK_BYTES, dualgate.rows._THREAD_ROWS, dualgate.rows.SAMPLE_ROWS = 40 * 4 * 128, 128, 256
-dualgate.checkpoint.EVERY_BLOCKS = 3
+sources.BLOCK_BYTES, sources._THREAD_ROWS = 300 * 4 * 128, 128
+store.EVERY_BLOCKS = 3
 
 class Told(ArrayRows):
     def read(self, start, stop):
         print("block", flush=True)
         return super().read(start, stop)
 
+class Sums(Pass):
+    row_wise = ("y",)
+    def __init__(self, y, origin):
+        self.y, self.origin = y, origin
+    def begin(self):
+        return CellStatistics.zeros(1, 300, origin=self.origin)
+    def update(self, start, block):
+        self.found.update(block, self.y[self.rows_of(start, len(block))], np.zeros(len(block), int))
+
+def total(first, block):
+    return block.sum(axis=1)
+
 folder = sys.argv[1]
-rows = Told(np.load(folder + "/x.npy", mmap_mode="r"))
-y, regimes = np.load(folder + "/y.npy"), np.load(folder + "/regimes.npy")
-model = HierarchicalExperts(
-    slice(0, 20), slice(20, 40), quality_edges=(3,), projection="whitened", n_components=5, random_state=0
-)
-model.fit(rows, y, regimes=regimes, checkpoint=folder + "/fit.checkpoint" if len(sys.argv) > 2 else None)
-np.savez(folder + "/fitted", coef=model.coef_, intercept=model.intercept_, counts=model.cell_counts_)
+rows, y = Told(np.load(folder + "/x.npy", mmap_mode="r")), np.load(folder + "/y.npy")
+stages = FitStages.of(Ridge(random_state=0), None, folder + "/store" if len(sys.argv) > 2 else None, rows, y)
+totals = stages.stage("totals", (), lambda: stages.run("run", None, [Collect(total)], rows)[0].found.joined())
+sums = stages.run("sums", None, [Sums(y, rows.array[:9].mean(axis=0)), Collect(total)], rows)
+np.savez(folder + "/fitted", totals=totals, gram=sums[0].found.gram, again=sums[1].found.joined())
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    rng = np.random.default_rng(0)
-    regimes, error = rng.integers(3, size=5000), np.exp(rng.uniform(-2, 0.5, size=(5000, 1))) * np.ones(20)
-    true = rng.normal(size=(5000, 4)) @ rng.normal(size=(4, 20)) + 3
-    y = np.einsum("ij,ij->i", true, rng.normal(size=(3, 20))[regimes]) + rng.normal(size=5000)
-    X = np.hstack([true + error * rng.normal(size=error.shape), error]).astype(np.float32)
-    for name, values in {"x": X, "y": y, "regimes": regimes}.items():
-        np.save(folder / f"{name}.npy", values)
-    return folder
 
 
 def start(folder, *more):
@@ -63,111 +82,317 @@ def fitted(folder):
         return {name: file[name] for name in file}
 
 
-def test_ten_kills_at_random_blocks_change_nothing(folder):
-    child = start(folder)
+def test_ten_kills_at_random_blocks_change_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(5000, 300)).astype(np.float32))
+    np.save(tmp_path / "y.npy", rng.normal(size=5000))
+    child = start(tmp_path)
     n_blocks = len(child.communicate()[0].splitlines())
     assert child.returncode == 0
-    expected = fitted(folder)
-    (folder / "fitted.npz").unlink()
+    expected = fitted(tmp_path)
+    (tmp_path / "fitted.npz").unlink()
 
-    rng = np.random.default_rng(1)
     for _ in range(10):
-        child = start(folder, "checkpoint")
-        lines = [child.stdout.readline() for _ in range(rng.integers(14, 20))]  # a few for the sample, then blocks
-        assert lines[-1] == "block\n"
+        child = start(tmp_path, "checkpoint")
+        for _ in range(rng.integers(14, 20)):  # a few for the fingerprint, then blocks
+            assert child.stdout.readline() == "block\n"
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
         assert child.returncode == -signal.SIGKILL
-        assert not (folder / "fitted.npz").exists()
-    child = start(folder, "checkpoint")
+        assert not (tmp_path / "fitted.npz").exists()
+    child = start(tmp_path, "checkpoint")
     n_last = len(child.communicate()[0].splitlines())
     assert child.returncode == 0
-    assert n_last < n_blocks - 20  # it went on where the others had come to
-    for name, values in fitted(folder).items():
+    assert n_last < n_blocks - 20  # the killed ones had done the rest
+    for name, values in fitted(tmp_path).items():
         assert_array_equal(values, expected[name])
 
 
-@pytest.fixture
-def small(monkeypatch):
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 4 * 8 * 100)
-    monkeypatch.setattr(dualgate.rows, "_THREAD_ROWS", 100)
-    monkeypatch.setattr(dualgate.checkpoint, "EVERY_BLOCKS", 1)
+# ---- the store -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["memory", "directory", "joblib"])
+def test_a_store_returns_what_was_saved(kind, tmp_path):
+    places = {"memory": None, "directory": tmp_path / "new", "joblib": joblib.Memory(tmp_path, verbose=0)}
+    kept = Store(places[kind])
+    kept.save("seed_0/arrays", {"a": np.arange(3.0), "n": 7})
+    kept.save("model", PCA(3))
+    assert "seed_0/arrays" in kept
+    assert "arrays" not in kept
+    again = kept if kind == "memory" else Store(places[kind])
+    arrays = again.load("seed_0/arrays")
+    assert_array_equal(arrays["a"], np.arange(3.0))
+    assert int(arrays["n"]) == 7
+    assert set(arrays) == {"a", "n"}
+    assert again.load("model").n_components == 3
+    kept.save("model", {"now": np.array([1])})
+    assert list(again.load("model")) == ["now"]
+    kept.discard("model")
+    assert "model" not in again
+    with pytest.raises(KeyError):
+        kept.load("model")
+    if kind == "joblib":
+        places[kind].clear(warn=False)
+        assert "seed_0/arrays" not in kept
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    kept = Store(tmp_path / "store")
+    kept.save("array", {"a": np.arange(1000.0)})
+    kept.save("object", [PCA()])
+    arrays = kept.load("array")
+    for path in (tmp_path / "store").iterdir():
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(StoreError, match=rf"{path.name}.*delete it"):
+            kept.load(path.stem)
+    with pytest.raises(StoreError, match=r"array\.npz"):
+        arrays["a"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="is a file"):
+        Store(tmp_path / "file")
+
+
+def test_two_writers_of_one_file_leave_a_whole_one(tmp_path):
+    path = tmp_path / "x"
+    with whole_file(path) as one:
+        one.write(b"half of")
+        with whole_file(path) as other:
+            other.write(b"the other")
+        assert path.read_bytes() == b"the other"
+        one.write(b" the first")
+    assert path.read_bytes() == b"half of the first"
+    with pytest.raises(TypeError), whole_file(path) as file:
+        file.write("text")
+    assert path.read_bytes() == b"half of the first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def a_function():
+    """Differs from others by its name and source."""
+
+
+def test_a_digest_tells_values_from_others(tmp_path):
     rng = np.random.default_rng(0)
-    return ArrayRows(rng.normal(size=(1000, 4))), rng.normal(size=1000)
+    X, other = rng.normal(size=(2, 400, 3))
+    np.save(tmp_path / "x.npy", X)
+
+    def values():  # new objects at every call
+        frozen = [FrozenEstimator(PCA(2, svd_solver="full").fit(rows)) for rows in (X, other)]
+        return [
+            *(
+                0,
+                0.0,
+                False,
+                "0",
+                b"0",
+                None,
+                (),
+                [],
+                {},
+                (0,),
+                [0],
+                ((0,), 1),
+                (0, (1,)),
+                {"a": 1, "b": 2},
+                {"a": (1, 2)},
+            ),
+            *(X.copy(), X.copy().T, X.copy().ravel(), X.astype(np.float32), other, np.array(["a", 1], dtype=object)),
+            *(ArrayRows(X.copy()), ArrayRows(X[:, ::-1]), ArrayRows(np.load(tmp_path / "x.npy", mmap_mode="r"))),
+            *(PCA(3), PCA(4), Ridge(), make_pipeline(PCA(3)), make_pipeline(PCA(4)), *frozen),
+            *(PCA, Ridge, np.sort, np.add, a_function, partial(a_function), partial(a_function, 1), PCA(3).fit),
+            *(slice(3), slice(4), {1, 2}, {1, 3}, SimpleNamespace(a=1), SimpleNamespace(a=2)),
+        ]
+
+    digests = [digest(value) for value in values()]
+    assert digests == [digest(value) for value in values()]
+    assert len(set(digests)) == len(digests)
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest(ArrayRows(np.asfortranarray(X))) == digest(ArrayRows(X))
+    assert digest(KNeighborsRegressor(n_jobs=2)) == digest(KNeighborsRegressor()) != digest(KNeighborsRegressor(3))
+    for value in (lambda: 0, {"a": partial(lambda: 0)}, values, Ridge(alpha=lambda: 0), sys.stdout):
+        with pytest.raises(TypeError, match=r"cannot be told from others.*function or class of a module"):
+            digest(value)
 
 
-def test_a_fit_that_fails_goes_on_and_a_finished_one_reads_nothing(small, tmp_path, monkeypatch):
-    rows, y = small
-    path = tmp_path / "fit"
-    expected = HierarchicalExperts(random_state=0).fit(rows, y).coef_
-    n_read = []
-
-    def read(start, stop, limit):
-        n_read.append(start)
-        if start >= limit:
-            raise OSError("the disk is gone")
-        return rows.array[start:stop]
-
-    monkeypatch.setattr(rows, "read", lambda start, stop: read(start, stop, 500), raising=False)
-    monkeypatch.setattr(dualgate.rows, "spread_rows", lambda rows, *args, **kwargs: rows.array[:100])
-    monkeypatch.setattr("dualgate.experts.hierarchical.spread_rows", lambda rows, **kwargs: rows.array[:100])
-    monkeypatch.setattr("dualgate.checkpoint.describe", lambda rows: rows.shape)
-    with pytest.raises(OSError, match="disk"):
-        HierarchicalExperts(random_state=0).fit(rows, y, checkpoint=path)
-    n_read.clear()
-    monkeypatch.setattr(rows, "read", lambda start, stop: read(start, stop, 10**9))
-    model = HierarchicalExperts(random_state=0).fit(rows, y, checkpoint=path)
-    assert min(n_read) == 500
-    np.testing.assert_allclose(model.coef_, expected, rtol=1e-6)
-    n_read.clear()
-    again = HierarchicalExperts(random_state=0).fit(rows, y, checkpoint=path)
-    assert n_read == []
-    assert_array_equal(again.coef_, model.coef_)
+def test_a_fingerprint_notices_what_can_be_noticed(tmp_path):
+    X = np.random.default_rng(0).normal(size=(3000, 3))
+    np.save(tmp_path / "x.npy", X)
+    first = fingerprint(ArrayRows(X))
+    X[1234, 1] += 1e-9
+    assert fingerprint(ArrayRows(X)) != first
+    stored = [digest(ArrayRows(np.load(tmp_path / "x.npy", mmap_mode="r")))]
+    (tmp_path / "x.npy").rename(tmp_path / "y.npy")
+    stored.append(digest(ArrayRows(np.load(tmp_path / "y.npy", mmap_mode="r"))))
+    stored.append(digest(ArrayRows(np.load(tmp_path / "y.npy", mmap_mode="r"))[:2999]))
+    os.utime(tmp_path / "y.npy", ns=(1, 1))
+    stored.append(digest(ArrayRows(np.load(tmp_path / "y.npy", mmap_mode="r"))))
+    assert stored[0] == stored[1]
+    assert len(set(stored)) == 3
 
 
-def test_noise_and_edges_survive_a_failure(small, tmp_path, monkeypatch):
-    rows, y = small
-    rows.array[:, 2:] = np.exp(rows.array[:, 2:])
-    params = {"sharing": "noise", "quality_edges": "auto", "random_state": 0}
-    monkeypatch.setattr("dualgate.experts.hierarchical.spread_rows", lambda rows, **kwargs: rows.array[::3])
-    monkeypatch.setattr("dualgate.checkpoint.describe", lambda rows: rows.shape)
+def test_the_hash_of_code_follows_imports(tmp_path, monkeypatch):
+    files = {
+        "__init__.py": '"""Docs."""\n_HOMES = {"Late": "dualgate.late"}',
+        "base.py": "import numpy",
+        "late.py": "",
+        "apart.py": "import dualgate.base",
+        "room/__init__.py": "from dualgate.room.inner import thing",
+        "room/inner.py": "def thing():\n    from dualgate import base",
+        "room/table.npz": "0",
+        "door.py": "from dualgate import Late",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(store, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+
+    def changed_by(module):
+        found = set()
+        for name, text in files.items():
+            before = code_hash.__wrapped__(module)
+            (tmp_path / name).write_text(text + "\n# changed")
+            found |= {name} if code_hash.__wrapped__(module) != before else set()
+            (tmp_path / name).write_text(text)
+        return found
+
+    assert changed_by("dualgate.base") == {"base.py"}
+    assert changed_by("dualgate.apart") == {"apart.py", "base.py"}
+    # `from dualgate import base` runs the package too, and so all that it offers
+    assert changed_by("dualgate.room") == set(files) - {"apart.py", "door.py"}
+    assert changed_by("dualgate.door") == {"door.py", "__init__.py", "late.py"}
+    with pytest.raises(ValueError, match=r"dualgate\.nowhere"):
+        code_hash("dualgate.nowhere")
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+class Failing(RowSource):
+    """Rows of an array, of which the block from `fails` on cannot be read; the first rows of other blocks are kept."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype, self.fails, self.starts = X, X.shape, X.dtype, None, []
+
+    def read(self, start, stop):
+        if stop - start == 100:
+            if start == self.fails:
+                raise OSError("the disk is gone")
+            self.starts.append(start)
+        return self.X[start:stop].copy()
+
+
+class Total(Pass):
+    def update(self, start, block):
+        self.found = self.found + block.sum(axis=0)
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 4 * 8 * 100)
+    monkeypatch.setattr(sources, "_THREAD_ROWS", 100)
+    monkeypatch.setattr(store, "EVERY_BLOCKS", 1)
+    return Failing(np.random.default_rng(0).normal(size=(1000, 4)))
+
+
+def test_a_stage_is_computed_once_for_what_it_depends_on(tmp_path):
+    seen = []
+
+    def stages(identity=0):
+        return FitStages(Store(tmp_path), identity)
+
+    def compute():
+        seen.append(len(seen))
+        return seen[-1]
+
+    for expected, (identity, name, depends) in enumerate([(0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1)]):
+        assert stages(identity).stage(name, depends, compute) == expected
+        assert stages(identity).stage(name, depends, compute) == expected
+    keeps_nothing = FitStages()
+    assert keeps_nothing.stage("a", lambda: 0, compute) == 4  # without a digest of what it depends on
+    assert keeps_nothing.stage("a", lambda: 0, compute) == 5
+
+
+def test_passes_are_taken_up_where_they_failed_and_finished_stages_read_nothing(rows, tmp_path):
+    def fit(fails):
+        stages = FitStages(Store(tmp_path), 0)
+
+        def steps():
+            found = []
+            for rows.fails in fails:
+                found += [each.found for each in stages.run("step", "test", [Total(), Total()], rows)]
+            return np.stack(found)
+
+        return stages.stage("steps", (), steps)
+
+    for fails in ([400], [None, 700]):
+        with pytest.raises(OSError, match="gone"):
+            fit(fails)
+    assert_allclose(fit([None] * 3), np.tile(rows.X.sum(axis=0), (6, 1)))
+    assert sorted(rows.starts) == sorted([*range(0, 1000, 100)] * 3)
+    assert [path.name[:5] for path in tmp_path.glob("ste*")] == ["steps"]  # which holds all that its steps found
+    fit([0])
+
+
+def test_a_changed_row_is_noticed_when_it_is_read_again(rows, tmp_path):
+    def run(name, source=rows, stages=None):
+        (stages or FitStages(Store(tmp_path / "store"), 0)).run(name, "Owner", [Total()], source)
+
+    run("one")
+    run("two")
+    place = np.flatnonzero(~np.isin(np.arange(1000), sources.choose_spread(1000, 192)))[-1]
+    rows.X[place, 2] += 1e-12
+    first = place // 100 * 100
+    changed = rf"X of Owner changed since .*rows {first} to {first + 99} .*Delete the store"
+    with pytest.raises(ValueError, match=changed):
+        run("three")
+    rows.X = np.arange(4000.0).reshape(1000, 4)  # other rows have checksums of their own
+    run("four")
+
+    np.save(tmp_path / "x.npy", rows.X)
+    stages, stored = FitStages(Store(tmp_path / "store"), 0), ArrayRows(np.load(tmp_path / "x.npy", mmap_mode="r+"))
+    run("five", stored, stages)
+    stored.array[place] += 1
+    stored.array.flush()
+    os.utime(tmp_path / "x.npy", ns=(1, 1))
+    with pytest.raises(ValueError, match=changed):
+        run("six", stored, stages)
+
+
+def test_a_store_needs_a_seed(rows, tmp_path):
+    for memory in (None, joblib.Memory(None), str(tmp_path)):
+        assert FitStages.of(Ridge(random_state=None), memory, None, rows).store is None
+    assert FitStages.of(Ridge(random_state=1), joblib.Memory(None), None, rows).store is None
+    assert FitStages.of(Ridge(random_state=1), str(tmp_path), None, rows).store is not None
+    with pytest.raises(ValueError, match=r"Ridge.random_state=None must be an integer.*checkpoint="):
+        FitStages.of(Ridge(), None, tmp_path / "store", rows)
+    identities = [
+        FitStages.of(Ridge(random_state=seed), str(tmp_path), None, rows, value)
+        for seed, value in ((1, 0), (2, 0), (1, 1), (np.int64(1), 0))
+    ]
+    assert len({each.identity for each in identities}) == 3
+    assert not list(Path(tmp_path).rglob("*.pickle"))
+
+
+# ---- fits ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_goes_on_after_a_failure_and_another_fit_begins_its_own(rows, tmp_path):
+    X, y = rows.X, np.random.default_rng(1).normal(size=1000)
+    X[:, 2:] = np.exp(X[:, 2:])
+    params = {"quality_edges": "auto", "random_state": 0}
     expected = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y)
-    starts = []
-
-    def read(start, stop):
-        starts.append(start)
-        if starts.count(700) == 2:  # the first reading is done
-            raise OSError("the disk is gone")
-        return rows.array[start:stop]
-
-    monkeypatch.setattr(rows, "read", read, raising=False)
-    with pytest.raises(OSError, match="disk"):
+    rows.fails = 600
+    with pytest.raises(OSError, match="gone"):
         HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y, checkpoint=tmp_path / "fit")
-    monkeypatch.setattr("dualgate.experts.hierarchical.spread_rows", None)  # what was found is not looked for again
-    starts.clear()
-    fitted = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y, checkpoint=tmp_path / "fit")
-    assert min(starts) == 700
-    assert_array_equal(fitted.quality_edges_, expected.quality_edges_)
-    np.testing.assert_allclose(fitted.coef_, expected.coef_, rtol=1e-6)
-
-
-def test_a_checkpoint_of_another_fit_is_refused(small, tmp_path):
-    rows, y = small
-    path = tmp_path / "fit"
-    HierarchicalExperts(random_state=0).fit(rows, y, checkpoint=path)
-    for model, targets in ((HierarchicalExperts(random_state=1), y), (HierarchicalExperts(random_state=0), y + 1)):
-        with pytest.raises(ValueError, match="written by another fit"):
-            model.fit(rows, targets, checkpoint=path)
-    with pytest.raises(ValueError, match="written by another fit"):
-        HierarchicalExperts(random_state=0).fit(ArrayRows(rows.array + 1), y, checkpoint=path)
-
-
-def test_messages(small, tmp_path):
-    rows, y = small
-    (tmp_path / "text").write_text("no pickle")
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        HierarchicalExperts(random_state=0).fit(rows, y, checkpoint=tmp_path / "text")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        HierarchicalExperts(random_state=0).fit(rows, y, checkpoint=tmp_path / "no" / "fit")
-    with pytest.raises(ValueError, match="random_state"):
-        HierarchicalExperts().fit(rows, y, checkpoint=tmp_path / "fit")
+    rows.fails = None
+    model = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y, checkpoint=tmp_path / "fit")
+    assert_array_equal(model.quality_edges_, expected.quality_edges_)
+    assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
+    other = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y + 1, checkpoint=tmp_path / "fit")
+    assert_allclose(other.intercept_, expected.intercept_ + 1, rtol=1e-6)
+    again = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y, checkpoint=tmp_path / "fit")
+    assert_array_equal(again.coef_, model.coef_)

@@ -1,11 +1,14 @@
-"""Simulated data: what a row depends on, what its noise is, and that the emulator repeats the physics."""
+"""Simulated spectra, in memory, in blocks and as a row source: the same rows, their noise and their labels."""
 
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from itertools import pairwise, product
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from scipy.stats import kstest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from dualgate.datasets import SpectraSimulator, iter_spectra, make_spectra, synthesize
+from dualgate.datasets import SpectraSimulator, iter_spectra, make_spectra, stream_spectra
 from dualgate.datasets.emulator import HIGH, LOW, coordinates, load_emulator
 from dualgate.datasets.noise import detector, flux_error
 
@@ -31,22 +34,6 @@ def clean():
     return make_spectra(N, random_state=7, noise_level=0)
 
 
-@pytest.mark.parametrize(
-    "star",
-    [
-        (5772, 4.44, 0.0, 0.0, 0.0),
-        (4200, 1.6, -0.5, 0.2, 0.0),
-        (4800, 2.5, -1.8, 0.3, -0.4),
-        (3900, 4.7, 0.2, 0.0, 0.1),
-    ],
-)
-def test_emulator_repeats_direct_synthesis(star):
-    truth = synthesize(*star)
-    error = load_emulator()(np.array([star]))[0] / (truth / truth.mean()) - 1
-    assert np.sqrt((error**2).mean()) < 0.005
-    assert np.abs(error).max() < 0.04
-
-
 def test_emulator_is_small_and_covers_the_labels():
     assert files("dualgate.datasets").joinpath("emulator.npz").stat().st_size < 2e6
     corners = np.array(list(product(*zip(LOW, HIGH, strict=True))))
@@ -56,21 +43,63 @@ def test_emulator_is_small_and_covers_the_labels():
 
 @settings(max_examples=15)
 @given(cuts=st.lists(st.integers(1, 99), unique=True).map(sorted), start=st.integers(0, 70))
-def test_no_bit_depends_on_the_blocks(cuts, start):
-    simulator = SpectraSimulator(3)
-    edges = [0, *cuts, 100]
-    parts = [simulator.rows(start + a, start + b) for a, b in pairwise(edges)]
-    whole = simulator.rows(start, start + 100)
-    assert_array_equal(np.concatenate([part.X for part in parts]), whole.X)
-    assert_array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
+def test_no_bit_depends_on_the_blocks(data, cuts, start):
+    source = stream_spectra(N, random_state=7).X
+    parts = [source.read(start + a, start + b) for a, b in pairwise([0, *cuts, 100])]
+    assert_array_equal(np.concatenate(parts), data.X[start : start + 100])
 
 
-def test_threads_blocks_and_prefixes_give_the_same_rows(data):
+@settings(max_examples=10)
+@given(rows=st.lists(st.integers(0, N - 1), max_size=12))
+def test_any_subset_of_a_source_is_one_of_make_spectra(data, rows):
+    rows = np.array(rows, dtype=int)
+    assert_array_equal(np.asarray(stream_spectra(N, random_state=7).X[rows]), data.X[rows])
+
+
+def test_threads_and_prefixes_give_the_same_rows(data):
     assert_array_equal(make_spectra(40, random_state=7, n_jobs=1).X, data.X[:40])
     assert_array_equal(make_spectra(5, random_state=7, start=1001).X, data.X[1001:1006])
+    source = stream_spectra(N, random_state=7).X
+    ranges = [(first, first + 7) for first in range(100, 200, 5)]
+    with ThreadPoolExecutor(4) as pool:
+        blocks = list(pool.map(lambda cut: source.read(*cut), ranges))
+    for cut, block in zip(ranges, blocks, strict=True):
+        assert_array_equal(block, data.X[slice(*cut)])
+
+
+def test_blocks_and_source_have_the_labels_of_make_spectra(data):
     blocks = list(iter_spectra(70, random_state=7, block_size=33, start=500))
     for key in ("X", "y", "conditions", "regimes", "snr"):
         assert_array_equal(np.concatenate([block[key] for block in blocks]), data[key][500:570])
+    streamed = stream_spectra(70, random_state=7, start=500)
+    for key in ("y", "conditions", "regimes"):
+        assert_array_equal(streamed[key], data[key][500:570])
+    assert_array_equal(streamed.wave, data.wave)
+    pd.testing.assert_frame_equal(streamed.labels, data.labels[500:570].drop(columns="snr").reset_index(drop=True))
+    assert streamed.regime_edges == data.regime_edges
+    assert "snr" not in streamed
+
+
+@pytest.mark.parametrize("options", [{"noise_level": 0}, {"noise_level": 0.5}, {"noise": "white"}], ids=str)
+def test_a_source_has_the_noise_of_make_spectra(options):
+    X = stream_spectra(5, random_state=1, **options).X
+    assert_array_equal(np.asarray(X), make_spectra(5, random_state=1, **options).X)
+
+
+def test_a_source_pickles_as_a_seed_and_simulates_the_same_bits(data):
+    source = stream_spectra(20, random_state=7).X
+    source.read(0, 1)  # with the emulator loaded
+    text = pickle.dumps(source)
+    assert len(text) < 1000
+    script = "import pickle, sys; sys.stdout.buffer.write(pickle.load(sys.stdin.buffer).read(3, 9).tobytes())"
+    run = subprocess.run([sys.executable, "-c", script], input=text, capture_output=True, check=True)
+    assert run.stdout == data.X[3:9].tobytes()
+
+
+def test_the_seed_of_a_source_is_kept():
+    data = stream_spectra(3)
+    assert_array_equal(stream_spectra(3, random_state=data.X.seed).X.read(0, 2), data.X.read(0, 2))
+    assert stream_spectra(3).X.seed != data.X.seed
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 200), (np.int64(77), np.int64(390)), (2**66 + 5, 2**66 + 8)])
@@ -79,13 +108,14 @@ def test_labels_alone_are_those_of_the_rows(start, stop):
     assert_array_equal(simulator.labels(start, stop), simulator.rows(start, stop).labels)
 
 
-def test_a_row_has_a_random_stream_of_its_own(data, clean):
-    row = 1234
+@pytest.mark.parametrize("row", [1234, 2**66 + 5])
+def test_a_row_has_a_random_stream_of_its_own(row):
+    data, clean = (make_spectra(1, random_state=7, start=row, noise_level=level) for level in (1, 0))
     generator = np.random.Generator(np.random.Philox(key=7, counter=row << 64))
     uniform = generator.random(8)
-    assert_array_equal(data.labels.to_numpy()[row, :5], LOW + uniform[:5] * (HIGH - LOW))
-    noise = generator.standard_normal(data.flux.shape[1], dtype=np.float32) * data.error[row]
-    assert_array_equal(data.flux[row], clean.flux[row] + noise)
+    assert_array_equal(data.labels.to_numpy()[0, :5], LOW + uniform[:5] * (HIGH - LOW))
+    noise = generator.standard_normal(data.flux.shape[1], dtype=np.float32) * data.error[0]
+    assert_array_equal(data.flux[0], clean.flux[0] + noise)
 
 
 def test_seeds_name_different_tables(data):
@@ -192,19 +222,20 @@ def test_flux_tells_gravity_and_quality_does_not(data, clean):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_samples": 0}, r"make_spectra.n_samples=0"),
-        ({"n_samples": 2.5}, r"make_spectra.n_samples=2.5 must be an integer"),
+        ({"n_samples": 0}, r"{function}.n_samples=0"),
+        ({"n_samples": 2.5}, r"{function}.n_samples=2.5 must be an integer"),
         ({"n_samples": 2, "noise_level": -1}, r"noise_level=-1 .* Try 1.0"),
         ({"n_samples": 2, "noise_level": np.inf}, r"noise_level=inf .* at most"),
         ({"n_samples": 2, "noise": "pink"}, r"noise='pink' must be one of 'sky', 'white'"),
         ({"n_samples": 2, "random_state": -3}, r"random_state=-3"),
         ({"n_samples": 2, "random_state": "a"}, r"random_state='a'"),
-        ({"n_samples": 2, "start": -1}, r"start=-1"),
+        ({"n_samples": 2, "start": -1}, r"{function}.start=-1"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        make_spectra(**arguments)
+@pytest.mark.parametrize("function", [make_spectra, stream_spectra, iter_spectra])
+def test_wrong_arguments_are_named(function, arguments, message):
+    with pytest.raises(ValueError, match=message.replace("{function}", function.__name__)):
+        function(**arguments)
 
 
 def test_wrong_blocks_are_named():

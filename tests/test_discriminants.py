@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import Ridge
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate
-from dualgate.experts.discriminants import MAX_COLUMNS, MIN_VARIANCE, find_discriminants
+from dualgate.features.discriminants import MAX_COLUMNS, MIN_VARIANCE, find_discriminants
 from dualgate.statistics import CellStatistics
 
 N_REGIMES, N_BINS, N_FOLDS, ALPHA = 3, 2, 4, 2.5
@@ -69,19 +69,19 @@ def test_too_many_columns_are_an_error_of_the_gate_that_asks():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, MAX_COLUMNS + 1)), rng.normal(size=60)
     model = DualTowerMoERegressor(
-        PhysGate([0, 1], scores=True),
+        PhysGate([0, 1], discriminants=True),
         "drop",
         experts=HierarchicalExperts(alphas=[1.0], cv=2),
         n_regimes=1,
         max_epochs=1,
     )
-    with pytest.raises(ValueError, match=r"PhysGate\.scores"):
+    with pytest.raises(ValueError, match=r"PhysGate\.discriminants"):
         model.fit(X, y)
 
 
 def test_a_gate_that_reads_them_sees_the_regime(planted):
     train, test = planted
-    gates = {flag: PhysGate([8, 9], scores=flag) for flag in (True, False)}  # constant errors: they tell nothing
+    gates = {flag: PhysGate([8, 9], discriminants=flag) for flag in (True, False)}  # constant errors: they tell nothing
     scores = {}
     for flag, gate in gates.items():
         experts = HierarchicalExperts(train.flux, train.error)

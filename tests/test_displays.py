@@ -160,8 +160,8 @@ def test_the_entropy_of_a_trace_is_drawn_with_that_of_equal_weights(ax):
     display = TrendDisplay.from_trace(SimpleNamespace(weights=weights), np.repeat([1.0, 9.0], 20), ax=ax)
     assert_allclose(display.values, [np.log(4)] * 20 + [0.0] * 20)
     assert_allclose(display.means_.lines[0].get_ydata(), [np.log(4), 0])
-    assert any("ln 4" in text.get_text() for text in ax.texts)
-    assert np.log(4) in [line.get_ydata()[0] for line in ax.lines]
+    assert [text.get_text() for text in ax.texts] == ["equal weights, ln 4"]
+    assert ax.texts[0].xy[1] == ax.lines[-1].get_ydata()[0] == np.log(4)
     assert "nats" in ax.get_ylabel()
     with pytest.raises(ValueError, match=r"values has shape \(40,\) .* rows of x, \(2,\)"):
         TrendDisplay.from_trace(SimpleNamespace(weights=weights), [1.0, 2.0], ax=ax)

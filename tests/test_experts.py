@@ -7,14 +7,16 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.preprocessing import FunctionTransformer
 
 from dualgate.experts import SHARING, EmptyCellWarning, HierarchicalExperts
-from dualgate.experts.sharing_joint import solve_offset
+from dualgate.experts.sharing import solve_offset
 from dualgate.statistics import CellStatistics
 
 
 def planted_experts(planted, **params):
-    params = {"quality_edges": (5,), "projection": None, "random_state": 0, **params}
+    # columns of one unit, left as they are: without a projection they would be standardised
+    params = {"quality_edges": (5,), "projection": FunctionTransformer(), "random_state": 0, **params}
     return HierarchicalExperts(planted.flux, planted.error, **params)
 
 
@@ -155,7 +157,7 @@ def test_a_projection_of_full_rank_keeps_the_prediction(planted, projection):
         planted_experts(train, quality_edges=None, alphas=[1e-6], projection=p)
         .set_params(columns=slice(2, 8), error_columns=slice(10, 16))
         .fit(train.X, train.y, regimes=train.regimes)
-        for p in (None, projection)
+        for p in (FunctionTransformer(), projection)
     )
     assert_allclose(projected.predict_each(test.X), plain.predict_each(test.X), rtol=1e-6, atol=1e-6)
 
@@ -199,16 +201,20 @@ def test_an_empty_quality_bin_is_the_regime_and_a_row_on_an_edge_is_below_it(pla
     assert_allclose(experts.predict_each(train.X[:5])[:, 5], ridge.predict(train.X[:5, :8]), rtol=1e-6)
     assert np.isinf(experts.alpha_[5])
     edge = HierarchicalExperts([0, 1], [2, 3], quality_edges=(4, 5), random_state=0)
-    X = np.array([[3.0, 4.0, 0.6, 0.8], [3.0, 4.0, 0.9, 0.9], [3.0, 4.0, 0.1, 0.1]] * 3)
-    assert_allclose(edge.fit(X, np.arange(9.0)).quality_bins(X[:3]), [1, 0, 2])  # 5 / 1 is an edge
+    X = np.array([[3.0, 4.0, 0.6, 0.8], [3.0, 4.0, 0.9, 0.9], [3.0, 4.0, 0.1, 0.1]] * 10)
+    assert_allclose(edge.fit(X, np.arange(30.0)).quality_bins(X[:3]), [1, 0, 2])  # 5 / 1 is an edge
 
 
-def test_columns_of_very_different_units_are_all_used():
+@pytest.mark.parametrize("sharing", sorted(SHARING))
+def test_the_units_and_origins_of_columns_do_not_matter(sharing):
     rng = np.random.default_rng(5)
     X, regimes = rng.normal(size=(400, 4)), rng.integers(0, 2, 400)
-    y = np.where(regimes, X[:, 1], -X[:, 1])
-    experts = HierarchicalExperts(random_state=0).fit(X * [1, 1, 5000, 1e-3], y, regimes=regimes)
-    assert r2_score(y, experts.predict(X * [1, 1, 5000, 1e-3], regimes=regimes)) > 0.99
+    y = np.where(regimes, X[:, 1], -X[:, 1]) + 0.5 * rng.normal(size=400)
+    experts = HierarchicalExperts(sharing=sharing, random_state=0)
+    plain = experts.fit(X, y, regimes=regimes).predict_each(X)
+    other = X * [1, 1e7, 5000, 1e-3] + [0, 1.6e9, 0, 1]
+    assert_allclose(experts.fit(other, y, regimes=regimes).predict_each(other), plain, atol=1e-4)
+    assert r2_score(y, plain[np.arange(400), regimes]) > 0.7
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

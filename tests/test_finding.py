@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate
-from dualgate.finding import RegimeFinder
+from dualgate.experts.finding import RegimeFinder
 from dualgate.rows import ArrayRows
 
 

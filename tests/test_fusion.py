@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dualgate.gating import FUSIONS
-from dualgate.gating._nets import SOFTPLUS_OF_ONE
+from dualgate.gating.nets import SOFTPLUS_OF_ONE
 
 SHAPES = [(2, 1), (9, 1), (9, 4)]
 
@@ -78,7 +78,7 @@ def test_concat_with_a_linear_head_is_a_sum_of_logits(shape):
         return (mixed - mixed.mean(1, keepdim=True)).abs().max().item()
 
     assert interaction(module) > 1e-2
-    module.head.layers[1] = nn.Identity()
+    module.head[1] = nn.Identity()
     assert interaction(module) < 1e-4
 
 
@@ -95,7 +95,7 @@ def test_temperature_never_sharpens_and_a_large_one_flattens():
     assert np.isclose(entropies[-1], np.log(9), atol=1e-3)
 
 
-def test_a_confident_tower_speaks_louder_in_a_product():
+def test_a_confident_tower_has_the_larger_exponent_in_a_product():
     module = FUSIONS["poe"]().build(9, 1)
     with torch.no_grad():
         module.slope.fill_(2.0)

@@ -226,14 +226,15 @@ def test_memory_fits_the_experts_once(planted, tmp_path):
     assert_array_equal(cached.fit(train.X, train.y, regimes=train.regimes).predict(test.X), plain)
 
     def entries():
-        return len(list(tmp_path.rglob("output.pkl")))
+        return sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
 
-    assert entries() == 3  # two gates' features, and the experts
+    first = entries()
+    assert first
     for fusion in FUSIONS:
         clone(cached).set_params(fusion=fusion).fit(train.X, train.y, regimes=train.regimes)
-    assert entries() == 3
+    assert entries() == first
     clone(cached).fit(train.X, train.y + 1, regimes=train.regimes)  # other data, other fit
-    assert entries() > 3
+    assert len(entries()) > len(first)
 
 
 def test_for_spectra_is_an_ordinary_estimator_whose_parts_can_be_set():

@@ -11,13 +11,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 
-import dualgate.rows
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import SHARING, EmptyCellWarning
-from dualgate.rows import RowSource, RowSubset, as_source, iter_blocks, spread_rows
+from dualgate.rows import (
+    ArrayRows,
+    Collect,
+    Pass,
+    Pieces,
+    RowSource,
+    RowSubset,
+    add_found,
+    as_source,
+    iter_blocks,
+    map_blocks,
+    open_fit_rows,
+    open_rows,
+    run_passes,
+    sources,
+    spread_rows,
+)
+from dualgate.statistics import CellStatistics
 
 
 class Counted(RowSource):
@@ -37,9 +55,9 @@ class Counted(RowSource):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks and samples so small that a few thousand rows are many of them."""
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 16 * 8 * 512)
-    monkeypatch.setattr(dualgate.rows, "_THREAD_ROWS", 128)
-    monkeypatch.setattr(dualgate.rows, "SAMPLE_ROWS", 512)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 16 * 8 * 512)
+    monkeypatch.setattr(sources, "_THREAD_ROWS", 128)
+    monkeypatch.setattr(sources, "SAMPLE_ROWS", 512)
 
 
 def experts_of(planted, **params):
@@ -112,6 +130,119 @@ def on_disk(kind, X, folder):
 
 
 KINDS = ("memmap", "memmap slice", "h5py", "zarr", "dask")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "array", "columns first", "frame", "list"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32])
+def test_the_blocks_do_not_depend_on_where_the_rows_lie(kind, dtype, tmp_path):
+    X = np.round(10 * np.random.default_rng(0).normal(size=(1500, 16))).astype(dtype)
+    kept = np.float32 if dtype == np.float32 and kind != "list" else np.float64
+    in_memory = {"array": X, "columns first": np.asfortranarray(X), "frame": pd.DataFrame(X), "list": X.tolist()}
+    source = open_rows(Ridge(), in_memory[kind] if kind in in_memory else on_disk(kind, X, tmp_path), reset=True)
+    assert (source.shape, source.dtype, source.in_memory) == (X.shape, kept, kind in in_memory)
+    expected = list(iter_blocks("test", ArrayRows(X.astype(kept))))
+    for (first, block), (number, wanted) in zip(iter_blocks("test", source, n_jobs=2), expected, strict=True):
+        assert (first, block.dtype, block.flags.c_contiguous) == (number, kept, True)
+        assert_array_equal(block, wanted)
+    assert np.shares_memory(block, X) == (kind == "array" and dtype == kept)  # no copy where none is needed
+    assert_array_equal(spread_rows(source), spread_rows(ArrayRows(X.astype(kept))))
+    rows = np.random.default_rng(1).permutation(1500)[:300]
+    assert_array_equal(source[rows].read(0, 300), X[rows])
+
+
+def test_results_are_no_views_of_a_block_that_is_overwritten():
+    X = np.random.default_rng(0).normal(size=(3000, 16))
+    assert_array_equal(map_blocks("test", lambda first, block: block[:, 2:5], Counted(X)), X[:, 2:5])
+    (collected,) = run_passes("test", [Collect(lambda first, block: {"a": block[:, 1]})], Counted(X))
+    assert_array_equal(collected.found.joined()["a"], X[:, 1])
+
+
+# ---- the door --------------------------------------------------------------------------------------------
+
+
+def test_rows_are_checked_once_at_the_door_or_when_they_are_read(tmp_path):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(2000, 3)), columns=list("abc"))
+    model = Ridge()
+    open_rows(model, frame, reset=True)
+    for X in (frame.to_numpy(), on_disk("memmap", frame.to_numpy(), tmp_path)):
+        with pytest.warns(UserWarning, match="does not have valid feature names") as caught:
+            open_rows(model, X, reset=False)
+        assert len(caught) == 1
+    open_rows(model, frame.to_numpy(), reset=True)
+    with pytest.raises(ValueError, match="expecting 3 features"):
+        open_rows(model, ArrayRows(np.ones((5, 2))), reset=False)
+    frame.iloc[1990, 1] = np.nan
+    for X in (frame, ArrayRows(frame.to_numpy())):
+        with pytest.raises(ValueError, match=r"X of Ridge .*X\[1990, 1\]=nan"):
+            open_rows(model, X, reset=True)
+    source = open_rows(model, Counted(frame.to_numpy()), reset=True)
+    with pytest.raises(ValueError, match=r"X of Ridge .*X\[1990, 1\]=nan"):
+        list(iter_blocks(model, source))
+    takes_nan = HistGradientBoostingRegressor()
+    for X in (frame, Counted(frame.to_numpy())):
+        assert sum(len(block) for _, block in iter_blocks(takes_nan, open_rows(takes_nan, X, reset=True))) == 2000
+
+
+@pytest.mark.parametrize("dtype", ["U", "S", object, "string"])
+def test_text_is_no_target_even_where_it_holds_numbers(dtype):
+    X, y = np.ones((3, 2)), pd.Series(["1", "2.5", "3"], dtype=dtype) if dtype == "string" else None
+    y = np.array(["1", "2.5", "3"], dtype=dtype) if y is None else y
+    for rows in (X, Counted(X)):
+        with pytest.raises(ValueError, match=r"y of Ridge has shape \(3,\) and dtype .* one number per row"):
+            open_fit_rows(Ridge(), rows, y)
+    numbers = np.array([1, 2.5, np.float32(3)], dtype=object)
+    assert_array_equal(open_fit_rows(Ridge(), X, numbers)[1], [1, 2.5, 3])
+    with pytest.raises(ValueError, match=r"contains NaN or infinity in 1 rows \(first: row 2\)"):
+        open_fit_rows(Ridge(), X, np.array([1, 2, None], dtype=float))
+    for wrong, words in ((None, "y to be passed"), ([1, 2], "inconsistent"), (np.ones((3, 2)), r"shape \(3, 2\)")):
+        with pytest.raises(ValueError, match=words):
+            open_fit_rows(Ridge(), X, wrong)
+    with pytest.raises(ValueError, match="X has 3 samples: Ridge needs at least 4"):
+        open_fit_rows(Ridge(), X, numbers, min_samples=4)
+
+
+# ---- passes ----------------------------------------------------------------------------------------------
+
+
+class Moments(Pass):
+    row_wise = ("weight", "absent")
+
+    def __init__(self, weight):
+        self.weight, self.absent = weight, None
+
+    def begin(self):
+        return {"n": 0, "sum": np.zeros(3), "statistics": CellStatistics.zeros(2, 3), "rows": Pieces()}
+
+    def update(self, start, block):
+        weight = self.weight[self.rows_of(start, len(block))]
+        self.found["n"] += len(block)
+        self.found["sum"] += weight @ block
+        self.found["statistics"].update(block, weight, np.arange(start, start + len(block)) % 2)
+        self.found["rows"].add(start, {"weight": weight})
+
+
+@settings(max_examples=25)
+@given(cuts=st.lists(st.integers(0, 700), max_size=6).map(sorted), shuffle=st.randoms(use_true_random=False))
+def test_parts_of_a_pass_add_up_to_the_whole(cuts, shuffle):
+    rng = np.random.default_rng(0)
+    X, weight, kept = rng.normal(size=(700, 3)), rng.normal(size=700), rng.random(700) < 0.3
+    whole = [Moments(weight), Collect(lambda first, rows: first + np.arange(len(rows)), kept)]
+    parts = [[each.part(*ends) for each in whole] for ends in zip([0, *cuts], [*cuts, 700], strict=True)]
+    for ends, part in zip(zip([0, *cuts], [*cuts, 700], strict=True), parts, strict=True):
+        for first, block in iter_blocks("test", ArrayRows(X), start=ends[0], stop=ends[1]):
+            for each in part:
+                each.update(first, block)
+    shuffle.shuffle(parts)
+    run_passes("test", whole, ArrayRows(X))
+    total = [each.part(0, 700) for each in whole]
+    for part in parts:
+        total = [each.merge(other.found) for each, other in zip(total, part, strict=True)]
+    assert total[0].found["n"] == 700
+    assert_allclose(total[0].found["sum"], weight @ X)
+    assert_allclose(total[0].found["statistics"].gram, whole[0].found["statistics"].gram, atol=1e-9)
+    assert_array_equal(total[0].found["rows"].joined()["weight"], weight)
+    assert_array_equal(total[1].found.joined(), np.flatnonzero(kept))
+    assert add_found(Moments(weight).found, {**Moments(weight).found, "n": 3})["n"] == 3  # valid before any row
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,8 +343,6 @@ def test_messages_give_the_row_of_the_source(planted):
     X[3456, 3], X[2345, 9] = 0, -1
     with pytest.raises(ValueError, match=r"X\[2345, 9\]"):
         experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
-    with pytest.raises(ValueError, match="memory="):
-        mixture_of(train, memory="somewhere").fit(Counted(train.X), train.y, regimes=train.regimes)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         experts_of(train).fit(Counted(train.X), train.y[1:])
     with pytest.raises(ValueError, match="expecting 16 features"):
@@ -254,7 +383,7 @@ def test_partial_fit_learns_a_regime_that_comes_late_and_refuses_an_unknown_one(
     with pytest.raises(ValueError, match="expecting 16 features"):
         experts.partial_fit(train.X[:5, :15], train.y[:5], regimes=np.zeros(5, int))
     experts.fit(train.X, train.y, regimes=train.regimes)
-    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # begins anew after a fit
+    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # starts from nothing after a fit
 
 
 # ---- rows that were read before --------------------------------------------------------------------------

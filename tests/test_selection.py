@@ -180,8 +180,8 @@ def test_two_towers_are_chosen_where_they_help(small):
     assert found.table.loc[DUAL, "behind"] == 0
     assert found.table.loc[PHYSICS, "behind"] > 0.02
     fresh = Planted(500, seed=1)
-    assert found.model.score(fresh.X, fresh.y) > found.table.loc[PHYSICS, "mean"]  # rows as they come, not read before
-    assert found.model.fusion == found.parameters["fusion"] == "poe"
+    assert found.best_estimator_.score(fresh.X, fresh.y) > found.table.loc[PHYSICS, "mean"]  # rows as they come, not read before
+    assert found.best_estimator_.fusion == found.parameters["fusion"] == "poe"
     assert not hasattr(model, "net_")
     assert model.fusion == "concat"
     assert f"Chosen: {DUAL}, the best" in repr(found)
@@ -210,7 +210,7 @@ def test_a_single_tower_is_chosen_where_quality_tells_nothing():
         chosen.append(found.chosen)
     assert n_lucky > 0  # two towers were the best by chance
     assert chosen == ["physics tower"] * 2
-    assert found.model.quality_gate_ is None
+    assert found.best_estimator_.quality_gate_ is None
 
 
 class CountedRows(ArrayRows):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sklearn.linear_model import Ridge
 
 import dualgate.statistics
-from dualgate.statistics import CellStatistics, solve_ridge
+from dualgate.statistics import CellStatistics, group_limits, memory_limit, solve_ridge
 
 RNG = np.random.default_rng(0)
 X, CELLS = RNG.normal(size=(60, 4)) + 2.0, RNG.integers(0, 3, 60)
@@ -21,8 +21,7 @@ WIDE_Y, WIDE_CELLS = WIDE[:, 0] - WIDE[:, 1] + RNG.normal(size=900), RNG.integer
 
 def same(left, right, rtol):
     """All moments agree, relative to the largest of their kind."""
-    left = left + CellStatistics.zeros(len(left.count), len(left.origin), origin=left.origin)
-    right = CellStatistics.zeros(len(left.count), len(left.origin), origin=left.origin) + right
+    right = right.about(left.origin)
     for name in ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram"):
         one, other = getattr(left, name), getattr(right, name)
         assert_allclose(one, other, rtol=rtol, atol=rtol * np.abs(other).max())
@@ -69,13 +68,29 @@ def test_flushing_keeps_the_digits_that_single_precision_loses(monkeypatch):
         rng = np.random.default_rng(2)
         total, exact = CellStatistics.zeros(1, 260), np.zeros((260, 260))
         for _ in range(40):
-            rows = (1 + 0.01 * rng.normal(size=(1000, 260))).astype(np.float32)
+            rows = (1 + 0.2 * rng.normal(size=(1000, 260))).astype(np.float32)
             total.update(rows, np.zeros(1000), np.zeros(1000, dtype=int))
             exact += rows.T.astype(np.float64) @ rows
         return np.sqrt(np.square(total.gram[0] / exact - 1).mean())
 
     assert error(2000) < 1e-7
     assert error(10**9) > 2 * error(2000)
+
+
+@pytest.mark.parametrize("n_features", [20, 300])
+def test_batches_that_drift_in_single_precision_keep_the_digits_of_double(n_features):
+    rng = np.random.default_rng(4)
+    scale, step = rng.uniform(0.5, 2, n_features), rng.normal(size=n_features)
+    total, exact = (CellStatistics.zeros(2, n_features) for _ in range(2))
+    for drift in (0.0, 1e2, 3e3, 3e4):
+        rows = (scale * rng.normal(size=(700, n_features)) + drift * (2 + step)).astype(np.float32)
+        batch = rows[:, 0] - drift * (2 + step[0]) + rng.normal(size=700), (rng.random(700) < 0.1).astype(int)
+        only = [CellStatistics.zeros(2, n_features).update(each, *batch) for each in (rows, rows.astype(np.float64))]
+        for one, other in zip(*(each.centred() for each in only), strict=True):  # about means far from the origin
+            assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+        total.update(rows, *batch)
+        exact.update(rows.astype(np.float64), *batch)
+    same(total, exact, 1e-6)
 
 
 def test_weights_count_rows_exactly():
@@ -97,8 +112,25 @@ def test_subtraction_takes_rows_away():
 
 
 def test_a_parent_is_the_sum_of_its_children():
-    parent = CellStatistics.from_rows(X, Y, CELLS, 3).sum(0)
+    statistics = CellStatistics.from_rows(X, Y, CELLS, 3)
+    parent = statistics.sum(0)
+    same(sum(statistics[[cell]] for cell in range(3)), parent[None], 1e-12)
     assert_allclose(parent.solve([5.0])[0][0], Ridge(alpha=5.0).fit(X, Y).coef_, rtol=1e-8)
+
+
+def test_scaled_statistics_are_those_of_scaled_columns():
+    scale = np.array([1e-17, 3.0, 1e9, 0.1])
+    scaled = CellStatistics.from_rows(X, Y, CELLS, 3).scaled(scale)
+    same(scaled, CellStatistics.from_rows(X / scale, Y, CELLS, 3), 1e-9)
+    assert_allclose(scaled.solve([2.0])[0], CellStatistics.from_rows(X / scale, Y, CELLS, 3).solve([2.0])[0], rtol=1e-7)
+    far = WIDE + np.float32(3e4)
+    later = far / np.float32(3)
+    wide = CellStatistics.from_rows(far, WIDE_Y, WIDE_CELLS, 2).scaled(np.full(300, 3.0))
+    wide.update(later, WIDE_Y, WIDE_CELLS)  # about an origin that has no equal in single precision
+    both = [
+        CellStatistics.from_rows(rows, WIDE_Y, WIDE_CELLS, 2) for rows in (far.astype(float) / 3, later.astype(float))
+    ]
+    same(wide, sum(both), 1e-6)
 
 
 def test_squared_error_is_that_of_the_rows():
@@ -131,3 +163,29 @@ def test_memory_is_checked_before_it_is_taken(monkeypatch):
     with pytest.raises(MemoryError, match=r"10 cells x 4,096 features .* 9 cells of 4,096 features fit") as error:
         CellStatistics.zeros(10, 4096)
     assert "10 cells of 3,885 features" in str(error.value)
+
+
+def test_the_memory_of_a_container_is_the_least_of_its_groups(tmp_path, monkeypatch):
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def limits(own):
+        return sorted(group_limits(tmp_path, write("cgroup", own)))
+
+    write("memory.max", "max\n")
+    write("slice/memory.max", "4000\n")
+    write("slice/job/memory.max", "9000\n")
+    write("memory/memory.limit_in_bytes", "500\n")
+    write("memory/docker/memory.limit_in_bytes", "700\n")
+    assert limits("0::/slice/job\n") == [4000, 9000]
+    assert limits("0::/\n") == []
+    assert limits("7:cpu,memory:/docker\n6:cpu:/slice\n") == [500, 700]
+    assert limits("4:memory:/outside/of/this/container\n0::/\n") == [500]
+    assert group_limits(tmp_path, tmp_path / "no Linux") == []
+    monkeypatch.setattr(dualgate.statistics, "group_limits", lambda: [4000])
+    assert memory_limit() == 3000
+    monkeypatch.setattr(dualgate.statistics, "group_limits", lambda: [2**63])
+    assert 2**20 < memory_limit() < 2**60

@@ -6,8 +6,9 @@ from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.interpolate import CubicSpline
 
-from dualgate.datasets.atmosphere import Atmosphere, model_atmosphere, planck, solve_gas
-from dualgate.datasets.atoms import (
+from dualgate.datasets.emulator import WAVE, load_emulator
+from synthesis.atmosphere import Atmosphere, model_atmosphere, planck, solve_gas
+from synthesis.atoms import (
     ATOMIC_MASS,
     IONISATION,
     MASSES,
@@ -17,7 +18,7 @@ from dualgate.datasets.atoms import (
     read_lines,
     saha,
 )
-from dualgate.datasets.molecules import (
+from synthesis.molecules import (
     MOLECULES,
     SYSTEMS,
     band_cross_section,
@@ -25,8 +26,8 @@ from dualgate.datasets.molecules import (
     franck_condon,
     molecular_pressures,
 )
-from dualgate.datasets.opacity import h_minus_bound_free, h_minus_free_free
-from dualgate.datasets.synthesis import WAVE, _formal_solution, emergent_flux, fine_grid, synthesize, voigt
+from synthesis.opacity import h_minus_bound_free, h_minus_free_free
+from synthesis.spectrum import emergent_flux, fine_grid, formal_solution, synthesize, voigt
 
 CALCIUM = np.linspace(8535.0, 8550.0, 40)
 SODIUM = np.linspace(8180.0, 8198.0, 45)
@@ -146,7 +147,7 @@ def test_isothermal_gas_shines_as_a_black_body(sun):
     wave = fine_grid(8000, 8003)
     layers = Atmosphere(**{**vars(sun), "temperature": np.full_like(sun.tau, 5000.0)})
     opacity = sun.rosseland[:, None] * (1 + 50 * np.random.default_rng(0).random(len(wave)))
-    assert_allclose(_formal_solution(layers, wave, opacity), np.pi * planck(wave, 5000.0), rtol=1e-6)
+    assert_allclose(formal_solution(layers, wave, opacity), np.pi * planck(wave, 5000.0), rtol=1e-6)
 
 
 def test_linear_source_function_gives_the_eddington_barbier_flux(sun):
@@ -158,7 +159,7 @@ def test_linear_source_function_gives_the_eddington_barbier_flux(sun):
     temperature = hc_k / (wave.mean() * 1e-8 * np.log1p(1e20 / (wave.mean() ** 5 * source)))
     layers = Atmosphere(**{**vars(sun), "temperature": temperature})
     opacity = np.repeat(sun.rosseland[:, None], len(wave), axis=1)
-    assert_allclose(_formal_solution(layers, wave, opacity), np.pi * scale * 2.0, rtol=0.01)
+    assert_allclose(formal_solution(layers, wave, opacity), np.pi * scale * 2.0, rtol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -231,3 +232,19 @@ def test_line_list_is_sorted_and_inside_the_band():
     assert len(waves) > 300
     assert air_to_vacuum(7100) < waves.min() < waves.max() < air_to_vacuum(8850)
     assert_allclose(air_to_vacuum(8542.09), 8544.44, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "star",
+    [
+        (5772, 4.44, 0.0, 0.0, 0.0),
+        (4200, 1.6, -0.5, 0.2, 0.0),
+        (4800, 2.5, -1.8, 0.3, -0.4),
+        (3900, 4.7, 0.2, 0.0, 0.1),
+    ],
+)
+def test_emulator_repeats_direct_synthesis(star):
+    truth = synthesize(*star)
+    error = load_emulator()(np.array([star]))[0] / (truth / truth.mean()) - 1
+    assert np.sqrt((error**2).mean()) < 0.005
+    assert np.abs(error).max() < 0.04

@@ -1,73 +1,155 @@
-"""How the gates are trained: what they see, when they stop, what they leave behind."""
+"""How the gates are trained: which rows and batches they see, when training stops, and what it leaves unchanged."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
-from skorch.callbacks import EarlyStopping
+from sklearn.model_selection import cross_val_score
+from skorch.callbacks import LRScheduler
+from skorch.dataset import Dataset
+from torch import nn
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
-from dualgate.gating import FUSIONS, NETWORKS, _nets
+from dualgate.gating import FUSIONS, NETWORKS, training
+from dualgate.gating.training import Batches, GateSettings, GateTarget, fit_gates, run_gates
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 4))
 REGIMES = (X[:, 0] > 0).astype(int)
 Y = np.where(REGIMES, X[:, 1], -X[:, 1])
 NOISE = RNG.normal(size=400)
+HELD_OUT = np.arange(400) < 100
 
 
 def model(**params):
     return DualTowerMoERegressor(**{"random_state": 0, "max_epochs": 15, **params})
 
 
-def spy(monkeypatch, **params):
-    """Fit, and return the rows that reached the training and the validation set."""
+def dropping(n_features, n_outputs):
+    return nn.Sequential(nn.Linear(n_features, 16), nn.Dropout(0.5), nn.SiLU(), nn.Linear(16, n_outputs))
+
+
+def normalising(n_features, n_outputs):
+    return nn.Sequential(nn.Linear(n_features, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, n_outputs))
+
+
+def squared_error(y):
+    predictions = HierarchicalExperts(random_state=0).fit_predict_each(X, y, regimes=REGIMES)
+    return GateTarget("mse", np.column_stack([predictions, y]), HELD_OUT)
+
+
+def settings(**params):
+    plain = {
+        "lr": 0.05,
+        "batch_size": 32,
+        "warmup_epochs": 0,
+        "patience": 3,
+        "entropy_penalty": 0.0,
+        "weight_decay": 0.0,
+    }
+    return GateSettings(**{"max_epochs": 200, **plain, **params})
+
+
+def fit_physics_gate(target, how, **params):
+    networks = {"phys": lambda n_features, n_outputs: NETWORKS["mlp"](n_features, n_outputs, (32, 16))}
+    return fit_gates({"phys": X}, networks, FUSIONS["concat"](), 2, 1, target, how, seed=0, **params)
+
+
+@pytest.mark.parametrize(("fraction", "n_held_out"), [(0.1, 40), (0.0, 0)])
+def test_rows_held_out_to_stop_are_not_trained_on(fraction, n_held_out, monkeypatch):
     seen = []
-    plain = _nets.Rows.__init__
 
-    def watching(self, features, target):
+    def watching(features, target):
         seen.append(features["phys"].numpy())
-        plain(self, features, target)
+        return Dataset(features, target)
 
-    monkeypatch.setattr(_nets.Rows, "__init__", watching)
-    fitted = model(**params).fit(X, Y, regimes=REGIMES)
-    return fitted, *seen
-
-
-def test_rows_held_out_to_stop_are_not_trained_on(monkeypatch):
-    fitted, train, valid = spy(monkeypatch)
-    assert (len(train), len(valid)) == (360, 40)
-    together = np.vstack([train, valid])
+    monkeypatch.setattr(training, "Dataset", watching)
+    fitted = model(validation_fraction=fraction).fit(X, Y, regimes=REGIMES)
+    train, valid = seen
+    assert (len(train), len(valid)) == (400 - n_held_out, n_held_out)
+    together = np.vstack(seen)
     assert_allclose(together[np.lexsort(together.T)], X[np.lexsort(X.T)])
-    assert "valid_loss" in fitted.history_[0]
-    assert_allclose(fitted.net_.phys_tower.mean, train.mean(axis=0))
-
-
-def test_without_held_out_rows_the_training_loss_is_watched(monkeypatch):
-    fitted, train, _ = spy(monkeypatch, validation_fraction=0.0)
-    assert len(train) == 400
-    assert "valid_loss" not in fitted.history_[0]
+    assert ("valid_loss" in fitted.history_[0]) == (n_held_out > 0)
+    assert_allclose(fitted.net_.towers["phys"].mean, train.mean(axis=0))
 
 
 def test_training_stops_early_and_goes_back_to_the_best_epoch():
-    experts = HierarchicalExperts(random_state=0)
-    predictions = experts.fit_predict_each(X, NOISE, regimes=REGIMES)
-    held_out = np.arange(400) < 100
-    target = np.column_stack([predictions, NOISE])
-    training = {"max_epochs": 200, "lr": 0.05, "batch_size": 32, "warmup_epochs": 0, "patience": 3}
-    training |= {"entropy_penalty": 0.0, "weight_decay": 0.0}
-    networks = {"phys": lambda n_features, n_outputs: NETWORKS["mlp"](n_features, n_outputs, (32, 16))}
-    net, history = _nets.fit_gates(
-        {"phys": X}, networks, FUSIONS["concat"](), (2, 1), ("mse", target, held_out), training, seed=0
-    )
+    target = squared_error(NOISE)
+    net, history = fit_physics_gate(target, settings())
     losses = [epoch["valid_loss"] for epoch in history]
     assert len(losses) < 200
     best = int(np.argmin(losses))
     assert len(losses) == best + 1 + 3
-    weights = np.exp(_nets.run_gates(net, {"phys": X[held_out]})[2])
-    assert_allclose(np.mean(((weights * predictions[held_out]).sum(1) - NOISE[held_out]) ** 2), losses[best], rtol=1e-4)
+    weights = np.exp(run_gates(net, {"phys": X[HELD_OUT]})[2])
+    residuals = (weights * target.values[HELD_OUT, :-1]).sum(1) - NOISE[HELD_OUT]
+    assert_allclose(np.mean(residuals**2), losses[best], rtol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, -10.0])
+def test_a_loss_that_does_not_move_ends_training_whatever_its_sign(penalty):
+    fitted = model(entropy_penalty=penalty, lr=1e-12, patience=3).fit(X, Y, regimes=REGIMES)
+    assert np.sign(fitted.history_[0]["valid_loss"]) == (1 if penalty == 0 else -1)
+    assert len(fitted.history_) == 1 + 3
+
+
+def test_a_later_phase_continues_with_the_net_of_the_earlier():
+    cells = GateTarget("cross_entropy", REGIMES, HELD_OUT)
+    classified, _ = fit_physics_gate(cells, settings(max_epochs=3))
+    net, history = fit_physics_gate(
+        squared_error(Y), settings(max_epochs=2, lr=1e-12), before=[(cells, settings(max_epochs=3))]
+    )
+    assert [(epoch["loss"], epoch["epoch"]) for epoch in history] == [
+        *(("cross_entropy", epoch) for epoch in (1, 2, 3)),
+        *(("mse", epoch) for epoch in (1, 2)),
+    ]
+    log_weights = run_gates(net, {"phys": X})[2]
+    assert_allclose(log_weights, run_gates(classified, {"phys": X})[2], atol=1e-5)
+    assert np.mean(log_weights.argmax(axis=1) == REGIMES) > 0.9
+
+
+@pytest.mark.parametrize("network", ["mlp", dropping])
+def test_fits_in_threads_equal_serial_ones_bit_for_bit(network):
+    fitted = model(phys_gate=PhysGate(network=network), max_epochs=5)
+
+    def scores(n_jobs):
+        with parallel_config("threading", n_jobs=n_jobs):
+            return cross_val_score(fitted, X, Y, cv=8, params={"regimes": REGIMES})
+
+    state, n_threads = torch.get_rng_state(), torch.get_num_threads()
+    assert_array_equal(scores(4), scores(1))
+    assert torch.equal(torch.get_rng_state(), state)
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(torch.get_num_threads).result() == n_threads
+
+
+def test_a_fit_leaves_the_generator_and_the_threads_of_torch_as_they_were():
+    def failing(n_features, n_outputs):
+        torch.rand(1)
+        raise ZeroDivisionError
+
+    before, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        model(max_epochs=1, phys_gate=PhysGate(network=dropping)).fit(X, Y, regimes=REGIMES)
+        with pytest.raises(ZeroDivisionError):
+            model(phys_gate=PhysGate(network=failing)).fit(X, Y, regimes=REGIMES)
+        assert torch.get_num_threads() == 2
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_verbose_prints_a_plain_line_for_every_epoch(capsys):
+    history = model(max_epochs=3, verbose=1).fit(X, Y, regimes=REGIMES).history_
+    assert capsys.readouterr().out.splitlines() == [
+        f"epoch {epoch['epoch']}/3  train {epoch['train_loss']:.4g}  valid {epoch['valid_loss']:.4g}"
+        for epoch in history
+    ]
 
 
 def test_warm_up_starts_slowly():
@@ -79,13 +161,23 @@ def test_warm_up_starts_slowly():
     assert moved(warmup_epochs=10) < 0.5 * moved(warmup_epochs=0)
 
 
-def test_batches_are_whole_and_shuffled():
-    rows = _nets.Rows({"phys": torch.arange(100.0)[:, None]}, torch.arange(100))
-    batches = list(_nets.Batches(rows, 32, torch.Generator().manual_seed(0)))
-    assert [len(target) for _, target in batches] == [32, 32, 32, 4]
-    order = torch.cat([target for _, target in batches])
-    assert not torch.equal(order, torch.arange(100))
-    assert torch.equal(order.sort().values, torch.arange(100))
+@pytest.mark.parametrize(("n_rows", "sizes"), [(100, [32, 32, 32, 4]), (97, [32, 32, 33]), (1, [1]), (64, [32, 32])])
+def test_training_batches_are_whole_and_shuffled_and_none_has_one_row(n_rows, sizes):
+    rows = Dataset({"phys": torch.arange(n_rows)[:, None]}, torch.arange(n_rows))
+    batches = Batches(rows, 32, torch.Generator().manual_seed(0))
+    seen = [target for _, target in batches]
+    assert [len(target) for target in seen] == sizes
+    assert len(batches) == len(sizes)
+    assert torch.equal(torch.cat(seen).sort().values, rows.y)
+    assert n_rows == 1 or not torch.equal(torch.cat(seen), rows.y)
+    for (_, target), expected in zip(Batches(rows, 32), rows.y.split(32), strict=True):  # of evaluation
+        assert torch.equal(target, expected)
+
+
+def test_batch_normalisation_trains_where_one_row_is_left_over():
+    gate = PhysGate(network=normalising)
+    fitted = model(phys_gate=gate, batch_size=32, validation_fraction=0.0).fit(X[:33], Y[:33], regimes=REGIMES[:33])
+    assert np.isfinite(fitted.predict(X)).all()
 
 
 def test_cross_entropy_learns_regime_and_quality_bin(planted):
@@ -119,16 +211,13 @@ def test_routing_is_checked_at_prediction_too(params, name):
         fitted.predict(X)
 
 
-def test_a_constant_column_that_moves_later_has_no_say():
+def test_a_constant_column_that_differs_at_prediction_is_ignored():
     constant = X.copy()
     constant[:, 3] = 0.1
     fitted = model(experts=HierarchicalExperts([1, 2])).fit(constant, Y, regimes=REGIMES)
     moved = constant.copy()
     moved[:, 3] += 5.0
-    assert_array_equal(
-        fitted.trace(moved).phys_logits,
-        fitted.trace(constant).phys_logits,
-    )
+    assert_array_equal(fitted.trace(moved).phys_logits, fitted.trace(constant).phys_logits)
 
 
 def test_a_large_offset_keeps_its_digits():
@@ -171,7 +260,7 @@ def test_an_interrupt_leaves_the_fit_and_no_half_trained_gates(hook, monkeypatch
 
     fitted = model(max_epochs=3)
     with monkeypatch.context() as patch:
-        patch.setattr(EarlyStopping, hook, interrupt)
+        patch.setattr(LRScheduler, hook, interrupt)
         with pytest.raises(KeyboardInterrupt):
             fitted.fit(X, Y, regimes=REGIMES)
     with pytest.raises(ValueError, match="not fitted"):
@@ -192,17 +281,7 @@ def test_found_regimes_hold_twenty_rows_or_more_on_average():
     assert model(max_epochs=1).fit(X[:60], Y[:60]).experts_.n_regimes_ == 3
 
 
-def test_threads_are_left_as_they_were():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        model(max_epochs=1).fit(X, Y, regimes=REGIMES)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_the_cache_knows_rows_names_callables_and_found_regimes(tmp_path):
+def test_the_cache_distinguishes_rows_names_callables_and_found_regimes(tmp_path):
     def fit(memory, data=X, columns=(0,), **params):
         gate = PhysGate(list(columns) if isinstance(columns, tuple) else columns)
         return model(max_epochs=1, phys_gate=gate, memory=memory, **params).fit(data, Y)
@@ -232,6 +311,6 @@ def test_a_trace_is_no_view_of_the_data():
     assert not np.shares_memory(fitted.trace(X).phys_features, X)
 
 
-def test_an_unknown_word_for_a_gate_is_told_about_drop():
+def test_an_unknown_alias_of_a_gate_is_refused_with_drop_as_a_choice():
     with pytest.raises(ValueError, match="'drop'"):
         model(phys_gate="dropp").fit(X, Y)

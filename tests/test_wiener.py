@@ -11,7 +11,7 @@ from scipy import linalg
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-import dualgate.rows
+import dualgate.rows.sources
 from dualgate.datasets import make_spectra
 from dualgate.features import WienerScores
 from dualgate.rows import ArrayRows
@@ -38,7 +38,7 @@ def scores(n_components=R, n_pixels=P, **params):
 @pytest.fixture(scope="module")
 def fitted():
     X, clean = rows_of(400)
-    return scores(variances=True).fit(X, clean=clean)
+    return scores(return_variances=True).fit(X, clean=clean)
 
 
 def dense(model, X):
@@ -105,7 +105,7 @@ def test_neither_unit_nor_zero_of_the_flux_matters(power, shift, single, supervi
     X, clean = rows_of(150)
     y = clean[:, 0]
     X = masked(X, 0.2) if mask else X
-    model = scores(supervised=supervised, n_iter=2)
+    model = scores(supervised=supervised, max_iter=2)
     expected = model.fit(X, y).transform(X)
     dtype = np.float32 if single else np.float64
     moved = X.copy()
@@ -119,9 +119,9 @@ def test_neither_unit_nor_zero_of_the_flux_matters(power, shift, single, supervi
 def test_a_pixel_that_no_row_measured_needs_no_unit():
     X, _ = rows_of(200)
     X[:, 3] = np.nan
-    expected = scores(n_iter=2).fit(X).transform(X)
+    expected = scores(max_iter=2).fit(X).transform(X)
     small = X * 1e-21
-    model = scores(n_iter=2).fit(small)
+    model = scores(max_iter=2).fit(small)
     assert_allclose(model.transform(small), expected, rtol=1e-5, atol=1e-6)
     assert model.noise_[3] < 1e-20
     with pytest.raises(ValueError, match="no pixel that was measured"):
@@ -149,7 +149,7 @@ def test_a_row_alone_is_the_row_in_a_block(fitted, tmp_path, monkeypatch):
                     whole[[0, 7, 511, 512, 1499]], rtol=1e-10, atol=1e-12)  # fmt: skip
     np.save(tmp_path / "x.npy", X)
     on_disk = np.load(tmp_path / "x.npy", mmap_mode="r")
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 8 * 2 * P * 600)
+    monkeypatch.setattr(dualgate.rows.sources, "BLOCK_BYTES", 8 * 2 * P * 600)
     model = pickle.loads(pickle.dumps(fitted))
     for rows in (on_disk, ArrayRows(X)):
         for n_jobs in (1, 2):
@@ -160,25 +160,25 @@ def test_a_row_alone_is_the_row_in_a_block(fitted, tmp_path, monkeypatch):
 def test_a_fit_reads_a_source_in_blocks_and_threads_as_it_reads_memory(options, tmp_path, monkeypatch):
     X, clean = rows_of(3000, seed=6)
     X, y = masked(X, 0.1), clean[:, 0] + clean[:, 3]
-    expected = scores(n_iter=3, **options).fit(X, y)
+    expected = scores(max_iter=3, **options).fit(X, y)
     np.save(tmp_path / "x.npy", X)
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 8 * 2 * P * 700)
+    monkeypatch.setattr(dualgate.rows.sources, "BLOCK_BYTES", 8 * 2 * P * 700)
     for rows in (np.load(tmp_path / "x.npy", mmap_mode="r"), X):
-        found = scores(n_iter=3, n_jobs=2, **options).fit(rows, y)
+        found = scores(max_iter=3, n_jobs=2, **options).fit(rows, y)
         assert_allclose(found.loadings_, expected.loadings_, rtol=1e-6, atol=1e-8)
         assert_allclose(found.transform_training(rows), expected.transform_training(X), rtol=1e-6, atol=1e-7)
 
 
 def test_a_refit_forgets_the_fit_before():
     first, second = rows_of(200)[0], rows_of(200, seed=7, loadings=np.eye(P)[:R] * 3)[0]
-    model = scores(n_iter=2).fit(first)
+    model = scores(max_iter=2).fit(first)
     model.transform(first)
-    assert_array_equal(model.fit(second).transform(second), scores(n_iter=2).fit(second).transform(second))
+    assert_array_equal(model.fit(second).transform(second), scores(max_iter=2).fit(second).transform(second))
 
 
 def test_what_is_pickled_is_light(fitted):
     X, _ = rows_of(2000, n_pixels=200)
-    model = scores(20, n_pixels=200, n_iter=1, cv=2).fit(X)
+    model = scores(20, n_pixels=200, max_iter=1, cv=2).fit(X)
     before = model.transform_training(X)
     text = pickle.dumps(model)
     assert len(text) < 8 * 200 * 20 * 6  # loadings thrice; products of loadings would be ten times as much each
@@ -186,7 +186,7 @@ def test_what_is_pickled_is_light(fitted):
 
 
 def test_errors_that_are_not_above_zero_are_named(fitted, monkeypatch):
-    monkeypatch.setattr(dualgate.rows, "SAMPLE_ROWS", 256)
+    monkeypatch.setattr(dualgate.rows.sources, "SAMPLE_ROWS", 256)
     X, _ = rows_of(5000)
     X[4321, P + 2] = 0
     for call in (scores(max_rows=100).fit, fitted.transform):
@@ -200,7 +200,7 @@ def test_errors_that_are_not_above_zero_are_named(fitted, monkeypatch):
     ("params", "arguments", "words"),
     [
         ({"n_components": 0}, {}, r"WienerScores\.n_components=0"),
-        ({"n_iter": 0}, {}, r"WienerScores\.n_iter=0"),
+        ({"max_iter": 0}, {}, r"WienerScores\.max_iter=0"),
         ({"cv": 1}, {}, r"WienerScores\.cv=1"),
         ({"max_rows": 1}, {}, r"WienerScores\.max_rows=1"),
         ({"supervised": True}, {}, "requires y"),
@@ -221,7 +221,7 @@ def test_messages(params, arguments, words):
 def test_rows_of_another_fit_have_no_training_scores():
     X, _ = rows_of()
     with pytest.raises(ValueError, match="X has 59 rows, fit had 60"):
-        scores(n_iter=1).fit(X).transform_training(X[1:])
+        scores(max_iter=1).fit(X).transform_training(X[1:])
 
 
 def test_coefficients_of_pixels_predict_what_scores_predict(fitted):
@@ -267,7 +267,7 @@ def test_loadings_from_noise_free_flux_are_its_whitened_components(with_errors, 
 
 def test_masked_scores_are_unbiased():
     X, clean = rows_of(4000, n_pixels=60, quality=0.3)
-    model = scores(n_pixels=60, variances=True).fit(X, clean=clean)
+    model = scores(n_pixels=60, return_variances=True).fit(X, clean=clean)
     true = np.linalg.lstsq(model.loadings_, (clean - model.mean_).T, rcond=None)[0].T
     found = model.transform(masked(X, 0.3))
     means, variances = found[:, :R], found[:, R:]

@@ -5,11 +5,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.frozen import FrozenEstimator
 
-import dualgate.checkpoint
-import dualgate.rows
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate, distributed
+import dualgate.features.factors
+import dualgate.rows.sources
+import dualgate.rows.store
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.features import WienerScores
-from dualgate.rows import ArrayRows
+from dualgate.rows import ArrayRows, cluster
 
 FLUX, ERROR = slice(0, 20), slice(20, 40)
 
@@ -37,9 +38,9 @@ def wiener(**params):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(dualgate.rows, "BLOCK_BYTES", 40 * 8 * 600)
-    monkeypatch.setattr(dualgate.rows, "_THREAD_ROWS", 200)
-    monkeypatch.setattr(dualgate.checkpoint, "EVERY_BLOCKS", 1)
+    monkeypatch.setattr(dualgate.rows.sources, "BLOCK_BYTES", 40 * 8 * 600)
+    monkeypatch.setattr(dualgate.rows.sources, "_THREAD_ROWS", 200)
+    monkeypatch.setattr(dualgate.rows.store, "EVERY_BLOCKS", 1)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -57,7 +58,7 @@ def test_experts_read_what_the_scores_say(problem):
     model = experts("wiener", sharing="independent", alphas=[1.0]).fit(X, y, regimes=regimes)
     alone = wiener(supervised=True).fit(X, y, regimes=regimes)
     assert_allclose(model.projection_.loadings_, alone.loadings_, rtol=1e-7)
-    training, scores = alone.transform_training(X), alone.transform(X)
+    training, scores = wiener(supervised=True).fit_transform(X, y, regimes=regimes), alone.transform(X)
     for regime in range(3):
         rows = regimes == regime
         centred = training[rows] - training[rows].mean(axis=0)
@@ -108,14 +109,14 @@ def test_scores_that_were_fitted_before_stay_as_they_are(problem, small_blocks):
 def test_a_cluster_finds_the_same_factors(problem):
     dask_distributed = pytest.importorskip("distributed")
     _, stored, y, regimes, _ = problem
-    here = experts(wiener(supervised=True, n_iter=3)).fit(stored, y, regimes=regimes)
+    here = experts(wiener(supervised=True, max_iter=3)).fit(stored, y, regimes=regimes)
     options = {"dashboard_address": ":0", "memory_limit": 0, "silence_logs": "CRITICAL", "processes": False}
     with (
-        dask_distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
-        dask_distributed.Client(cluster) as client,
-        distributed.use(client, chunk_rows=700),
+        dask_distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as workers,
+        dask_distributed.Client(workers) as client,
+        cluster.use(client, chunk_rows=700),
     ):
-        there = experts(wiener(supervised=True, n_iter=3)).fit(stored, y, regimes=regimes)
+        there = experts(wiener(supervised=True, max_iter=3)).fit(stored, y, regimes=regimes)
     assert_allclose(there.projection_.loadings_, here.projection_.loadings_, rtol=1e-6, atol=1e-8)
     assert_allclose(there.coef_, here.coef_, rtol=1e-5, atol=1e-7)
 
@@ -124,9 +125,9 @@ def test_variances_that_nobody_knows_cannot_be_read(problem):
     X, _, y, regimes, _ = problem
     for projection in ("whitened", None):
         model = DualTowerMoERegressor(
-            PhysGate(FLUX), QualityGate(ERROR, variances=True), experts=experts(projection), max_epochs=1
+            PhysGate(FLUX), QualityGate(ERROR, score_variances=True), experts=experts(projection), max_epochs=1
         )
-        with pytest.raises(ValueError, match=r"QualityGate\.variances=True, but the projection"):
+        with pytest.raises(ValueError, match=r"QualityGate\.score_variances=True, but the projection"):
             model.fit(X, y, regimes=regimes)
 
 
@@ -153,6 +154,6 @@ def test_frozen_scores_must_know_the_columns_they_are_given():
     rng = np.random.default_rng(0)
     X = np.hstack([rng.normal(size=(50, 3)), rng.normal(size=(50, 6)), np.ones((50, 6))])
     flux, error = slice(3, 9), slice(9, 15)
-    scores = WienerScores(2, columns=flux, error_columns=error, n_iter=1).fit(X)
+    scores = WienerScores(2, columns=flux, error_columns=error, max_iter=1).fit(X)
     with pytest.raises(ValueError, match=r"projection was fitted to 15 columns"):
         HierarchicalExperts(flux, error, projection=FrozenEstimator(scores)).fit(X, X[:, 3])

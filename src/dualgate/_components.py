@@ -60,5 +60,10 @@ class NestedParams:
         super().set_params(**direct)
         reached = {name.partition("__")[0] for name in params if "__" in name}
         for name in sorted(reached.intersection(self._component_names)):
+            if getattr(self, name) == "drop":
+                raise ValueError(
+                    f"{owner_name(self)}.{name}='drop' has no parameters: set {name}=None, or to an instance, together "
+                    f"with {', '.join(each for each in sorted(params) if each.startswith(name + '__'))}."
+                )
             setattr(self, name, self._realise(name))
         return super().set_params(**{name: value for name, value in params.items() if "__" in name})

@@ -21,7 +21,7 @@ def owner_name(owner):
 
 
 def check_choice(owner, name, value, choices):
-    """Return `value` if it is one of `choices`, else say which exist."""
+    """Return `value` if it is one of `choices`, else name those that exist."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{owner_name(owner)}.{name}={value!r} must be one of {', '.join(map(repr, sorted(choices)))}."
@@ -76,24 +76,6 @@ def check_rows(estimator, X, *, reset, **options):
     return X
 
 
-def check_rows_and_target(estimator, X, y, *, reset=True, min_samples=2):
-    """Validate training rows and a one-dimensional numeric target."""
-    require_target(estimator, y)
-    X, y = validate_data(
-        estimator,
-        X,
-        y,
-        dtype=[np.float64, np.float32],
-        ensure_all_finite=False,
-        y_numeric=True,
-        multi_output=False,
-        reset=reset,
-    )
-    require_finite(estimator, "X", X)
-    require_samples(estimator, X, min_samples)
-    return X, y.astype(np.float64, copy=False)
-
-
 def require_samples(estimator, X, min_samples):
     """Raise a ValueError where `X` has fewer rows than `min_samples`."""
     if len(X) < min_samples:
@@ -103,31 +85,28 @@ def require_samples(estimator, X, min_samples):
         )
 
 
-def require_target(estimator, y):
-    """Return `y` as an array if there is one, without NaN or infinity."""
+def check_target(estimator, y):
+    """Return `y` as one finite number per row; text is refused even where it reads as a number."""
     if y is None:
         raise ValueError(
             f"{owner_name(estimator)} requires y to be passed, but the target y is None: give one number per row."
         )
     target = np.asarray(y)
-    if target.dtype.kind == "f" and not np.isfinite(target).all():
-        bad = np.flatnonzero(~np.isfinite(target))
-        raise ValueError(
-            f"Input y of {owner_name(estimator)} contains NaN or infinity in {len(bad):,} rows (first: row {bad[0]}): "
-            "targets must be finite; drop the rows without one."
-        )
-    return target
-
-
-def check_target(estimator, y):
-    """Return `y` as one finite number per row."""
-    target = require_target(estimator, y)
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(y, warn=True)
+    if target.dtype == object and all(isinstance(value, numbers.Real) for value in target.flat):
+        target = target.astype(np.float64)
     if target.ndim != 1 or target.dtype.kind not in "fiub":
         raise ValueError(
             f"y of {owner_name(estimator)} has shape {target.shape} and dtype {target.dtype}: it must hold one number "
             "per row, (n_samples,)."
+        )
+    finite = np.isfinite(target)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ValueError(
+            f"Input y of {owner_name(estimator)} contains NaN or infinity in {len(bad):,} rows (first: row {bad[0]}): "
+            "targets must be finite; drop the rows without one."
         )
     return target.astype(np.float64, copy=False)
 
@@ -199,6 +178,19 @@ def resolve_columns(owner, name, spec, X, n_features):
         raise ValueError(
             f"{label}={reprlib.repr(spec)} selects none of the {n_features:,} columns of X: it must name at least one. "
             "Leave it None to use all columns."
+        )
+    return columns
+
+
+def find_error_columns(owner, spec, X, flux_columns):
+    """Positions of the errors that belong to `flux_columns`, one for each."""
+    n_features = np.shape(X)[1]
+    columns = resolve_columns(owner, "error_columns", spec, X, n_features)
+    if len(columns) != len(flux_columns):
+        raise ValueError(
+            f"{owner_name(owner)}.error_columns selects {len(columns):,} columns, columns selects "
+            f"{len(flux_columns):,}: every flux needs one error. X has {n_features:,} columns; X = [flux | error] "
+            "has an even number, twice the number of pixels."
         )
     return columns
 

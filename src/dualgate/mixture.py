@@ -1,19 +1,29 @@
-"""The hall where the rooms meet: two gates, a fusion, and the experts they weigh."""
+"""The mixture: two gates, a fusion, and the experts that they weigh."""
 
+import numbers
+import time
+
+import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._fitting import check_parameters, check_routing, gate_readings, learn
-from dualgate._training import train
-from dualgate._validation import check_target, make_generator
+from dualgate._validation import check_choice, check_number, check_target, make_generator
 from dualgate.experts import HierarchicalExperts
+from dualgate.experts.finding import FIND_ROWS, RegimeFinder
+from dualgate.experts.regimes import describe_conditions, regime_codes
+from dualgate.features import LineWindows, WienerScores
+from dualgate.features.discriminants import find_discriminants
 from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
-from dualgate.reduced import ReducedRows
-from dualgate.rows import check_fit_rows, check_rows_or_source, checked_once, map_blocks
-from dualgate.spectral import spectral_components
+from dualgate.gating.collapse import warn_of_collapse
+from dualgate.reduction import FEATURES, HELD_ROWS, ReducedRows
+from dualgate.rows import FitStages, choose_spread, map_blocks, open_fit_rows, open_rows, take_rows
+from dualgate.snr import SNR_EDGES
 from dualgate.trace import MixtureTrace
+
+LOSSES = ("mse", "cross_entropy")
+TOWERS = ("phys", "quality")
 
 
 class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
@@ -196,8 +206,19 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> model.experts.quality_edges
         (2, 4, 7)
         """
-        model = cls(**spectral_components(check_wave("DualTowerMoERegressor.for_spectra", wave)))
-        return model.set_params(**params)
+        wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
+        flux, error = slice(0, len(wave)), slice(len(wave), None)
+        experts = HierarchicalExperts(
+            flux,
+            error,
+            quality_edges=SNR_EDGES,
+            regime_edges=((4500, 5250), (-1, 0)),
+            projection=WienerScores(12, columns=flux, error_columns=error, supervised=True, smooth=True),
+            clip=True,
+        )
+        phys_gate = PhysGate(flux, LineWindows(wave), discriminants=True)
+        quality_gate = QualityGate(error, score_variances=True)
+        return cls(phys_gate, quality_gate, experts=experts).set_params(**params)
 
     def fit(self, X, y, *, regimes=None, checkpoint=None):
         """Fit the experts in closed form, then train the gates.
@@ -229,19 +250,173 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         if isinstance(X, ReducedRows):
             rows, y = X, check_target(self, y)
             check_consistent_length(X, y)
-            self.n_features_in_ = X.reader.n_features_in_
+            self.n_features_in_ = X.reduction.n_features_in_
         else:
-            rows, y = check_fit_rows(self, X, y)
-        check_parameters(self)
-        self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
+            rows, y = open_fit_rows(self, X, y)
+        self._check_parameters()
         generator = make_generator(self, self.random_state)
         vars(self).pop("net_", None)  # a fit that fails leaves no half of an older one
-        with checked_once(rows):
-            lesson = learn(self, X, rows, y, regimes, generator, checkpoint)
-            self.phys_gate_, self.quality_gate_ = (lesson.gates.get(name) for name in ("phys", "quality"))
-            self.experts_ = lesson.experts
-            train(self, lesson, generator)
+        experts, started = self._make_experts(generator), time.perf_counter()
+        stages = FitStages.of(self, self.memory, checkpoint, rows, y, regimes)
+        codes, n_regimes = None, self.n_regimes
+        if regimes is not None:
+            codes, n_regimes = regime_codes(experts, regimes, experts.regime_edges, len(y))
+        reduction, rows = self._reduce(X, rows, y, codes, n_regimes, experts, stages)
+        self._report(started, f"{len(rows):,} rows reduced")
+        finder = None
+        if regimes is None:
+            finder = stages.stage(
+                "regimes",
+                [reduction.settings, self.n_regimes, experts.random_state],
+                lambda: self._find_regimes(reduction, rows, y, experts.random_state),
+            )
+            n_regimes = finder.n_regimes_
+        kept = np.zeros(len(y), dtype=bool)
+        kept[generator.permutation(len(y))[:HELD_ROWS]] = True
+        learned = experts.learn(
+            reduction, rows, y, codes, n_regimes, finder=finder, kept=kept, stages=stages,
+            ranges=describe_conditions(regimes, experts.regime_edges), depends=[regimes, self.n_regimes],
+        )  # fmt: skip
+        self._report(started, f"{experts.n_experts_} experts fitted")
+        self.reduction_, self.experts_ = reduction, experts
+        self.phys_gate_, self.quality_gate_ = (reduction.gates.get(name) for name in TOWERS)
+        self._train_gates(learned, y[kept], generator)
+        self._report(started, "gates trained")
         return self
+
+    def _check_parameters(self):
+        """Check the constructor arguments that are not components."""
+        if self.phys_gate == "drop" and self.quality_gate == "drop":
+            raise ValueError(
+                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one."
+            )
+        check_choice(self, "loss", self.loss, LOSSES)
+        self._check_routing()
+        for name, low in {"n_regimes": 1, "max_epochs": 1, "warmup_epochs": 0, "patience": 1}.items():
+            check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
+        if self.batch_size is not None:
+            check_number(self, "batch_size", self.batch_size, kind=numbers.Integral, low=1)
+        check_number(self, "lr", self.lr, low=0, strict=True)
+        check_number(self, "entropy_penalty", self.entropy_penalty)
+        check_number(self, "weight_decay", self.weight_decay, low=0)
+        check_number(self, "validation_fraction", self.validation_fraction, low=0, high=0.5)
+        self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
+
+    def _check_routing(self):
+        """Check the arguments that act at prediction, and may have been set after `fit`."""
+        if self.routing not in ("soft", "hard"):
+            hint = "use 'soft', 'hard', or how many experts to keep."
+            check_number(self, "routing", self.routing, kind=numbers.Integral, low=1, hint=hint)
+        if self.fallback_confidence is not None:
+            check_number(self, "fallback_confidence", self.fallback_confidence, low=0, high=1)
+
+    def _report(self, started, what):
+        if self.verbose:
+            print(f"DualTowerMoERegressor: {what}, {time.perf_counter() - started:.1f} s", flush=True)
+
+    def _make_experts(self, generator):
+        """Make the experts, with a seed of their own."""
+        experts, seed = self._realise("experts"), int(generator.integers(2**31))
+        if isinstance(experts.random_state, (np.random.Generator, np.random.RandomState)):
+            seed = int(make_generator(experts, experts.random_state).integers(2**31))
+        if not isinstance(experts.random_state, numbers.Integral):
+            experts.set_params(random_state=seed)
+        if experts.n_jobs is None:
+            experts.set_params(n_jobs=self.n_jobs)
+        experts.check_parameters()
+        return experts
+
+    def make_reduction(self):
+        """Make the reduction of rows to what gates and experts work with.
+
+        Returns
+        -------
+        reduction : Reduction
+            Not fitted. `fit`, `predict` and `trace` take the `ReducedRows` that it reads in place of X.
+        """
+        return self.make_experts().make_reduction(self._make_gates(), self.n_jobs)
+
+    def make_experts(self):
+        """Make the experts, not fitted, from what the parameter `experts` is."""
+        return self._realise("experts")
+
+    def known_codes(self, regimes, n_samples):
+        """Codes of regimes as `fit` takes them, None where they are to be found (n_samples,)."""
+        if regimes is None:
+            return None
+        experts = self.make_experts()
+        return regime_codes(experts, regimes, experts.regime_edges, n_samples)[0]
+
+    def _make_gates(self):
+        return {name: self._realise(f"{name}_gate") for name in TOWERS if getattr(self, f"{name}_gate") != "drop"}
+
+    def _reduce(self, X, rows, y, codes, n_regimes, experts, stages):
+        """Fit the reduction, and hold the rows reduced where they are few enough."""
+        gates = self._make_gates()
+        if isinstance(rows, ReducedRows):
+            return rows.reduction.with_gates(gates), rows
+        reduction = experts.make_reduction(gates, self.n_jobs).prepare(X, rows)
+        experts.check_memory(reduction, n_regimes)
+        reduction.learn(X, rows, y, codes, stages)
+        return reduction, reduction.hold(rows, stages)
+
+    def _find_regimes(self, reduction, rows, y, seed):
+        """Find regimes in some of the rows."""
+        chosen = np.arange(len(y)) if len(y) <= FIND_ROWS else choose_spread(len(y), FIND_ROWS)
+        if isinstance(rows, ReducedRows):
+            columns = rows[chosen].columns
+        else:
+            columns = reduction.reduce(chosen, take_rows(rows, chosen, n_jobs=self.n_jobs), training=True)
+        tower, common_unit = next(iter(reduction.gates)), reduction.projection_.common_unit
+        finder = RegimeFinder(self.n_regimes, seed, tower)
+        return finder.fit(columns[FEATURES + tower], columns["projected"], y[chosen], common_unit=common_unit)
+
+    def _train_gates(self, learned, y, generator):
+        """Train towers and fusion on the rows that were kept, and warn where they leave experts without weight."""
+        from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
+
+        experts, columns, solution = self.experts_, learned.columns, learned.solution
+        self.discriminants_ = None
+        if any(getattr(gate, "discriminants", False) for gate in self.reduction_.gates.values()):
+            found = find_discriminants(learned.statistics.scaled(solution.unit), solution.root_alpha)
+            self.discriminants_ = None if found is None else found.in_units(solution.unit)
+        features = self._tower_features(columns, columns["folds"])
+        if self.loss == "cross_entropy":
+            values = columns["cells"]
+        else:  # in standard deviations of y, so that the learning rate means the same for every target
+            each = experts.cross_fitted(learned) if self.cross_fit else experts.predict_reduced(columns)[:, :-1]
+            values = (np.column_stack([each, y]) - y.mean()) / (y.std() or 1.0)
+        held_out = np.zeros(len(y), dtype=bool)
+        n_held_out = int(self.validation_fraction * len(y))
+        if n_held_out >= 10:
+            held_out[generator.permutation(len(y))[:n_held_out]] = True
+        self.fusion_ = self._realise("fusion")
+        batch_size = self.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048)))
+        names = ("max_epochs", "lr", "warmup_epochs", "patience", "entropy_penalty", "weight_decay")
+        self.net_, self.history_ = fit_gates(
+            features,
+            {name: gate.build_network for name, gate in self.reduction_.gates.items()},
+            self.fusion_,
+            experts.n_regimes_,
+            experts.n_quality_bins_,
+            GateTarget(self.loss, values, held_out),
+            GateSettings(batch_size=batch_size, **{name: getattr(self, name) for name in names}),
+            seed=int(generator.integers(2**31)),
+            device=self.device,
+            verbose=self.verbose,
+        )
+        weights = np.exp(run_gates(self.net_, features)[2]).mean(axis=0)
+        warn_of_collapse(self, weights, experts.cell_counts_)
+
+    def _tower_features(self, columns, folds=None):
+        """What each tower reads of reduced rows; by `folds`, discriminants of training rows that they did not see."""
+        discriminants = None
+        if self.discriminants_ is not None:
+            discriminants = lambda: self.discriminants_(columns["projected"], folds)  # noqa: E731
+        return {
+            name: gate.tower_features(columns[FEATURES + name], discriminants, columns.get("variances"))
+            for name, gate in self.reduction_.gates.items()
+        }
 
     def predict(self, X):
         """Predict by the weighted experts.
@@ -294,38 +469,64 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self, "net_")
         shape = self.experts_.n_regimes_, self.experts_.coef_.shape[1]
-        gates = self._gates().items()
-        return {name: [*map(str, gate.get_feature_names_out()), *gate.reading_names(*shape)] for name, gate in gates}
+        return {
+            name: [*map(str, gate.get_feature_names_out()), *gate.extra_feature_names(*shape)]
+            for name, gate in self.reduction_.gates.items()
+        }
+
+    def fuse(self, features):
+        """Run towers and fusion on tower features.
+
+        Parameters
+        ----------
+        features : dict of str to ndarray of shape (n_samples, n_tower_features)
+            Under "phys" and "quality", such as `phys_features` and `quality_features` of a trace; a dropped tower is
+            absent.
+
+        Returns
+        -------
+        log_weights : ndarray of shape (n_samples, n_experts)
+            Before routing.
+        """
+        from dualgate.gating.nets import run_gates
+
+        check_is_fitted(self, "net_")
+        return run_gates(self.net_, features)[2]
+
+    def pixel_coefficients(self):
+        """Coefficients of every expert and, last, of the root ridge on the flux columns.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_experts + 1, n_pixels), [unit of y per unit of flux], or None
+            For rows with typical errors; None where the projection has no such coefficients.
+        """
+        check_is_fitted(self, "net_")
+        coef = np.vstack([self.experts_.coef_, self.experts_.root_coef_])
+        return self.reduction_.projection_.to_pixels(coef)
 
     def _map(self, X, what):
         """Predict block by block, and keep the named property of each block's trace, or all its stages."""
         check_is_fitted(self, "net_")
-        check_routing(self)
+        self._check_routing()
+
+        def run(columns):
+            stages = self._stages(columns)
+            return stages if what == "stages" else getattr(self._trace(stages), what)
+
         if isinstance(X, ReducedRows):
-            stages = self._stages(X.features, {"projected": X.projected, "variances": X.variances})
-            return stages if what == "stages" else getattr(self._trace(stages), what)
-        rows = check_rows_or_source(self, X, reset=False)
-        rows = X if hasattr(X, "columns") else rows
+            return run(X.columns)
+        source = open_rows(self, X, reset=False)
+        reduce = self.reduction_.reduce
+        return map_blocks(self, lambda first, block: run(reduce(first, block)), source, n_jobs=self.n_jobs)
 
-        def run(first, block):
-            features = {name: gate.transform(block) for name, gate in self._gates().items()}
-            stages = self._stages(features, self.experts_._reduce_block(first, block))
-            return stages if what == "stages" else getattr(self._trace(stages), what)
+    def _stages(self, columns):
+        """Stages of the prediction for reduced rows by name, without those of a dropped tower."""
+        from dualgate.gating.nets import run_gates
 
-        with checked_once(rows):
-            return map_blocks(self, run, rows, n_jobs=self.n_jobs)
-
-    def _gates(self):
-        gates = {"phys": self.phys_gate_, "quality": self.quality_gate_}
-        return {name: gate for name, gate in gates.items() if gate is not None}
-
-    def _stages(self, features, reduced):
-        """Stages by name, the absent ones left out, from the gates' features and the experts' reduced rows."""
-        from dualgate.gating._nets import run_gates
-
-        each = self.experts_._predict_projected(reduced["projected"])  # the last is the root's
-        features = gate_readings(self._gates(), self.experts_, features, **reduced)
+        features = self._tower_features(columns)
         logits = run_gates(self.net_, features)
+        each = self.experts_.predict_reduced(columns)  # the last is the root's
         stages = {
             **{f"{name}_features": values for name, values in features.items()},
             **dict(zip(("phys_logits", "quality_logits", "log_weights"), logits, strict=True)),

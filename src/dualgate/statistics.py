@@ -1,15 +1,18 @@
 """Sufficient statistics of linear regression, cell by cell: what streams is something you can add."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from scipy.linalg.blas import dsyrk, ssyrk
 
 FLUSH_ROWS = 10_000  # rows of a cell that are summed in single precision before they are added in double
-NARROW = 256  # features up to which rows in single precision are summed in double throughout: it costs nothing
+NARROW = 256  # features up to which rows in single precision are summed in double throughout: it takes no longer
+FAR = 10.0  # standard deviations from the origin beyond which single precision loses digits of the scatter
 _STEP = 4096  # rows multiplied at a time
 _GATHER = 512  # rows gathered at a time, few enough for the allocator to use the same memory again
 _STRIP = 512  # rows of a Gram matrix that are worked on together
+_FAR_ROWS = 32  # rows that tell whether rows lie far from the origin
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
 
@@ -23,7 +26,7 @@ class CellStatistics:
 
     Sums are taken about `origin`, so that digits survive where the data lie far from zero; statistics with different
     origins still add. Rows in double precision are summed in double; wide rows in single precision are multiplied in
-    single, and added in double after ten thousand rows of a cell.
+    single, and added in double after ten thousand rows of a cell, unless they lie many deviations away.
 
     Memory: ``8 * n_cells * n_features**2`` bytes, and half as much again for wide rows in single precision.
 
@@ -59,23 +62,11 @@ class CellStatistics:
         self._scratch = np.empty((0, 0))  # kept from update to update: new memory costs more than the sums
 
     def __getstate__(self):
-        state = vars(self) | {"_scratch": np.empty((0, 0))}
-        if not self.count.any():  # nothing but zeros: a pickle need not carry them
-            state = {name: value for name, value in state.items() if name.lstrip("_") not in _ADDED}
-            state["n_empty"] = self.count.shape
-        return state
+        return vars(self) | {"_scratch": np.empty((0, 0))}
 
     def __sizeof__(self):
-        """Bytes; Dask moves what is small to where there is time, and must know that this is not."""
+        """Bytes of the arrays too: Dask decides by them what to move."""
         return object.__sizeof__(self) + sum(value.nbytes for value in vars(self).values() if hasattr(value, "nbytes"))
-
-    def __setstate__(self, state):
-        shape = state.pop("n_empty", None)
-        vars(self).update(state)
-        if shape is not None:
-            vector = (*shape, len(self.origin))
-            self.count, self.y_sum, self.y_square_sum = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-            self.x_sum, self.moment, self._gram = np.zeros(vector), np.zeros(vector), np.zeros((*vector, vector[-1]))
 
     @classmethod
     def zeros(cls, n_cells, n_features, *, origin=None):
@@ -132,9 +123,12 @@ class CellStatistics:
         """
         order = np.argsort(cells, kind="stable")
         edges = np.searchsorted(cells[order], np.arange(len(self.count) + 1))
-        origin = self.origin.astype(X.dtype)
-        if self._scratch.dtype != X.dtype or len(self._scratch) < min(_STEP, len(X)):
-            self._scratch = np.empty((min(_STEP, len(X)), X.shape[1]), X.dtype)
+        with np.errstate(over="ignore"):  # a single that overflowed is not equal
+            origin, single = self.origin, self.origin.astype(np.float32)
+        if X.dtype == np.float32 and X.shape[1] > NARROW and np.array_equal(origin, single):
+            origin = single
+        if self._scratch.dtype != origin.dtype or len(self._scratch) < min(_STEP, len(X)):
+            self._scratch = np.empty((min(_STEP, len(X)), X.shape[1]), origin.dtype)
         for cell in np.flatnonzero(np.diff(edges)):
             for first in range(edges[cell], edges[cell + 1], _STEP):
                 rows = order[first : min(first + _STEP, edges[cell + 1])]
@@ -142,14 +136,14 @@ class CellStatistics:
                 for near in range(0, len(rows), _GATHER):  # np.take would copy all of X where its rows lie apart
                     part = slice(near, near + _GATHER)
                     np.subtract(X[rows[part]], origin, out=x[part])
+                if x.dtype == np.float32 and _is_far(x):
+                    x = X[rows] - self.origin
                 root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
                 self._add(cell, x, y[rows], root)
         return self
 
     def _add(self, cell, x, y, root):
         """Add rows of one cell, each times `root`, the square root of its weight; `x` is overwritten."""
-        if x.shape[1] <= NARROW:
-            x = x.astype(np.float64, copy=False)
         if np.any(root != 1):
             x *= root[:, None].astype(x.dtype)
         near = y.mean()
@@ -191,18 +185,22 @@ class CellStatistics:
             self._mirrored = True
         return self._gram
 
-    def _map(self, function, *others):
-        parts = [[getattr(part, name) for name in _ADDED] for part in (self, *others)]
-        return CellStatistics(*(function(*arrays) for arrays in zip(*parts, strict=True)), self.origin)
+    @classmethod
+    def _map(cls, function, *parts):
+        """Apply a function to the arrays of statistics about the same origin."""
+        return cls(*(function(*(getattr(part, name) for part in parts)) for name in _ADDED), parts[0].origin)
 
     def __add__(self, other):
-        return self._map(np.add, other._about(self.origin))
+        return self._map(np.add, self, other.about(self.origin))
+
+    def __radd__(self, other):
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # where `sum` begins
 
     def __sub__(self, other):
-        return self._map(np.subtract, other._about(self.origin))
+        return self._map(np.subtract, self, other.about(self.origin))
 
-    def _about(self, origin):
-        """Return the same rows, summed about another origin."""
+    def about(self, origin):
+        """Return the statistics of the same rows, summed about another origin (n_features,)."""
         step = self.origin - origin
         if not step.any():
             return self
@@ -212,33 +210,47 @@ class CellStatistics:
         moment = self.moment + self.y_sum[..., None] * step
         return CellStatistics(self.count, x_sum, self.y_sum, self.y_square_sum, moment, gram, origin)
 
+    def scaled(self, scale):
+        """Return the statistics of the same rows with columns divided by `scale` (n_features,)."""
+        return CellStatistics(
+            self.count,
+            self.x_sum / scale,
+            self.y_sum,
+            self.y_square_sum,
+            self.moment / scale,
+            self.gram / scale[:, None] / scale,
+            self.origin / scale,
+        )
+
     def __getitem__(self, index):
         """Select along the leading axes."""
-        return self._map(lambda values: values[index])
+        return self._map(lambda values: values[index], self)
 
     def sum(self, axis):
         """Merge the cells along leading axes (non-negative integers)."""
-        return self._map(lambda values: values.sum(axis=axis))
+        return self._map(lambda values: values.sum(axis=axis), self)
 
     def reshape(self, *shape):
         """Arrange the cells in leading axes of the given shape."""
         n_leading = self.count.ndim
-        return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]))
+        return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]), self)
 
-    @staticmethod
-    def concatenate(parts):
-        """Join statistics about the same origin along the first axis."""
-        return parts[0]._map(lambda *values: np.concatenate(values), *parts[1:])
-
-    @staticmethod
-    def stack(parts):
+    @classmethod
+    def stack(cls, parts):
         """Join statistics about the same origin along a new first axis."""
-        return parts[0]._map(lambda *values: np.stack(values), *parts[1:])
+        return cls._map(lambda *values: np.stack(values), *parts)
 
     def means(self):
         """Means of x and y per cell; `origin` and zero where a cell is empty."""
         count = np.where(self.count > 0, self.count, 1.0)
         return self.origin + self.x_sum / count[..., None], self.y_sum / count
+
+    def spreads(self):
+        """Standard deviation of every feature within cells (n_features,); 1 where it is zero but for rounding."""
+        axes, count = tuple(range(self.count.ndim)), float(self.count.sum())
+        within = np.einsum("...jj->...j", self.centred()[0]).sum(axis=axes) / count
+        size = np.einsum("...jj->...j", self.gram).sum(axis=axes) / count + self.origin**2
+        return np.where(within > (10 * np.finfo(np.float64).eps) ** 2 * size * count, np.sqrt(np.abs(within)), 1.0)
 
     def centred(self):
         """Gram and moment about the means of each cell: what a ridge with intercept needs.
@@ -288,6 +300,18 @@ class CellStatistics:
         return coef, y_mean - (x_mean * coef).sum(-1)
 
 
+def _is_far(x):
+    """Whether a column of rows lies far from zero for its scatter, by some of the rows (n_rows, n_features)."""
+    some = x[:: max(1, len(x) // _FAR_ROWS)].astype(np.float64)
+    return bool(np.any(np.abs(some.mean(axis=0)) > FAR * some.std(axis=0)))
+
+
+def training_sets(folds):
+    """Statistics outside each fold, then of all rows: (n_folds, ...) becomes (n_folds + 1, ...)."""
+    total = folds.sum(0)
+    return CellStatistics.stack([*(total - folds[fold] for fold in range(len(folds.count))), total])
+
+
 def mirror_lower(square):
     """Copy the lower triangle of a square matrix to its upper one, in place, a strip at a time."""
     for start in range(0, len(square), _STRIP):
@@ -298,7 +322,7 @@ def mirror_lower(square):
 
 
 def describe_excess(n_cells, n_features):
-    """Say by how much statistics of that size exceed three quarters of the machine's memory, and what would fit."""
+    """Name the memory of statistics that exceed three quarters of what there is, and what would fit; else empty."""
     needed, limit = 12 * n_cells * n_features**2, memory_limit()
     if needed <= limit:
         return ""
@@ -310,12 +334,33 @@ def describe_excess(n_cells, n_features):
 
 
 def memory_limit():
-    """Three quarters of the machine's memory [bytes]; of 8 GiB where the system does not tell."""
+    """Three quarters of the memory [bytes] of the machine or container; of 8 GiB where the system reports none."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         total = 8 * 2**30
-    return total * 3 // 4
+    return min([total, *group_limits()]) * 3 // 4
+
+
+def group_limits(mounted="/sys/fs/cgroup", own="/proc/self/cgroup"):
+    """Memory limits [bytes] of the control groups, version 1 or 2, that this process is in; none outside Linux."""
+    try:
+        lines = Path(own).read_text().splitlines()
+    except OSError:
+        return []
+    limits = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base, name = (
+            (Path(mounted, "memory"), "memory.limit_in_bytes") if controllers else (Path(mounted), "memory.max")
+        )
+        group = base / path.lstrip("/")
+        for place in [group, *group.parents][: len(group.parts) - len(base.parts) + 1]:
+            limit = place / name
+            if limit.is_file() and limit.read_text().strip().isdigit():  # without a limit it is "max"
+                limits.append(int(limit.read_text()))
+    return limits
 
 
 def solve_ridge(gram, moment, alphas, towards=None):

@@ -1,9 +1,9 @@
-"""The emulator: spectra of :func:`~dualgate.datasets.synthesis.synthesize` by interpolation in the labels.
+"""The emulator: noise-free spectra by interpolation between directly synthesised stars.
 
 log flux = mean + (intercept + coordinates @ slope + kernel(coordinates, centres) @ weights) @ basis. The basis holds
 the leading principal components of several thousand direct syntheses. A linear trend in five coordinates of the labels
-and a Matern kernel between the synthesised stars (kriging) give the components, both in closed form. Everything is in
-``emulator.npz``, which ``tools/build_emulator.py`` regenerates from the physics.
+and a Matern kernel between the synthesised stars (kriging) give the components, both in closed form. The arrays are in
+``emulator.npz``, which ``tools/build_emulator.py`` computes from the physics in ``tools/synthesis``.
 """
 
 from dataclasses import dataclass
@@ -12,36 +12,29 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
+WAVE = 7100.2137 + 0.42724609375 * np.arange(4096)  # the pixels [air Å]
 LABELS = ("T_eff", "log_g", "M_H", "a_M", "C_M")
 LOW = np.array([3750.0, 1.0, -2.5, -0.25, -0.75])
 HIGH = np.array([6000.0, 5.0, 0.75, 0.5, 0.5])
 _LOG_O_C = 0.26  # log10 of oxygen over carbon in the Sun
-_FLOATS = ("intercept", "slope", "centres", "lengths", "weights", "mean")
+FLOATS = ("intercept", "slope", "centres", "lengths", "weights", "mean")
 _SPREAD = 0.02  # [dex]
-_ROWS = 8  # worked on at a time: they stay in the processor's cache
+_ROWS = 8  # per step: their intermediate arrays fit in the processor's cache
 
 
 def carbon_coordinate(a_M, C_M, spread=_SPREAD):
-    """Where a star stands between oxygen-rich and carbon-rich.
+    """Coordinate from oxygen-rich to carbon-rich, the inverse hyperbolic sine of log C / O divided by ``spread`` [dex].
 
-    Carbon monoxide takes what there is less of, so that bands of TiO and CN change within 0.1 dex about C / O = 1. The
-    inverse hyperbolic sine of log C / O spreads that place out, ``spread`` [dex] to either side.
+    Carbon monoxide binds the rarer of the two elements, so that bands of TiO and CN change within 0.1 dex about
+    C / O = 1: the coordinate is steepest there.
     """
     return np.arcsinh((C_M - a_M - _LOG_O_C) / spread)
 
 
 def coordinates(labels):
-    """Coordinates in which spectra change smoothly, each within -1 to 1.
+    """Coordinates (n_rows, 5) in which spectra change smoothly, each within -1 to 1, of `LABELS` (n_rows, 5).
 
-    Parameters
-    ----------
-    labels : array-like of shape (n_rows, 5)
-        T_eff [K], log g, [M/H], [alpha/M], [C/M].
-
-    Returns
-    -------
-    coordinates : ndarray of shape (n_rows, 5)
-        From 5040 K / T_eff, log g, [M/H], [alpha/M] and the C / O coordinate.
+    They are proportional to 5040 K / T_eff, log g, [M/H], [alpha/M] and the C / O coordinate.
     """
     T_eff, log_g, M_H, a_M, C_M = np.asarray(labels, dtype=np.float64).T
     raw = np.stack([5040 / T_eff, log_g, M_H, a_M, carbon_coordinate(a_M, C_M)], axis=1)
@@ -51,87 +44,34 @@ def coordinates(labels):
 
 
 def matern(scaled, centres, lengths):
-    """Matern 5/2 kernel between rows of coordinates.
-
-    Parameters
-    ----------
-    scaled : ndarray of shape (n_rows, n_labels)
-        Where to evaluate.
-    centres : ndarray of shape (n_centres, n_labels)
-        The synthesised stars.
-    lengths : ndarray of shape (n_labels,)
-        Correlation length of each coordinate.
-
-    Returns
-    -------
-    kernel : ndarray of shape (n_rows, n_centres)
-        1 where a row is at a centre.
-    """
+    """Matern 5/2 kernel (n_rows, n_centres) between coordinates of rows and of centres, of correlation `lengths`."""
     a, b = scaled / lengths, centres / lengths
-    squares = (a**2).sum(axis=1)[:, None], (b**2).sum(axis=1)
+    a_norms, b_norms = (a**2).sum(axis=1), (b**2).sum(axis=1)
     kernel = 2 * a @ b.T
-    scratch = np.empty((2, min(_ROWS, len(a)), len(b)))
     for start in range(0, len(a), _ROWS):
-        rows = slice(start, start + _ROWS)
-        product = kernel[rows]
-        distance, term = scratch[:, : len(product)]
-        # (1 + distance + distance^2 / 3) exp(-distance), distance^2 = 5 |a - b|^2
-        np.add(squares[0][rows], squares[1], out=distance)
-        distance -= product
-        np.abs(distance, out=distance)  # rounding may leave less than nothing
-        distance *= 5
-        np.sqrt(distance, out=distance)
-        np.multiply(distance, distance, out=term)
-        term /= 3
-        np.add(1, distance, out=product)
-        product += term
-        np.negative(distance, out=distance)
-        product *= np.exp(distance, out=distance)
+        rows = kernel[start : start + _ROWS]
+        distance = a_norms[start : start + _ROWS, None] + b_norms
+        distance -= rows  # |a - b|^2, which rounding may make negative
+        distance = np.sqrt(5 * np.abs(distance, out=distance), out=distance)
+        np.exp(-distance, out=rows)
+        rows *= 1 + distance + distance * distance / 3
     return kernel
 
 
 @dataclass(frozen=True, eq=False)
 class Emulator:
-    """A model of log flux; call it with labels.
+    """A model of log flux, called with labels."""
 
-    Attributes
-    ----------
-    intercept : ndarray of shape (n_components,)
-        Components where every coordinate is zero.
-    slope : ndarray of shape (5, n_components)
-        From coordinates to components.
-    centres : ndarray of shape (n_centres, 5)
-        Coordinates of the synthesised stars.
-    lengths : ndarray of shape (5,)
-        Correlation lengths of the kernel.
-    weights : ndarray of shape (n_centres, n_components)
-        From kernel values to components.
-    basis : ndarray of shape (n_components, n_pixels), float32
-        From components to log flux.
-    mean : ndarray of shape (n_pixels,), float32
-        Mean log flux.
-    """
-
-    intercept: np.ndarray
-    slope: np.ndarray
-    centres: np.ndarray
-    lengths: np.ndarray
-    weights: np.ndarray
-    basis: np.ndarray
-    mean: np.ndarray
+    intercept: np.ndarray  # (n_components,), where every coordinate is zero
+    slope: np.ndarray  # (5, n_components), from coordinates to components
+    centres: np.ndarray  # (n_centres, 5), coordinates of the synthesised stars
+    lengths: np.ndarray  # (5,), of the kernel
+    weights: np.ndarray  # (n_centres, n_components), from kernel values to components
+    basis: np.ndarray  # (n_components, n_pixels), float32, from components to log flux
+    mean: np.ndarray  # (n_pixels,), float32, of log flux
 
     def __call__(self, labels):
-        """Flux of stars, mean one over the band.
-
-        Parameters
-        ----------
-        labels : array-like of shape (n_rows, 5)
-            T_eff [K], log g, [M/H], [alpha/M], [C/M].
-
-        Returns
-        -------
-        flux : ndarray of shape (n_rows, n_pixels), float32
-        """
+        """Flux (n_rows, n_pixels), float32, with mean one, of stars with `LABELS` (n_rows, 5)."""
         scaled = coordinates(labels)
         components = self.intercept + scaled @ self.slope + matern(scaled, self.centres, self.lengths) @ self.weights
         flux = components.astype(np.float32) @ self.basis
@@ -143,24 +83,12 @@ class Emulator:
         return flux
 
 
-def save_emulator(path, emulator):
-    """Write an emulator, its basis as 16-bit integers with one scale per component."""
-    scale = np.abs(emulator.basis).max(axis=1) / 32767
-    arrays = {name: getattr(emulator, name).astype(np.float32) for name in _FLOATS}
-    np.savez_compressed(
-        path,
-        **arrays,
-        basis=np.round(emulator.basis / scale[:, None]).astype(np.int16),
-        scale=scale.astype(np.float32),
-    )
-
-
 @cache
 def load_emulator():
-    """Return the emulator that comes with the package."""
+    """Return the emulator in ``emulator.npz``: float32 arrays, the basis as 16-bit integers with one scale per row."""
     with as_file(files("dualgate.datasets").joinpath("emulator.npz")) as path, np.load(path) as file:
         stored = {name: file[name] for name in file.files}
     stored["basis"] = stored["basis"].astype(np.float32) * stored.pop("scale")[:, None]
-    for name in _FLOATS[:-1]:
+    for name in FLOATS[:-1]:
         stored[name] = stored[name].astype(np.float64)
     return Emulator(**stored)

@@ -1,4 +1,4 @@
-"""Adaptive multiple importance sampling in the unit box: draws from proposals that learn where the posterior is.
+"""Adaptive multiple importance sampling in the unit box: each proposal is fitted to the weighted draws so far.
 
 Cornuet et al. 2012, Scand. J. Stat. 39, 798, with the weights of all rounds by the balance heuristic (Veach & Guibas
 1995, SIGGRAPH 95, 419) and a share of the prior in every proposal (Owen & Zhou 2000, JASA 95, 135).
@@ -11,18 +11,13 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 from scipy.spatial.distance import cdist
+from scipy.special import softmax
 
-FRESH = 512  # draws of a round
-_PRIOR_SHARE = 1 / 16  # of a round's draws
+ROUND_DRAWS = 512
+_PRIOR_SHARE = 1 / 16  # of the draws of a round
 _CENTRES = 64  # kernels of a proposal
 _FREEDOM = 5  # degrees of freedom of a kernel: heavier tails than any posterior here
 _FLOOR = 1e-5  # of the box: smallest width of a proposal, added in quadrature
-
-
-def normalised(log_weights):
-    """Weights that sum to one, along the last axis."""
-    weights = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def effective_size(weights):
@@ -31,18 +26,9 @@ def effective_size(weights):
 
 
 def moments(weights, values):
-    """Weighted mean of `values` and their standard deviation, unbiased for the finite number of draws.
+    """Weighted mean of `values` (n_draws,) and their standard deviation; `weights` (..., n_draws) sum to one.
 
-    Parameters
-    ----------
-    weights : ndarray of shape (..., n_draws)
-        Sum to one.
-    values : ndarray of shape (n_draws,)
-
-    Returns
-    -------
-    mean, std : ndarray
-        The sum of weighted squares is divided by 1 - sum w^2; 0 / 0 for a single draw counts as 0.
+    The weighted sum of squares is divided by 1 - sum w^2, which makes the variance unbiased; for one draw it is 0.
     """
     mean = weights @ values
     spread = weights @ values**2 - mean**2
@@ -52,17 +38,10 @@ def moments(weights, values):
 
 @dataclass(frozen=True, eq=False)
 class KernelProposal:
-    """Student-t kernels of one shape about draws of an earlier round, and a share of the uniform prior.
+    """Student-t kernels of one shape centred on draws of earlier rounds, mixed with the uniform prior."""
 
-    Attributes
-    ----------
-    centres : ndarray of shape (n_centres, n_dims)
-    scale : ndarray of shape (n_dims, n_dims)
-        Lower Cholesky factor of the shape of a kernel.
-    """
-
-    centres: np.ndarray
-    scale: np.ndarray
+    centres: np.ndarray  # (_CENTRES, n_dims)
+    scale: np.ndarray  # (n_dims, n_dims), lower Cholesky factor of the shape of a kernel
 
     @classmethod
     def from_weighted(cls, draws, weights, rng):
@@ -77,7 +56,7 @@ class KernelProposal:
         return cls(centres, width * np.linalg.cholesky(covariance))
 
     def draw(self, n_draws, rng):
-        """Draws (n_draws, n_dims) within the unit box or not: outside, the posterior is zero and the draw is spent."""
+        """Draws (n_draws, n_dims); those outside of the unit box have posterior density zero."""
         n_dims = self.centres.shape[1]
         n_prior = int(_PRIOR_SHARE * n_draws)
         n_kernel = n_draws - n_prior
@@ -99,36 +78,19 @@ def tempered(log_likelihood, log_density, size):
     """Weights likelihood^t / density with the largest t <= 1 whose effective size is `size`, if there is one."""
 
     def excess(t):
-        return effective_size(normalised(t * log_likelihood - log_density)) - size
+        return effective_size(softmax(t * log_likelihood - log_density)) - size
 
     t = 1.0
     if excess(1.0) < 0:
         t = brentq(excess, 0, 1, xtol=1e-4) if excess(0.0) > 0 else 0.0
-    return normalised(t * log_likelihood - log_density)
+    return softmax(t * log_likelihood - log_density)
 
 
 def sample_posterior(log_likelihood, draws, known, rng, *, min_size, n_rounds):
-    """Draws of a posterior under a uniform prior in the unit box, with weights.
+    """Draws (n_draws, n_dims) of a posterior under a uniform prior in the unit box, and weights that sum to one.
 
-    Parameters
-    ----------
-    log_likelihood : callable
-        From draws (n_draws, n_dims) to their log-likelihoods.
-    draws : ndarray of shape (n_known, n_dims)
-        Draws of the prior to begin with; they guide the first proposal and do not count.
-    known : ndarray of shape (n_known,)
-        Their log-likelihoods.
-    rng : Generator
-    min_size : float
-        Effective size at which to stop.
-    n_rounds : int
-        Rounds after which to stop in any case, at least 1.
-
-    Returns
-    -------
-    draws : ndarray of shape (n_draws, n_dims)
-    weights : ndarray of shape (n_draws,)
-        Sum to one.
+    The first proposal is fitted to `draws` of the prior whose log-likelihoods are `known`; they are not among the draws
+    returned. Sampling stops at the effective size `min_size`, after `n_rounds` (at least 1) at the latest.
     """
     log_density, proposals = np.zeros(len(known)), []
     kept = np.empty((0, draws.shape[1]))
@@ -136,7 +98,7 @@ def sample_posterior(log_likelihood, draws, known, rng, *, min_size, n_rounds):
     for _ in range(n_rounds):
         guide = tempered(known, log_density, _CENTRES)
         proposal = KernelProposal.from_weighted(draws, guide, rng)
-        fresh = proposal.draw(FRESH, rng)
+        fresh = proposal.draw(ROUND_DRAWS, rng)
         fresh = fresh[((fresh >= 0) & (fresh < 1)).all(axis=1)]
         proposals.append(proposal)
         density = np.concatenate(
@@ -144,7 +106,7 @@ def sample_posterior(log_likelihood, draws, known, rng, *, min_size, n_rounds):
         )
         kept = np.vstack([kept, fresh])
         values = np.concatenate([values, log_likelihood(fresh)])
-        weights = normalised(values - np.log(density))
+        weights = softmax(values - np.log(density))
         draws, known, log_density = kept, values, np.log(density)
         if effective_size(weights) >= min_size:
             break

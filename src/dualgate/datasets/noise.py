@@ -5,8 +5,8 @@ A compact model of the instrument's published exposure-time calculator (Hirata e
 
     71 + 1.176 sky + (0.0226 sky)^2 + object       [electrons^2],
 
-read-out and dark current, photons of the sky within the extraction, what imperfect subtraction of the sky leaves, and
-photons of the star. Sky lines: Hanuschik 2003, A&A 407, 1157. Telluric absorption: Hinkle et al. 2003.
+from read-out and dark current, photons of the sky within the extraction, residuals of the sky subtraction, and photons
+of the star. Sky lines: Hanuschik 2003, A&A 407, 1157. Telluric absorption: Hinkle et al. 2003.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from dualgate.datasets.synthesis import WAVE
+from dualgate.datasets.emulator import WAVE
 
 N_EXPOSURES = 12
 READOUT, SKY_PHOTONS, SKY_RESIDUAL = 71.0, 1.176, 5.1e-4
@@ -27,7 +27,7 @@ _SKY = (1.214, 1.076, 0.987, 1.000, 0.940, 0.906)
 _THROUGHPUT_WAVE = np.arange(7100.0, 8851.0, 175.0)  # [Å]
 _THROUGHPUT = (0.2415, 0.2500, 0.2442, 0.2528, 0.2432, 0.2435, 0.2366, 0.2322, 0.2191, 0.2132, 0.2072)
 _MIDDLE = 7975.0  # [Å]
-_ROWS = 8  # worked on at a time: they stay in the processor's cache
+_ROWS = 8  # per step: their intermediate arrays fit in the processor's cache
 
 
 def _rows(name):
@@ -37,21 +37,11 @@ def _rows(name):
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """What a pixel collects in 900 s at a seeing of 1 arcsec, arrays of shape (n_pixels,), float32.
+    """Electrons per pixel in 900 s at a seeing of 1 arcsec, arrays of shape (n_pixels,), float32."""
 
-    Attributes
-    ----------
-    sky : ndarray
-        Electrons from the sky.
-    light : ndarray
-        Electrons from a star of magnitude 20 per unit of flux, behind the atmosphere.
-    transmission : ndarray
-        Of the atmosphere, 0 to 1.
-    """
-
-    sky: np.ndarray
-    light: np.ndarray
-    transmission: np.ndarray
+    sky: np.ndarray  # electrons from the sky
+    light: np.ndarray  # electrons from a star of magnitude 20 per unit of flux, after absorption by the atmosphere
+    transmission: np.ndarray  # of the atmosphere, 0 to 1
 
 
 @cache
@@ -72,23 +62,16 @@ def detector():
         grid = float(first) + np.arange(len(percent))
         inside = (grid[0] <= WAVE) & (grid[-1] >= WAVE)
         transmission[inside] = np.interp(WAVE[inside], grid, percent / 100)
-    # AB magnitudes mean constant flux per frequency; unit flux per wavelength is (wave / middle)^2 of that
+    # an AB magnitude is a constant flux per frequency; unit flux per wavelength is (wave / middle)^2 of that
     light = 447.9 * throughput * transmission * (WAVE / _MIDDLE) ** (2 - 0.595)
     return Detector(*(array.astype(np.float32) for array in (sky, light, transmission)))
 
 
 def conditions_of_night(uniform):
-    """Light and sky brightness of rows, relative to a clear night of 1 arcsec seeing.
+    """Light and sky brightness (n_rows,) relative to a clear night of 1 arcsec seeing.
 
-    Parameters
-    ----------
-    uniform : ndarray of shape (n_rows, 2)
-        Uniform random numbers: for the seeing (even within 0.9 to 1.1 arcsec) and for the transparency, 1 - 0.9 u^6,
-        a mostly clear sky with some cloud.
-
-    Returns
-    -------
-    light, sky : ndarray of shape (n_rows,)
+    Of the `uniform` random numbers (n_rows, 2) the first gives the seeing, uniform in 0.9 to 1.1 arcsec, and the second
+    the transparency, 1 - 0.9 u^6: a mostly clear sky with some cloud.
     """
     seeing = SEEING_RANGE[0] + (SEEING_RANGE[1] - SEEING_RANGE[0]) * uniform[:, 0]
     light = np.exp(np.interp(seeing, _SEEING, np.log(_LIGHT))) * (1 - 0.9 * uniform[:, 1] ** 6)
@@ -96,39 +79,20 @@ def conditions_of_night(uniform):
 
 
 def flux_error(clean, mag, light, sky, out=None):
-    """Return the standard deviation of the calibrated flux, in the unit of the star's own mean flux.
+    """Return the standard deviation of the calibrated flux (n_rows, n_pixels), float32, in units of its mean.
 
-    Parameters
-    ----------
-    clean : ndarray of shape (n_rows, n_pixels)
-        Noise-free flux with mean one.
-    mag : ndarray of shape (n_rows,)
-        AB magnitude.
-    light, sky : ndarray of shape (n_rows,)
-        From :func:`conditions_of_night`.
-    out : ndarray of shape (n_rows, n_pixels), default=None
-        Where to write, float32.
-
-    Returns
-    -------
-    error : ndarray of shape (n_rows, n_pixels), float32
-        Falls with brightness; peaks at lines of the sky and where the atmosphere absorbs.
+    From noise-free flux `clean` (n_rows, n_pixels) with mean one, AB magnitudes `mag` (n_rows,), and `light` and `sky`
+    (n_rows,) of :func:`conditions_of_night`. It is written into `out` if that is given.
     """
     chip = detector()
     out = np.empty(clean.shape, dtype=np.float32) if out is None else out
     brightness = (light * 10 ** (-0.4 * (np.asarray(mag) - 20))).astype(np.float32)[:, None]
-    k = np.asarray(sky, dtype=np.float32)[:, None]
-    photons, residual = np.float32(SKY_PHOTONS) * k, np.float32(SKY_RESIDUAL) * k * k
+    sky = np.asarray(sky, dtype=np.float32)[:, None]
+    photons, residual = np.float32(SKY_PHOTONS) * sky, np.float32(SKY_RESIDUAL) * sky * sky
     square = chip.sky * chip.sky
-    scratch = np.empty((3, min(_ROWS, len(clean)), clean.shape[1]), dtype=np.float32)
     for start in range(0, len(clean), _ROWS):
         rows = slice(start, start + _ROWS)
-        electrons, variance, term = scratch[:, : len(clean[rows])]
-        np.multiply(chip.light, brightness[rows], out=electrons)
-        np.multiply(electrons, clean[rows], out=variance)
-        variance += np.multiply(chip.sky, photons[rows], out=term)
-        variance += np.multiply(square, residual[rows], out=term)
-        variance += np.float32(READOUT)
-        electrons *= np.float32(np.sqrt(N_EXPOSURES))
-        np.divide(np.sqrt(variance, out=variance), electrons, out=out[rows])
+        electrons = chip.light * brightness[rows]
+        variance = electrons * clean[rows] + chip.sky * photons[rows] + square * residual[rows] + np.float32(READOUT)
+        np.divide(np.sqrt(variance), electrons * np.float32(np.sqrt(N_EXPOSURES)), out=out[rows])
     return out

@@ -1,21 +1,21 @@
-"""Spectra in HDF5 files: shards of one long table, whose rows are read when they are needed.
+"""Spectra in HDF5 files, the shards of one long table whose rows are read when they are needed.
 
-Flux in a file is noise-free: noise of the size of the error is added when a row is read. What a file holds is told in
-`dualgate.datasets.shards_layout`; `~dualgate.datasets.write_spectra` writes one.
+Flux in a file is noise-free: noise with the standard deviation of the error is added when a row is read. The layout of
+a file is in `dualgate.datasets.shard_files`.
 """
 
+import glob
 import numbers
 import os
 
 import numpy as np
-from sklearn.utils import Bunch
 
-from dualgate._validation import check_number, make_generator
-from dualgate.datasets.shards_layout import OPEN_FILES, REQUIRED, find_shards, read_head, require_same_grid
-from dualgate.datasets.spectra import REGIME_EDGES, regimes_of
+from dualgate._validation import check_number
+from dualgate.datasets.shard_files import REQUIRED, read_head, read_rows
+from dualgate.datasets.simulator import generator_of_rows, labelled_spectra, make_seed
 from dualgate.rows import RowSource
 
-_NOISE_STREAM = 1  # keeps the noise apart from what `SpectraSimulator` draws for the same seed and row
+_NOISE_STREAM = 1  # the noise is independent of what `SpectraSimulator` draws for the same seed and row
 
 _DESCRIPTION = """\
 Stellar spectra from HDF5 shards
@@ -27,15 +27,15 @@ X           ({n_rows:,}, {n_columns:,}), float32, read when needed: flux of {n_p
 y           log10 of the surface gravity [cm/s2].
 labels      {columns}.
 wave        {low:.1f} to {high:.1f} [angstrom].
-Noise       flux + error * N(0, 1) * {noise_level:g}, seed {seed}{clipped}. A row has its noise once and for all.
+Noise       flux + error * N(0, 1) * {noise_level:g}, seed {seed}{clipped}. The noise of a row never changes.
 """
 
 
 class SpectraFiles(RowSource):
-    """Spectra in HDF5 shards, [flux | error], with noise that is added when they are read.
+    """Spectra in HDF5 shards, [flux | error], as a row source that adds noise to a row when it is read.
 
-    :func:`open_spectra` makes it. The noise of a row follows from the seed and from its number in all shards together,
-    so that a row has the same bits in any block and in any order. It pickles as the names of its files.
+    Returned by :func:`open_spectra`. The noise of a row is a function of the seed and of the row's number in all shards
+    together, so that a row has the same bits in any block and in any order. A pickle holds the names of the files.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class SpectraFiles(RowSource):
     n_pixels : int
         Pixels of a spectrum.
     start, stop : int
-        The rows, of all shards together, that are the rows of this source.
+        First row of this source, counted over all shards, and the one after the last.
     noise_level : float
         Factor on the noise.
     seed : int
@@ -76,14 +76,14 @@ class SpectraFiles(RowSource):
         Raises
         ------
         OSError
-            If a file is damaged or gone; the message names the shard, as below.
+            If a file is damaged or missing; the message names the shard.
         ValueError
-            If flux is not finite, or a row has no error that is finite and above zero.
+            If flux is not finite, or a row has no error that is finite and above zero; the message names the shard.
         """
         block = np.empty((stop - start, self.shape[1]), self.dtype)
         done = 0
         while done < len(block):
-            row = int(self.start + start + done)  # numpy's integers would overflow as the counter of the noise
+            row = int(self.start + start + done)  # a numpy integer would overflow in the counter of the noise
             path, first, last = self.locate(row)
             part = block[done : done + last - first]
             self._read_shard(path, first, row, part)
@@ -91,40 +91,40 @@ class SpectraFiles(RowSource):
         return block
 
     def locate(self, row):
-        """Return where a row of all shards together lies: the shard, the row in it, and how many rows the shard has."""
+        """Return the shard of a row counted over all shards, its number there, and the number of rows of the shard."""
         shard = int(np.searchsorted(self.ends, row, side="right"))
         begin = int(self.ends[shard - 1]) if shard else 0
         return self.paths[shard], row - begin, int(self.ends[shard]) - begin
 
     def _read_shard(self, path, first, row, out):
-        """Fill `out` with rows of one shard, from its row `first` on, which is number `row` of all."""
-        OPEN_FILES.read(path, first, first + len(out), out)
+        """Fill `out` with rows of one shard, from its row `first` on, which is row `row` counted over all shards."""
+        read_rows(path, first, first + len(out), out)
         n_pixels = out.shape[1] // 2
         flux, error = out[:, :n_pixels], out[:, n_pixels:]
         if not np.isfinite(flux).all():
             bad, pixel = np.argwhere(~np.isfinite(flux))[0]
             raise ValueError(
                 f"shard {path!r} has a flux of {flux[bad, pixel]} in row {first + bad}, pixel {pixel}: noise-free flux "
-                "must be finite. Write the shard anew without this row, or choose rows by open_spectra.start and stop."
+                "must be finite. Rewrite the shard without this row, or choose rows by open_spectra.start and stop."
             )
-        _repair_errors(error, path, first)
+        repair_errors(error, path, first)
         if self.noise_level > 0:
             self._add_noise(row, flux, error)
         if self.clip:
             np.maximum(flux, 0, out=flux)
 
     def _add_noise(self, row, flux, error):
+        at_row = generator_of_rows(self.seed | _NOISE_STREAM << 64)
         draw = np.empty(flux.shape[1], dtype=np.float32)
         for i in range(len(flux)):
-            bits = np.random.Philox(key=self.seed | _NOISE_STREAM << 64, counter=(row + i) << 64)
-            np.random.Generator(bits).standard_normal(out=draw, dtype=np.float32)
+            at_row(row + i).standard_normal(out=draw, dtype=np.float32)
             draw *= error[i]
             draw *= np.float32(self.noise_level)
             flux[i] += draw
 
 
-def _repair_errors(error, path, first):
-    """Give pixels without an error that of the nearest pixel with one, in place; the left one of two as near."""
+def repair_errors(error, path, first):
+    """Replace errors that are not finite and above zero by that of the nearest good pixel, left on a tie, in place."""
     if error.size == 0 or (np.min(error) > 0 and np.max(error) < np.inf):  # false for NaN too
         return
     bad = ~((error > 0) & (error < np.inf))
@@ -132,8 +132,8 @@ def _repair_errors(error, path, first):
         good, lacking = np.flatnonzero(~bad[row]), np.flatnonzero(bad[row])
         if not len(good):
             raise ValueError(
-                f"shard {path!r} has no error that is finite and above zero in row {first + row}: nothing can stand "
-                "for the bad ones. Write the shard anew without it, or choose rows by open_spectra.start and stop."
+                f"shard {path!r} has no error that is finite and above zero in row {first + row}: bad errors cannot be "
+                "replaced. Rewrite the shard without it, or choose rows by open_spectra.start and stop."
             )
         after = np.searchsorted(good, lacking)
         left, right = good[np.maximum(after - 1, 0)], good[np.minimum(after, len(good) - 1)]
@@ -141,40 +141,40 @@ def _repair_errors(error, path, first):
 
 
 def _require_finite_labels(labels, X):
-    """Raise a ValueError if a parameter that is needed is not finite in a row of `X`."""
+    """Raise a ValueError if a required parameter is not finite in a row of `X`."""
     bad = ~np.isfinite(labels[list(REQUIRED)].to_numpy(dtype=np.float64))
     if bad.any():
         row, column = np.argwhere(bad)[0]
         path, first, _ = X.locate(X.start + int(row))
         raise ValueError(
             f"shard {path!r} has {REQUIRED[column]}={labels[REQUIRED[column]][row]} in row {first} "
-            f"({bad.any(axis=1).sum():,} such rows in all): parameters must be finite. Write it anew without them, or "
+            f"({bad.any(axis=1).sum():,} such rows in all): parameters must be finite. Rewrite it without them, or "
             "choose rows by open_spectra.start and stop."
         )
 
 
 def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=None, clip=True):
-    """Open spectra in HDF5 shards, as many as there are: the rows are read when they are needed.
+    """Open spectra in HDF5 shards as a row source, whose rows are read when they are needed.
 
     The shards are one long table, in the order in which they are given. A spectrum that is read is
     flux + error * N(0, 1) * noise_level, then clipped at zero from below. Errors that are NaN, infinite or not above
-    zero are filled from the nearest pixel of the row that has a good one, the left of two as near.
+    zero are replaced by that of the nearest good pixel of the row, the left one on a tie.
 
     Parameters
     ----------
     paths : str, Path, or list of them
-        Files, or patterns such as "spectra/shard_*.h5", whose matches come in alphabetical order ("10" before "2").
-        Open only files that you trust: pandas may unpickle what is in the table of parameters.
+        Files, or patterns such as "spectra/shard_*.h5", whose matches are sorted alphabetically ("10" before "2").
+        Open only files that you trust: pandas may unpickle the contents of the table of parameters.
     start : int, default=0
         First row of the long table.
     stop : int, default=None
-        The row after the last; None is all. The noise of a row does not depend on where the range starts.
+        The row after the last; None is all. The noise of a row does not depend on the range.
     noise_level : float, default=1.0
-        Factor on the noise, at least 0. 0 gives the flux in the file; the errors do not depend on it.
+        Factor on the noise, at least 0. 0 gives the flux in the file. The errors do not depend on it.
     random_state : int, RandomState, Generator or None, default=None
-        An int names the noise. A generator gives the seed by one draw; None draws a new one. It is kept as ``X.seed``.
-        Sets that are opened apart, for training and for testing, want seeds of their own: for the same seed, rows of
-        the same number have the same draws of N(0, 1).
+        An int is the seed of the noise. A generator gives the seed by one draw; None draws a new one. The seed is kept
+        as ``X.seed``. Use different seeds for sets that are opened separately, such as training and test shards: with
+        one seed, rows of the same number have the same draws of N(0, 1).
     clip : bool, default=True
         Whether flux below zero becomes zero, noise-free or not.
 
@@ -188,7 +188,7 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
         wave : ndarray of shape (n_pixels,)
             Pixel centres [angstrom].
         labels : DataFrame
-            The parameters in the files; a column that some shards lack is NaN there.
+            The parameters in the files; NaN in the rows of shards that lack the column.
         conditions : ndarray of shape (n_samples, 2)
             T_eff [K] and [M/H] [dex].
         regimes : ndarray of shape (n_samples,), int
@@ -209,15 +209,15 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     FileNotFoundError
         If a path or pattern matches no file.
     OSError
-        If a file is damaged or was cut short; the message names the shard, as below.
+        If a file is damaged or truncated; the message names the shard.
     ValueError
-        If an argument is out of range, a file comes twice, a shard lacks a dataset or a required parameter (T_eff,
-        log_g, M_H), its shapes disagree, its wavelength grid is another one, or a required parameter is not finite.
+        If an argument is out of range or a file is given twice; if a shard lacks a dataset or a required parameter
+        (T_eff, log_g, M_H), its shapes disagree, its wavelength grid differs, or a required parameter is not finite.
 
     See Also
     --------
     write_spectra : Write such a file.
-    stream_spectra : Simulated spectra, without files.
+    stream_spectra : Simulated spectra as a row source.
 
     Examples
     --------
@@ -235,15 +235,12 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     import pandas as pd
 
     check_number("open_spectra", "noise_level", noise_level, low=0, high=1e6, hint="0 gives noise-free flux. Try 1.0.")
-    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
-        seed = int(check_number("open_spectra", "random_state", random_state, low=0, high=2**63 - 1))
-    else:
-        seed = int(make_generator("open_spectra", random_state).integers(2**63))
-    paths = find_shards("open_spectra", paths)
+    seed = make_seed("open_spectra", random_state)
+    paths = _find_shards(paths)
     waves, tables = zip(*map(read_head, paths), strict=True)
     wave = waves[0]
     for path, other in zip(paths, waves, strict=True):
-        require_same_grid(path, other, paths[0], wave)
+        _require_same_grid(path, other, paths[0], wave)
     counts = [len(table) for table in tables]
     total, hint = sum(counts), f"{len(paths):,} shards hold {sum(counts):,} rows, counted from 0."
     check_number("open_spectra", "start", start, kind=numbers.Integral, low=0, high=total - 1, hint=hint)
@@ -255,33 +252,65 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     )
     labels = pd.concat(tables, ignore_index=True).iloc[start:stop].reset_index(drop=True)
     _require_finite_labels(labels, X)
-    conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
-    data = Bunch(
-        X=X,
-        y=labels["log_g"].to_numpy(dtype=np.float64, copy=True),
-        labels=labels,
-        conditions=conditions,
-        regimes=regimes_of(conditions),
-        regime_edges=REGIME_EDGES,
-        wave=wave,
-        paths=paths,
-        description=_DESCRIPTION.format(
-            n_rows=len(X),
-            start=start,
-            stop=stop,
-            total=total,
-            n_shards=len(paths),
-            first=os.path.basename(paths[0]),
-            n_columns=X.shape[1],
-            n_pixels=len(wave),
-            columns=", ".join(map(str, labels.columns)),
-            low=wave.min(),
-            high=wave.max(),
-            noise_level=noise_level,
-            seed=seed,
-            clipped=", clipped at zero" if clip else "",
-        ),
+    description = _DESCRIPTION.format(
+        n_rows=len(X),
+        start=start,
+        stop=stop,
+        total=total,
+        n_shards=len(paths),
+        first=os.path.basename(paths[0]),
+        n_columns=X.shape[1],
+        n_pixels=len(wave),
+        columns=", ".join(map(str, labels.columns)),
+        low=wave.min(),
+        high=wave.max(),
+        noise_level=noise_level,
+        seed=seed,
+        clipped=", clipped at zero" if clip else "",
     )
+    data = labelled_spectra(X, labels, wave, description)
+    data.paths = paths
     if "snr" in labels:
         data.snr = labels["snr"].to_numpy(copy=True)
     return data
+
+
+def _find_shards(paths):
+    """Absolute names (list of str) of the files that paths and patterns match, in their order."""
+    found = []
+    for each in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        pattern = os.fspath(each)
+        matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
+        if not matches:
+            raise FileNotFoundError(
+                f"open_spectra.paths={pattern!r} matches no file (in {os.getcwd()!r}): it must name HDF5 files or be a "
+                "pattern of their names, such as 'spectra/*.h5'."
+            )
+        found += map(os.path.abspath, matches)
+    if not found:
+        raise ValueError(f"open_spectra.paths={paths!r} names no file: give at least one shard.")
+    seen = {}
+    for path in found:
+        first = seen.setdefault(os.path.realpath(path), path)
+        if first is not path:
+            raise ValueError(
+                f"open_spectra.paths has the same file twice, {path!r} and {first!r}: its rows would count twice. "
+                "Give each shard once."
+            )
+    return found
+
+
+def _require_same_grid(path, wave, first_path, first_wave):
+    """Raise a ValueError if a shard has another wavelength grid than the first; rounding to float32 is allowed."""
+    if wave.shape != first_wave.shape:
+        what = f"{len(wave):,} pixels where {first_path!r} has {len(first_wave):,}"
+    else:
+        differs = ~(np.abs(wave - first_wave) <= np.finfo(np.float32).eps * np.abs(first_wave))
+        if not differs.any():
+            return
+        pixel = int(np.argmax(differs))
+        what = f"pixel {pixel} at {wave[pixel]:.4f} where {first_path!r} has it at {first_wave[pixel]:.4f}"
+    raise ValueError(
+        f"shard {path!r} has another wavelength grid, {what}: all shards must have the same pixels. Open it alone, or "
+        "resample it to the same wave."
+    )

@@ -150,7 +150,7 @@ def leakage_audit(
     features = _varying(check_table("leakage_audit.quality_features", quality_features, len(target)))
     folds = KFold(n_folds, shuffle=True, random_state=random_state)
 
-    def judge(wanted, columns_of):
+    def r2_of(wanted, columns_of):
         """R^2 of `wanted` out of fold with each learner, on the same resamples."""
         guesses = {n: cross_val_predict(learner, X, wanted, cv=folds) for n, (learner, X) in columns_of.items()}
         table = bootstrap_scores(wanted, guesses, n_resamples=n_resamples, random_state=random_state)
@@ -164,9 +164,9 @@ def leakage_audit(
     if errors is not None:
         pixels = _varying(check_table("leakage_audit.errors", errors, len(target)))
         raw["errors"] = (ridge, _leading_components(pixels, random_state))
-    of_target = judge(target, learners | raw)
+    of_target = r2_of(target, learners | raw)
     of_errors = of_target.pop("errors", None)
-    return LeakageAudit(of_target, judge(np.log(snr), learners), of_errors, target_limit, snr_floor)
+    return LeakageAudit(of_target, r2_of(np.log(snr), learners), of_errors, target_limit, snr_floor)
 
 
 def _leading_components(errors, random_state):

@@ -134,9 +134,9 @@ class IntervalDisplay(Display):
         shown = np.ones(len(values), dtype=bool)
         if self.against is not None:
             shown = (low > self.against) | (high < self.against)
-            ax.axvline(self.against, color="0.3", linewidth=1)
+            ax.axvline(self.against, color=_ink(ax), linewidth=1)
         for (name, value), style in zip((self.lines or {}).items(), cycle(MARK_STYLES)):
-            ax.axvline(value, color="0.4", linestyle=style, linewidth=1, label=name)
+            ax.axvline(value, color=_ink(ax, 0.75), linestyle=style, linewidth=1, label=name)
         self.errorbars_ = []
         for place, group in enumerate(dict.fromkeys(groups)):
             kinds = [(shown, f"C{place}", "excludes"), (~shown, ax.get_facecolor(), "includes")]
@@ -236,16 +236,18 @@ class SNRDisplay(Display):
         self.bars_ = [
             ax.bar(
                 bins + width * (place - (len(values) - 1) / 2), values[place], width=0.92 * width, label=name,
-                yerr=reach[:, place], error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "0.25"},
+                yerr=reach[:, place], error_kw={"elinewidth": 1, "capsize": 2, "ecolor": _ink(ax, 0.75)},
             )
             for place, name in enumerate(self.names)
         ]  # fmt: skip
         if self.limit is not None:
             level, bottom, top = np.asarray(self.limit, dtype=float)
             ends = bins - 0.45, bins + 0.45
-            self.limit_ = ax.hlines(level, *ends, color="0.3", linewidth=2, linestyle=(0, (3, 1)), label="Bayes limit")
-            ax.bar(ends[0], top - bottom, 0.9, bottom, align="edge", color="0.5", alpha=0.25, linewidth=0, zorder=0)
-        ax.axhline(0, color="0.3", linewidth=0.8)
+            self.limit_ = ax.hlines(
+                level, *ends, color=_ink(ax, 0.75), linewidth=2, linestyle=(0, (3, 1)), label="Bayes limit"
+            )
+            ax.bar(ends[0], top - bottom, 0.9, bottom, align="edge", color=_ink(ax, 0.15), linewidth=0, zorder=0)
+        ax.axhline(0, color=_ink(ax), linewidth=0.8)
         ax.set_axisbelow(True)
         ax.set_xticks(bins, [f"{name}\n{limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)])
         ax.grid(axis="y", alpha=0.3)
@@ -277,8 +279,8 @@ class TrendDisplay(Display):
     Examples
     --------
     >>> snr = np.array([1.0, 3.0, 5.0, 9.0])
-    >>> TrendDisplay(snr, 1 / snr, trend(snr, 1 / snr)).trend.direction
-    'falls'
+    >>> TrendDisplay(snr, 1 / snr, trend(snr, 1 / snr)).trend.counts.tolist()
+    [1, 1, 1, 1]
     """
 
     x: ArrayLike
@@ -343,12 +345,12 @@ class TrendDisplay(Display):
         )  # fmt: skip
         for edge in self.trend.edges:
             if x.min() < edge < x.max():
-                ax.axvline(edge, color="0.6", linewidth=0.6, linestyle=":")
+                ax.axvline(edge, color=_ink(ax, 0.4), linewidth=0.6, linestyle=":")
         if self.n_experts is not None:
             limit = np.log(self.n_experts)
-            ax.axhline(limit, color="0.4", linestyle="--", linewidth=1)
+            ax.axhline(limit, color=_ink(ax, 0.75), linestyle="--", linewidth=1)
             ax.annotate(
-                f"equal weights, ln {self.n_experts}", (1, limit), (-3, 2), fontsize="small", color="0.4",
+                f"equal weights, ln {self.n_experts}", (1, limit), (-3, 2), fontsize="small", color=_ink(ax),
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
             )  # fmt: skip
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
@@ -393,7 +395,7 @@ class PredictionDisplay(Display):
         bar.ax.set_ylim(bottom=1)
         _plain_log_axis(bar.ax.yaxis)
         ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
-        ax.plot(ends, ends, color="0.2", linestyle="--", linewidth=1, label="equal")
+        ax.plot(ends, ends, color=_ink(ax), linestyle="--", linewidth=1, label="equal")
         groups = [part for part in np.array_split(np.argsort(true), 15) if len(part)]
         low, middle, high = np.array([np.quantile(guess[part], [0.16, 0.5, 0.84]) for part in groups]).T
         centres = [np.median(true[part]) for part in groups]
@@ -514,7 +516,7 @@ class CoefficientDisplay(Display):
         places = -np.arange(len(coefs))  # from top to bottom
         self.curves_ = []
         for place, row in zip(places, coefs, strict=True):
-            ax.axhline(place, color="0.8", linewidth=0.6)
+            ax.axhline(place, color=_ink(ax, 0.2), linewidth=0.6)
             self.curves_ += ax.plot(wave, place + row / self.step_, linewidth=0.6, color=f"C{-place % 10}")
         ax.set_yticks(places, range(len(coefs)) if self.names is None else self.names)
         ax.set_ylim(places[-1] - 0.8, 0.8)
@@ -526,7 +528,13 @@ class CoefficientDisplay(Display):
     def _draw_scale(self, ax, middle):
         """Draw a bar as long as two zero lines are apart, to the right of the axes, with its length as text."""
         where = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-        ends = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "shrinkA": 0, "shrinkB": 0, "linewidth": 0.8}
+        ends = {
+            "arrowstyle": "|-|,widthA=0.25,widthB=0.25",
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "linewidth": 0.8,
+            "color": _ink(ax),
+        }
         ax.annotate("", (1.015, middle - 0.5), (1.015, middle + 0.5), arrowprops=ends, **where)
         ax.annotate(
             f"{self.step_:g} {self.unit}", (1.015, middle), (6, 0), textcoords="offset points", rotation=90,
@@ -538,14 +546,14 @@ class CoefficientDisplay(Display):
         lines = self.lines or {}
         inside = sorted((place, name) for name, place in lines.items() if wave[0] <= place <= wave[-1])
         for place, _ in inside:
-            ax.axvline(place, color="0.5", linewidth=0.5, linestyle=":", zorder=0)
+            ax.axvline(place, color=_ink(ax, 0.5), linewidth=0.5, linestyle=":", zorder=0)
         span = wave[-1] - wave[0]
         labels = spread_out([place for place, _ in inside], 0.027 * span, wave[0], wave[-1])
         return [
             ax.annotate(
                 name, (place, 1), (label, 1.05), xycoords=("data", "axes fraction"), fontsize="x-small",
                 textcoords=("data", "axes fraction"), rotation=90, ha="center", va="bottom",
-                arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
+                arrowprops={"arrowstyle": "-", "color": _ink(ax, 0.5), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
             )
             for label, (place, name) in zip(labels, inside, strict=True)
         ]  # fmt: skip
@@ -580,6 +588,13 @@ def _parts(intervals):
 def _reach(values, low, high):
     """Lengths of error bars below and above `values` (2, ...); a percentile interval of a few rows may exclude them."""
     return np.maximum(np.stack([values - low, high - values]), 0)
+
+
+def _ink(ax, strength=1.0):
+    """Colour of the axis labels, so that lines show on light and on dark paper."""
+    from matplotlib.colors import to_rgba
+
+    return to_rgba(ax.xaxis.label.get_color(), strength)
 
 
 def _with_unit(name, unit):

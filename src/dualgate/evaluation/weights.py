@@ -172,13 +172,6 @@ class Trend:
     counts: np.ndarray
     edges: tuple
 
-    @property
-    def direction(self) -> str:
-        """Return "rises" or "falls" where the interval of rho excludes zero, else "not shown"."""
-        if self.rho.low > 0:
-            return "rises"
-        return "falls" if self.rho.high < 0 else "not shown"
-
     def __str__(self):
         chance = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
         return f"rank correlation {self.rho}, {chance}"
@@ -220,8 +213,8 @@ def trend(x: ArrayLike, values: ArrayLike, *, edges: ArrayLike = SNR_EDGES, conf
     --------
     >>> snr = np.arange(1.0, 11.0)
     >>> found = trend(snr, 1 / snr)
-    >>> found.direction, round(found.rho.value, 3)
-    ('falls', -1.0)
+    >>> round(found.rho.value, 3)
+    -1.0
     >>> [round(mean.value, 3) for mean in found.means]
     [0.75, 0.292, 0.17, 0.112]
     """

@@ -1,30 +1,111 @@
 """Ridge experts for every cell of regime x quality bin, in closed form from sufficient statistics."""
 
+import copy
+import math
 import numbers
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_number, make_generator
-from dualgate.checkpoint import Checkpoint
-from dualgate.experts.discriminants import find_discriminants
-from dualgate.experts.noise import known_noise
-from dualgate.experts.passes import begin_sums, survey
-from dualgate.experts.predicting import Predicts
-from dualgate.experts.reading import ReadsRows
-from dualgate.experts.regimes import regime_codes
-from dualgate.experts.ridges import check_alphas, fit_ridges
+from dualgate._validation import check_choice, check_number, make_generator
+from dualgate.experts.cells import (
+    AUTO_BINS,
+    CellSums,
+    Target,
+    check_folds,
+    check_quality_edges,
+    draw_folds,
+    find_edges,
+    warn_of_empty_cells,
+)
+from dualgate.experts.regimes import describe_conditions, regime_codes
+from dualgate.experts.ridges import Ridges, check_given_alphas, check_memory_for, fit_ridges, penalties
 from dualgate.experts.sharing import SHARING
-from dualgate.passes import run_passes
-from dualgate.rows import check_fit_rows, spread_rows
+from dualgate.reduction import ReducedRows, Reduction
+from dualgate.rows import FitStages, map_blocks, open_fit_rows, open_rows, run_passes, spread_rows
+from dualgate.snr import quality_bins
+from dualgate.statistics import CellStatistics
+
+FIXED = ("columns", "error_columns", "quality_edges", "regime_edges", "projection", "n_components", "cv")
 
 
-class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Experts solved from statistics.
+
+    Parameters
+    ----------
+    models, root : Ridges
+        Of the cells and of all rows, without each fold and last on all rows.
+    root_alpha : float
+        Penalty of the root in columns divided by `unit`.
+    unit : ndarray of shape (n_projected,)
+        What columns were divided by before they were penalised.
+    counts : ndarray of int of shape (n_regimes, n_bins)
+        Training rows of each cell.
+    edges : ndarray of shape (n_bins - 1,)
+    bounds : tuple of float
+        What predictions are held within.
+    """
+
+    models: Ridges
+    root: Ridges
+    root_alpha: float
+    unit: np.ndarray
+    counts: np.ndarray
+    edges: np.ndarray
+    bounds: tuple
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedRows:
+    """What a fit leaves for the gates.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray, or None
+        Reduced columns of the rows that were kept, with their ``cells`` and ``folds``; None if none were.
+    solution : Solution
+    statistics : CellStatistics
+        Leading axes (n_folds, n_regimes, n_bins).
+    """
+
+    columns: dict | None
+    solution: Solution
+    statistics: CellStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class PartialState:
+    """Sums of all calls of `partial_fit` so far, and what the first one fixed."""
+
+    reduction: Reduction
+    statistics: CellStatistics
+    target: Target
+    edges: np.ndarray
+    shape: tuple
+    generator: np.random.Generator
+    fixed: dict
+
+    def of_same(self, owner):
+        """Return this if the parameters of `owner` that the first call fixed are as they were."""
+        for name, value in self.fixed.items():
+            if repr(getattr(owner, name)) != repr(value):
+                raise ValueError(
+                    f"HierarchicalExperts.{name}={getattr(owner, name)!r} differs from {value!r}, which the first call "
+                    "of partial_fit fixed: set it back, or begin with a new object."
+                )
+        return self
+
+
+class HierarchicalExperts(RegressorMixin, BaseEstimator):
     r"""One ridge regression for each cell of physical regime and quality bin.
 
     Expert ``k * n_quality_bins_ + s`` serves regime k at quality bin s. All of them, the root ridge over all rows and
-    the models without each fold follow from one pass over the rows. Without regimes `predict` and `score` speak of the
-    root alone: search over parameters of the experts inside a :class:`~dualgate.DualTowerMoERegressor`.
+    the models without each fold follow from one pass over the rows. Without regimes `predict` and `score` use the root
+    alone: search over parameters of the experts inside a :class:`~dualgate.DualTowerMoERegressor`.
 
     Parameters
     ----------
@@ -39,7 +120,7 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
     regime_edges : None or sequence of increasing sequences
         One sequence per physical condition, for `regimes` given to `fit` as conditions (n_samples, n_conditions).
         ``((4500, 5250), (-1, 0))`` makes nine regimes.
-    sharing : {"shrink", "independent", "offset", "scale", "alpha", "noise"}
+    sharing : {"shrink", "independent", "offset", "scale", "alpha"}, default="shrink"
         What the cells share.
 
         - ``"independent"``: every cell its own ridge and penalty.
@@ -47,9 +128,6 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         - ``"shrink"``: ridge towards the regime's ridge, which is a ridge towards the root.
         - ``"scale"``: gamma_s w_k (x - mean of regime k) + b_k + beta_s, with gamma_s and beta_s common to all regimes.
         - ``"alpha"``: w_k(alpha_s), one ridge path for each regime, one penalty for each quality bin.
-        - ``"noise"``: (C_k + s^2 D + alpha/n I)^-1 c_k, with C_k the covariance of the regime less its known noise and
-          s^2 D the noise of the cell: all rows of a regime inform every quality bin. It needs `error_columns`, and a
-          projection that keeps track of the noise: ``"whitened"``, a NoiseWhitenedPCA with errors, or None.
     alphas : None or sequence of float above zero
         Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
         to a million times the mean variance of the projected columns.
@@ -80,7 +158,7 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
     intercept_ : ndarray of shape (n_experts,), [unit of y]
     alpha_ : ndarray of shape (n_experts,)
         Penalty of each expert; infinity is the parent itself. With ``"offset"`` that of the regimes; one
-        for all with ``"scale"``, for a regime with ``"noise"``, for a bin with ``"alpha"``.
+        for all with ``"scale"``, for a bin with ``"alpha"``.
     quality_edges_ : ndarray of shape (n_quality_bins - 1,)
         Edges of the quality bins, given or found.
     root_coef_, root_intercept_ : ndarray of shape (n_projected,), float
@@ -150,15 +228,15 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-            A source, or an array on disk (memory map, h5py, Zarr, Dask), is read twice, block by block; part of it some
-            times more for Wiener scores.
+            Up to 200,000 rows are read once, reduced and held; more are read block by block and only their sums kept.
+            A fit of Wiener scores reads up to 60,000 of the rows some times before.
         y : array-like of shape (n_samples,)
             Targets.
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
             Integer codes, or conditions to be cut at `regime_edges`. None is one regime.
         checkpoint : None or path
-            File that keeps what was found so far, so that a fit that was killed goes on. It needs an integer
-            `random_state` and stays until deleted; 192 rows tell X from others: give other rows another file.
+            Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
+            integer `random_state` and stays until deleted.
 
         Returns
         -------
@@ -174,7 +252,7 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         EmptyCellWarning
             If a regime or a cell holds no row.
         """
-        self._fit(X, y, regimes, checkpoint=checkpoint)
+        self._fit(X, y, regimes, checkpoint)
         return self
 
     def fit_predict_each(self, X, y, *, regimes=None):
@@ -188,52 +266,168 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         Returns
         -------
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-            Cross-fitted; penalties and projection are those of the whole.
+            Cross-fitted; penalties and, of most projections, loadings are those of all rows.
         """
-        kept, folds, models = self._fit(X, y, regimes, keep=True)
-        return self._cross_fitted(kept["projected"], folds, models)
+        learned = self._fit(X, y, regimes, keep=True)
+        return self.cross_fitted(learned)
 
-    def _cross_fitted(self, projected, folds, models):
+    def _fit(self, X, y, regimes, checkpoint=None, *, keep=False):
+        vars(self).pop("coef_", None)  # a fit that fails leaves no part of an older one
+        source, y = open_fit_rows(self, X, y)
+        self.check_parameters()
+        codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
+        stages = FitStages.of(self, None, checkpoint, source, y, codes)
+        reduction = self.make_reduction().prepare(X, source)
+        self.check_memory(reduction, n_regimes)
+        reduction.learn(X, source, y, codes, stages)
+        ranges = describe_conditions(regimes, self.regime_edges)
+        kept = np.ones(len(y), dtype=bool) if keep else None
+        rows = reduction.hold(source, stages)
+        return self.learn(reduction, rows, y, codes, n_regimes, stages=stages, kept=kept, ranges=ranges)
+
+    def check_parameters(self):
+        """Raise a ValueError where a parameter is not as described; nothing is read for it."""
+        check_choice(self, "sharing", self.sharing, SHARING)
+        check_given_alphas(self)
+        check_quality_edges(self)
+        check_folds(self)
+
+    def make_reduction(self, gates=None, n_jobs=None):
+        """Make the reduction to what these experts, and gates where there are some, work with.
+
+        Returns
+        -------
+        reduction : Reduction
+            Not fitted.
+        """
+        settings = {name: getattr(self, name) for name in ("columns", "error_columns", "projection", "n_components")}
+        n_jobs = n_jobs if self.n_jobs is None else self.n_jobs
+        return Reduction(**settings, gates=gates, n_jobs=n_jobs, owner=type(self).__name__)
+
+    def check_memory(self, reduction, n_regimes):
+        """Raise a ValueError where the sums would not fit in memory, as far as the width is known before any row is read."""
+        if isinstance(reduction.n_projected, int):
+            n_bins = 1 if self.quality_edges is None else AUTO_BINS if isinstance(self.quality_edges, str) else None
+            n_bins = n_bins or len(self.quality_edges) + 1
+            n_folds = self.cv if isinstance(self.cv, int) else 5
+            check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
+
+    def learn(
+        self, reduction, rows, y, codes, n_regimes, *, finder=None, kept=None, stages=None, ranges="", depends=()
+    ):
+        """Fit to reduced rows, or to rows that a fitted reduction reads.
+
+        Parameters
+        ----------
+        reduction : Reduction
+        rows : ReducedRows or RowSource of n_samples rows
+            Rows of a source are read once.
+        y : ndarray of shape (n_samples,)
+        codes : None or ndarray of int of shape (n_samples,)
+            Regimes; None asks `finder` for them.
+        n_regimes : int
+        finder : None or RegimeFinder
+        kept : None or ndarray of bool of shape (n_samples,)
+            Rows that are returned.
+        stages : None or FitStages
+            Keeps what was found so far.
+        ranges : str
+            What values the conditions take, for a warning of empty cells.
+        depends : object
+            What the sums depend on beside the parameters of this object, for `stages`.
+
+        Returns
+        -------
+        learned : LearnedRows
+        """
+        target, stages = Target.of(self, y), stages or FitStages()
+        in_hand = isinstance(rows, ReducedRows)
+        sample = rows if in_hand else ReducedRows.of(
+            reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs))
+        )  # fmt: skip
+        edges = find_edges(self, sample.snr, n_regimes, len(y))
+        if in_hand and codes is None:
+            codes = finder.codes(rows.columns)
+        if in_hand:
+            bins = quality_bins(rows.snr, edges) if len(edges) else 0
+            folds = draw_folds(self, codes * (len(edges) + 1) + bins)
+        else:
+            folds = make_generator(self, self.random_state).integers(self.cv, size=len(y))
+        shape = int(folds.max()) + 1, n_regimes, len(edges) + 1
+        check_memory_for(self, math.prod(shape), sample.projected.shape[1])
+        origin = sample.projected.mean(axis=0, dtype=np.float64)
+        sums = CellSums(
+            reduction, shape, origin, target.scaled(y), codes, folds, edges,
+            finder=finder, kept=kept, n_jobs=reduction.n_jobs,
+        )  # fmt: skip
+        if in_hand:
+            sums.take_in(0, rows.columns)
+        else:
+            depends = [reduction.settings, edges, kept, depends]
+            (sums.found,) = stages.stage(
+                "cell sums", depends, lambda: [each.found for each in stages.run("cell sums", self, [sums], rows)]
+            )
+        solution = self._solve(reduction, sums.statistics, target, edges)
+        self._assign(reduction, solution)
+        warn_of_empty_cells(self, self.cell_counts_, ranges)
+        kept = sums.found["kept"].joined() if kept is not None and kept.any() else None
+        return LearnedRows(kept, solution, sums.statistics)
+
+    def _solve(self, reduction, statistics, target, edges):
+        """Solve for the experts of all rows and without each fold, from statistics (n_folds, n_regimes, n_bins)."""
+        unit = np.ones(len(statistics.origin))
+        if not reduction.projection_.common_unit:
+            unit = statistics.sum(0).spreads()
+        scaled = statistics.scaled(unit)
+        alphas = penalties(self, scaled)
+        root = fit_ridges(scaled.sum((1, 2)).reshape(len(scaled.count), 1), alphas)
+        models = SHARING[self.sharing](scaled, alphas, root)
+        root_alpha = root.alpha[0]
+        root, models = (each.in_units(unit, target.mean, target.scale) for each in (root, models))
+        counts = statistics.count.sum(axis=0).astype(int)
+        bounds = (target.low, target.high) if self.clip else (-np.inf, np.inf)
+        return Solution(models, root, root_alpha, unit, counts, edges, bounds)
+
+    def _assign(self, reduction, solution):
+        """Take over a solution, with all that scikit-learn asks a fitted estimator for."""
+        vars(self).pop("_partial", None)
+        self.reduction_ = reduction.without_gates()
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(reduction, name):
+                setattr(self, name, getattr(reduction, name))
+        self.columns_, self.projection_ = reduction.columns_, reduction.projection_.transformer
+        models, root = solution.models, solution.root
+        self.cell_counts_, self.quality_edges_, self.y_range_ = solution.counts, solution.edges, solution.bounds
+        self.n_regimes_, self.n_quality_bins_ = solution.counts.shape
+        self.n_experts_ = solution.counts.size
+        self.coef_, self.intercept_, self.alpha_ = models.coef[-1], models.intercept[-1], models.alpha
+        self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
+
+    def cross_fitted(self, learned):
+        """Predict training rows by models that did not see them.
+
+        Parameters
+        ----------
+        learned : LearnedRows
+
+        Returns
+        -------
+        expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
+        """
+        projected, folds, models = learned.columns["projected"], learned.columns["folds"], learned.solution.models
         predictions = np.empty((len(projected), self.n_experts_))
-        for fold in range(self.n_folds_):
+        for fold in range(len(models.coef) - 1):
             rows = folds == fold
             predictions[rows] = projected[rows] @ models.coef[fold].T + models.intercept[fold]
-        return self._bounded(predictions)
-
-    def _fit(self, X, y, regimes, *, keep=False, checkpoint=None):
-        """Fit; where rows are kept, return their projected columns, folds, and models without each fold."""
-        rows, y = check_fit_rows(self, X, y)
-        self._forget()
-        codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
-        checkpoint = Checkpoint.of(self, checkpoint, rows, y, codes)
-        self._prepare(X, rows)
-        found = checkpoint.stage("survey", lambda: (*self._survey(rows, (y, codes), checkpoint)[:3], self._noise))
-        ratios, self.projection_, origin, self._noise = found
-        cells, folds = self._sort(codes, n_regimes, ratios)
-        kept = np.ones(len(y), dtype=bool) if keep else None
-        sums = begin_sums(self, origin, y, (cells, folds, kept), self.n_jobs)
-        (sums,) = checkpoint.stage("sums", lambda: self._run([sums], rows, checkpoint))
-        return sums.kept_rows.joined() if keep else None, folds, self._solve(sums)
-
-    def _survey(self, rows, target, checkpoint=None):
-        sample, checkpoint = spread_rows(rows, n_jobs=self.n_jobs), checkpoint or Checkpoint(None)
-        return survey(self, rows, sample, checkpoint, self.n_jobs, target=target)
-
-    def _run(self, passes, rows, checkpoint=None):
-        return run_passes(self, passes, rows, n_jobs=self.n_jobs, checkpoint=checkpoint)
-
-    def _forget(self):
-        """Leave no half of an older fit to one that fails."""
-        vars(self).pop("coef_", None)
-        vars(self).pop("_sums", None)
+        return np.clip(predictions, *self.y_range_)
 
     def partial_fit(self, X, y, *, regimes=None, n_regimes=None):
         """Add rows to those of earlier calls and solve again; rows are not kept, their sums are.
 
-        The first call fixes what cannot change once rows are summed: columns, bins, regimes, and the projection, which
-        it learns from its own rows. Give it some thousand typical ones, or a projection that was fitted before, wrapped
-        in :class:`sklearn.frozen.FrozenEstimator`. Rows seen by an earlier `fit` are not remembered, and cells that are
-        still empty follow their parents without a warning.
+        The first call fixes what cannot change once rows are summed: columns, bins, regimes, folds, and the projection,
+        which it learns from its own rows. Give it some thousand typical ones, or a projection that was fitted before,
+        wrapped in :class:`sklearn.frozen.FrozenEstimator`. Rows of an earlier `fit` are not included, and cells that
+        are still empty follow their parents without a warning. A call that raises leaves the experts as they were.
 
         Parameters
         ----------
@@ -251,54 +445,133 @@ class HierarchicalExperts(Predicts, ReadsRows, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            As `fit`, and if a later call brings a regime that is not known.
+            As `fit`, if a later call brings an unknown regime, or a parameter that the first call fixed was changed.
         """
-        begins = "_sums" not in vars(self)
-        rows, y = check_fit_rows(self, X, y, reset=begins, min_samples=2 if begins else 1)
-        n_known = n_regimes if begins else self.n_regimes_
+        self.check_parameters()
+        check_number(self, "cv", self.cv, kind=numbers.Integral, low=2, hint="partial_fit draws folds at random.")
+        known = vars(self).get("_partial")
+        source, y = open_fit_rows(self, X, y, reset=known is None, min_samples=2 if known is None else 1)
+        n_known = n_regimes if known is None else known.shape[1]
         codes, n_found = regime_codes(self, regimes, self.regime_edges, len(y), n_known=n_known)
-        if begins:
-            self._forget()
-            self._prepare(X, rows)
-            self.n_regimes_ = n_found if n_regimes is None else n_regimes
-            check_number(self, "n_regimes", self.n_regimes_, kind=numbers.Integral, low=1)
-            self._generator = make_generator(self, self.random_state)
-        if n_found > self.n_regimes_:
+        if known is None:
+            state = self._begin_partial(X, source, y, codes, n_found if n_regimes is None else n_regimes)
+        else:
+            state = known.of_same(self)
+        if n_found > state.shape[1]:
             raise ValueError(
                 f"HierarchicalExperts.partial_fit: regimes holds the code {codes.max()}, the first call fixed "
-                f"{self.n_regimes_} regimes, 0 to {self.n_regimes_ - 1}: give n_regimes= in the first call."
+                f"{state.shape[1]} regimes, 0 to {state.shape[1] - 1}: give n_regimes= in the first call."
             )
-        if begins:
-            ratios, self.projection_, origin, _ = self._survey(rows, (y, codes))
-            self._find_edges(ratios)
-            self.n_experts_, self.n_folds_ = self.n_regimes_ * self.n_quality_bins_, self.cv
-        else:
-            ratios = self._ratios(rows)
-        cells = self._cells(codes, ratios)
-        folds = self._generator.integers(self.n_folds_, size=len(cells))
-        if begins:
-            sums = begin_sums(self, origin, y, (cells, folds, None), self.n_jobs)
-        else:
-            sums = self._sums.turned_to(y, folds * self.n_experts_ + cells)
-        (sums,) = self._run([sums], rows)
-        self._sums = sums if begins else sums.onto(self._sums)  # only now: rows that fail leave no half behind
-        counts = self._sums.statistics.count.reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
-        self.cell_counts_ = counts.sum(axis=0).astype(int)
-        self._solve(self._sums)
+        generator = copy.deepcopy(state.generator)  # a call that raises must not move it
+        sums = CellSums(
+            state.reduction, state.shape, state.statistics.origin, state.target.scaled(y), codes,
+            generator.integers(self.cv, size=len(y)), state.edges, training=known is None, n_jobs=self.n_jobs,
+        )  # fmt: skip
+        (sums,) = run_passes(self, [sums], source, n_jobs=self.n_jobs)
+        state = replace(
+            state,
+            statistics=state.statistics + sums.found["statistics"],
+            target=state.target.widened(y),
+            generator=generator,
+        )
+        self._assign(
+            state.reduction,
+            self._solve(state.reduction, state.statistics.reshape(*state.shape), state.target, state.edges),
+        )
+        self._partial = state
         return self
 
-    def _solve(self, sums):
-        """Solve for the experts of all rows and without each fold."""
-        statistics = sums.statistics.reshape(self.n_folds_, self.n_regimes_, self.n_quality_bins_)
-        alphas = check_alphas(self, statistics)
-        root = fit_ridges(statistics.sum((1, 2)).reshape(self.n_folds_, 1), alphas)
-        noise = None if sums.noise_power is None else known_noise(self, sums.noise_power)
-        models = SHARING[self.sharing](statistics, alphas, root, noise)
-        self._discriminants = find_discriminants(statistics, root.alpha[0])
-        for model in (root, models):
-            model.coef[:] *= sums.y_scale
-            model.intercept[:] = model.intercept * sums.y_scale + sums.y_mean
-        self.y_range_ = sums.y_range if self.clip else (-np.inf, np.inf)
-        self.coef_, self.intercept_, self.alpha_ = models.coef[-1], models.intercept[-1], models.alpha
-        self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
-        return models
+    def _begin_partial(self, X, source, y, codes, n_regimes):
+        """Fix what cannot change once rows are summed."""
+        check_number(self, "n_regimes", n_regimes, kind=numbers.Integral, low=1)
+        reduction = self.make_reduction().prepare(X, source).learn(X, source, y, codes)
+        sample = reduction.reduce(0, spread_rows(source, n_jobs=self.n_jobs))
+        edges = find_edges(self, sample.get("snr"), n_regimes, None)
+        shape = self.cv, n_regimes, len(edges) + 1
+        check_memory_for(self, math.prod(shape), sample["projected"].shape[1])
+        origin = sample["projected"].mean(axis=0, dtype=np.float64)
+        empty = CellStatistics.zeros(math.prod(shape), len(origin), origin=origin)
+        fixed = {name: getattr(self, name) for name in FIXED}
+        generator = make_generator(self, self.random_state)
+        return PartialState(reduction, empty, Target.of(self, y), edges, shape, generator, fixed)
+
+    def predict_each(self, X, *, with_root=False):
+        """Prediction of every expert for every row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        with_root : bool
+            Return the prediction of the root ridge too.
+
+        Returns
+        -------
+        expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
+        root_prediction : ndarray of shape (n_samples,), [unit of y]
+            Only if `with_root`.
+        """
+        each = self._over_blocks(X, self.predict_reduced)
+        return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
+
+    def predict_reduced(self, columns):
+        """Prediction of every expert and, last, of the root, from reduced columns (n_samples, n_experts + 1)."""
+        projected, coef = columns["projected"], np.vstack([self.coef_, self.root_coef_])
+        unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
+        product = projected @ (coef / unit).T.astype(projected.dtype)
+        return np.clip(
+            product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_
+        )
+
+    def predict(self, X, *, regimes=None):
+        """Prediction by each row's own expert where its regime is known, by the root ridge where not.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        regimes : None or array-like, as in `fit`
+            True regimes make this the reference that a gate is measured against.
+
+        Returns
+        -------
+        prediction : ndarray of shape (n_samples,), [unit of y]
+        """
+        each, root = self.predict_each(X, with_root=True)
+        if regimes is None:
+            return root
+        codes = self._known_codes(regimes, len(each))
+        return each[np.arange(len(each)), codes * self.n_quality_bins_ + self.quality_bins(X)]
+
+    def quality_bins(self, X):
+        """Quality bin of every row of `X`, 0 for the lowest signal-to-noise ratio.
+
+        Returns
+        -------
+        bins : ndarray of int of shape (n_samples,)
+        """
+        if hasattr(self, "n_quality_bins_") and self.n_quality_bins_ == 1:
+            return np.zeros(len(open_rows(self, X, reset=False)), dtype=np.intp)
+        return quality_bins(self._over_blocks(X, lambda columns: columns["snr"]), self.quality_edges_)
+
+    def cells_of(self, regimes, snr, n_rows):
+        """Cell of rows whose regimes are known, as codes or conditions, at these signal-to-noise ratios."""
+        codes = self._known_codes(regimes, n_rows)
+        return codes * self.n_quality_bins_ + (
+            quality_bins(snr, self.quality_edges_) if self.n_quality_bins_ > 1 else 0
+        )
+
+    def _known_codes(self, regimes, n_rows):
+        codes, n_regimes = regime_codes(self, regimes, self.regime_edges, n_rows, n_known=self.n_regimes_)
+        if n_regimes > self.n_regimes_:
+            raise ValueError(
+                f"{type(self).__name__}.predict: regimes holds the code {codes.max()}, the experts were fitted with "
+                f"regimes 0 to {self.n_regimes_ - 1}: fit with rows of that regime, or leave regimes=None."
+            )
+        return codes
+
+    def _over_blocks(self, X, function):
+        """Join ``function(columns)`` over the reduced columns of all rows."""
+        check_is_fitted(self, "coef_")
+        source = open_rows(self, X, reset=False)
+        return map_blocks(
+            self, lambda first, block: function(self.reduction_.reduce(first, block)), source, n_jobs=self.n_jobs
+        )

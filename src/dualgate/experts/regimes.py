@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from dualgate._validation import check_number, make_generator, owner_name
+from dualgate._validation import owner_name
 
 SPARSE_FROM = 100  # codes as large as this, half of them missing, are conditions or labels and not codes
 
@@ -13,11 +13,11 @@ SPARSE_FROM = 100  # codes as large as this, half of them missing, are condition
 class EmptyCellWarning(UserWarning):
     """A regime, or a cell of regime and quality bin, holds no training row.
 
-    It comes when `HierarchicalExperts` is fitted and names the cell. The cell then takes the expert of its parent: the
-    regime's, or the root ridge. Where a bin is learnt from all regimes, the regime's expert is moved there, by offset,
-    scale, penalty or noise (``sharing="offset"``, ``"scale"``, ``"alpha"``, ``"noise"``). Merge regimes or
-    widen `quality_edges` to be rid of it, or silence it with
-    ``warnings.simplefilter("ignore", EmptyCellWarning)``.
+    It is raised when `HierarchicalExperts` is fitted and names the cell, and the range of each condition where regimes
+    are given as conditions: swapped or logarithmic ones show there. The cell takes the expert of its parent: the
+    regime's, or the root ridge. Where a bin is learned from all regimes (``sharing="offset"``, ``"scale"``,
+    ``"alpha"``), the regime's expert is adapted to the bin. Merge regimes or widen `quality_edges` to avoid it, or
+    silence it with ``warnings.simplefilter("ignore", EmptyCellWarning)``.
     """
 
 
@@ -99,42 +99,16 @@ def check_edges(owner, parameter, edges):
     return array
 
 
-def equal_edges(values, n_bins):
-    """Edges that cut `values` into bins of equal counts, halfway between two of them; fewer bins where many are equal.
-
-    A value belongs to the bin below the first edge that is not smaller.
-    """
-    ordered = np.sort(values)
-    last = np.unique(ordered[-(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1])  # largest of each bin but one
-    last = last[last < ordered[-1]]
-    return (last + ordered[np.searchsorted(ordered, last, side="right")]) / 2
-
-
-def count_cells(owner, cells, n_regimes, n_bins):
-    """Count the rows of each cell (n_regimes, n_bins), and warn of empty ones."""
-    counts = np.bincount(cells, minlength=n_regimes * n_bins).reshape(n_regimes, n_bins)
-    empty = [f"regime {k}" for k in np.flatnonzero(counts.sum(1) == 0)]
-    if n_bins > 1:
-        partly = (counts == 0) & (counts.sum(1, keepdims=True) > 0)
-        empty += [f"regime {k} in quality bin {s}" for k, s in np.argwhere(partly)]
-    if empty:
-        warnings.warn(
-            f"{owner_name(owner)}: regimes leaves {len(empty)} of {counts.size} cells without training rows: "
-            f"{', '.join(empty[:6])}{', ...' if len(empty) > 6 else ''}. Each leans on its parent; merge "
-            "regimes or widen quality_edges to avoid it.",
-            EmptyCellWarning,
-            stacklevel=4,
-        )
-    return counts
-
-
-def draw_folds(owner, cells):
-    """Draw a fold for every row: random, and spread evenly over each cell."""
-    check_number(owner, "cv", owner.cv, kind=numbers.Integral, low=2, hint="folds hold out rows in turn. Try 5.")
-    shuffled = make_generator(owner, owner.random_state).permutation(len(cells))
-    folds = np.empty(len(cells), dtype=np.intp)
-    folds[shuffled[np.argsort(cells[shuffled], kind="stable")]] = np.arange(len(cells)) % owner.cv
-    return folds
+def describe_conditions(regimes, edges):
+    """Tell what values each physical condition takes, and its edges; empty where regimes are codes."""
+    if regimes is None or np.ndim(regimes) != 2:
+        return ""
+    conditions = np.asarray(regimes)
+    ranges = (
+        f"condition {place} runs from {values.min():g} to {values.max():g}, its edges are {tuple(these)}"
+        for place, (values, these) in enumerate(zip(conditions.T, edges, strict=True))
+    )
+    return f" Of the conditions, {'; '.join(ranges)}."
 
 
 def _cut(name, conditions, edges):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualgate._validation import owner_name
-from dualgate.statistics import CellStatistics, describe_excess, solve_ridge
+from dualgate.statistics import describe_excess, solve_ridge, training_sets
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,10 @@ class Ridges:
         alpha = np.where(count.sum((0, 2))[:, None] > 0, np.broadcast_to(alpha, (n_regimes, n_bins)), np.inf)
         return cls(coef.reshape(n_sets, cells, width), intercept.reshape(n_sets, cells), alpha.ravel())
 
+    def in_units(self, unit, level, scale):
+        """Return the same models of columns `unit` times as large, for a target ``level + scale * y``."""
+        return Ridges(self.coef * (scale / unit), self.intercept * scale + level, self.alpha)
+
     def of_parents(self, parents):
         """Repeat the models so that entry c is the model of cell c's parent."""
         return Ridges(self.coef[:, parents], self.intercept[:, parents], self.alpha[parents])
@@ -49,14 +53,21 @@ def check_memory_for(owner, n_cells, width):
         )
 
 
-def check_alphas(owner, folds):
+def penalties(owner, folds):
     """Return the penalties to choose from: the owner's, or a grid that suits the variances of the columns."""
+    if owner.alphas is not None:
+        return check_given_alphas(owner)
+    total = folds.sum((0, 1, 2))
+    variances = np.diagonal(total.centred()[0]) / float(total.count)
+    variances = variances[variances > 1e-12 * variances.max()] if variances.max() > 0 else np.ones(1)
+    low, high = np.log10(1e-2 * variances.min()), np.log10(1e6 * variances.mean())
+    return np.logspace(low, high, int(np.ceil(2 * (high - low))) + 1)
+
+
+def check_given_alphas(owner):
+    """Return the owner's penalties as an array, None where there are none to check."""
     if owner.alphas is None:
-        total = folds.sum((0, 1, 2))
-        variances = np.diagonal(total.centred()[0]) / float(total.count)
-        variances = variances[variances > 1e-12 * variances.max()] if variances.max() > 0 else np.ones(1)
-        low, high = np.log10(1e-2 * variances.min()), np.log10(1e6 * variances.mean())
-        return np.logspace(low, high, int(np.ceil(2 * (high - low))) + 1)
+        return None
     try:
         alphas = np.atleast_1d(np.asarray(owner.alphas, dtype=np.float64))
     except (TypeError, ValueError):
@@ -67,12 +78,6 @@ def check_alphas(owner, folds):
             "numpy.logspace(-2, 4, 13)."
         )
     return alphas
-
-
-def training_sets(folds):
-    """Statistics outside each fold, then of all rows: (n_folds, ...) becomes (n_folds + 1, ...)."""
-    total = folds.sum(0)
-    return CellStatistics.stack([*(total - folds[fold] for fold in range(len(folds.count))), total])
 
 
 def fit_ridges(folds, alphas, *, parents=None, shrink=False):

@@ -1,8 +1,21 @@
 """What is read from a measurement: quality statistics, lines, noise-whitened components, Wiener scores."""
 
 from dualgate.features.lines import LinePixels, LineWindows
-from dualgate.features.quality import QualityStatistics, signal_to_noise
+from dualgate.features.projection import FrozenProjection, PlainColumns, Projection, TransformerProjection
+from dualgate.features.quality import QualityStatistics
 from dualgate.features.whitened import NoiseWhitenedPCA
 from dualgate.features.wiener import WienerScores
+from dualgate.snr import signal_to_noise
 
-__all__ = ["LinePixels", "LineWindows", "NoiseWhitenedPCA", "QualityStatistics", "WienerScores", "signal_to_noise"]
+__all__ = [
+    "FrozenProjection",
+    "LinePixels",
+    "LineWindows",
+    "NoiseWhitenedPCA",
+    "PlainColumns",
+    "Projection",
+    "QualityStatistics",
+    "TransformerProjection",
+    "WienerScores",
+    "signal_to_noise",
+]

@@ -5,12 +5,9 @@ given for training rows alone (such as the target), and noise of known variance.
 V, B and the mean from sums over rows, kept by fold, so that the loadings without a fold cost no further reading.
 """
 
-import copy
-
 import numpy as np
 
-from dualgate.passes import Pass
-from dualgate.rows import in_threads
+from dualgate.rows import Pass, in_threads
 
 STEP = 512  # rows worked on at a time, so that what is made of them stays in the cache
 _ROWS = 2048  # rows whose sums are taken at a time
@@ -73,12 +70,13 @@ class Basis:
     Parameters
     ----------
     loadings : ndarray of shape (n_pixels, n_factors)
-    beside : ndarray of shape (n_pixels, n_beside)
-        Loadings of what is known.
+    beside : None or ndarray of shape (n_pixels, n_beside)
+        Loadings of what is known; None is nothing.
     """
 
-    def __init__(self, loadings, beside):
-        self.loadings, self.beside, self._products = loadings, beside, {}
+    def __init__(self, loadings, beside=None):
+        self.loadings, self._products = loadings, {}
+        self.beside = np.zeros((len(loadings), 0)) if beside is None else beside
 
     def __getstate__(self):
         return vars(self) | {"_products": {}}  # a hundred times larger than what they are made of
@@ -96,6 +94,31 @@ class Basis:
         """Matrix from the deviations of a row with these weights of pixels to its factors (n_factors, n_pixels)."""
         weighted = self.loadings.T * weights
         return np.linalg.solve(weighted @ self.loadings + np.eye(len(weighted)), weighted)
+
+
+def relative_power(error, noise):
+    """Mean squared error of rows in units of the typical noise (n_rows,)."""
+    ratio = error / noise.astype(error.dtype)
+    return np.einsum("ij,ij->i", ratio, ratio, dtype=np.float64) / ratio.shape[1]
+
+
+def information(weights, weighted, basis, given=None):
+    r"""Information of every row on its factors, :math:`A = V^T E^{-1} V` and :math:`b = V^T E^{-1} (x - mean - B u)`.
+
+    Parameters are those of :func:`posterior`; `given` is None where nothing is known of the rows.
+
+    Returns
+    -------
+    A : ndarray of shape (n_rows, n_factors, n_factors)
+    b : ndarray of shape (n_rows, n_factors)
+    """
+    width, dtype = basis.loadings.shape[1], weights.dtype
+    power = weights @ basis.products(dtype)
+    moment = (weighted @ basis.loadings.astype(dtype)).astype(np.float64)
+    if given is not None:
+        crossed = power[:, n_products(width) :].reshape(len(power), -1, width)
+        moment -= np.einsum("nk,nkj->nj", given, crossed, dtype=np.float64)
+    return unfold(power[:, : n_products(width)], width), moment
 
 
 def posterior(weights, weighted, basis, given):
@@ -117,14 +140,10 @@ def posterior(weights, weighted, basis, given):
     mean : ndarray of shape (n_rows, n_factors)
     covariance : ndarray of shape (n_rows, n_factors, n_factors)
     """
+    precision, moment = information(weights, weighted, basis, given)
     width, dtype = basis.loadings.shape[1], weights.dtype
-    power = weights @ basis.products(dtype)
-    precision = unfold(power[:, : n_products(width)], width)
     precision[:, np.arange(width), np.arange(width)] += 1
     covariance = np.linalg.inv(precision)
-    moment = (weighted @ basis.loadings.astype(dtype)).astype(np.float64)
-    crossed = power[:, n_products(width) :].reshape(len(power), -1, width)
-    moment -= np.einsum("nk,nkj->nj", given, crossed, dtype=np.float64)
     mean = np.einsum("nij,nj->ni", covariance, moment)
     # the variance of a factor over what it were with the others known: digits that the inverse has lost
     strain = np.einsum("nii,nii->ni", precision, covariance)
@@ -157,9 +176,12 @@ class Factors:
 class FactorSums(Pass):
     """One pass of expectation-maximisation: what its maximisation needs, summed over the rows of every fold.
 
+    `found` holds ``gram`` (n_folds, n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width,
+    width) and ``n_rows``, with width the number of factors and one for the mean.
+
     Parameters
     ----------
-    read : callable, block -> (weights, weighted)
+    read : callable, (block, first_row) -> (weights, weighted)
         See :func:`weigh`; picklable.
     factors : Factors
         The present ones.
@@ -171,31 +193,29 @@ class FactorSums(Pass):
         Threads of the expectation.
     """
 
-    def __init__(self, read, factors, known, n_folds, n_jobs=None):
-        self.read, self.factors, self.known, self.n_folds, self.first = read, factors, known, n_folds, 0
-        self.basis = Basis(factors.free, np.column_stack([factors.known, factors.shift]))
-        self.n_jobs = n_jobs
-        self.gram = self.moment = self.second = 0.0  # arrays from the first rows on: what is empty travels light
-        self.n_rows = 0
+    row_wise = ("known",)
 
-    def _begin(self):
+    def __init__(self, read, factors, known, n_folds, n_jobs=None):
+        self.read, self.factors, self.known, self.n_folds, self.n_jobs = read, factors, known, n_folds, n_jobs
+        self.basis = Basis(factors.free, np.column_stack([factors.known, factors.shift]))
+
+    def begin(self):  # noqa: D102
         n_pixels, width = len(self.factors.shift), self.factors.free.shape[1] + self.known.shape[1] + 1
-        self.gram = np.zeros((self.n_folds, n_pixels, n_products(width)))
-        self.moment = np.zeros((self.n_folds, n_pixels, width))
-        self.second = np.zeros((width, width))
+        return {
+            "gram": np.zeros((self.n_folds, n_pixels, n_products(width))),
+            "moment": np.zeros((self.n_folds, n_pixels, width)),
+            "second": np.zeros((width, width)),
+            "n_rows": 0,
+        }
 
     def update(self, start, block):  # noqa: D102
-        if self.n_rows == 0:
-            self._begin()
-        block = np.asarray(block)
-        if block.dtype not in (np.float32, np.float64):  # a frame may hold integers, or halves
-            block = block.astype(np.float64)
-        scratch = np.empty((2, min(_ROWS, len(block)), self.moment.shape[1]), block.dtype)  # new memory costs much
+        width = self.found["moment"].shape[1]
+        scratch = np.empty((2, min(_ROWS, len(block)), width), block.dtype)  # allocated once: new memory costs much
         for first in range(0, len(block), _ROWS):
             self._add(start + first, block[first : first + _ROWS], scratch)
 
     def _add(self, start, block, scratch):
-        (weights, weighted), width = scratch[:, : len(block)], self.moment.shape[2]
+        (weights, weighted), width = scratch[:, : len(block)], self.found["moment"].shape[2]
         factors = np.empty((len(block), width), block.dtype)
         folded = np.empty((len(block), n_products(width)), block.dtype)
 
@@ -203,7 +223,7 @@ class FactorSums(Pass):
             second = np.zeros((1, n_products(width)))
             for row in range(first, last, STEP):
                 rows = slice(row, min(row + STEP, last))
-                weights[rows], weighted[rows] = self.read(block[rows])
+                weights[rows], weighted[rows] = self.read(block[rows], start + row)
                 factors[rows], pairs = self._expect(start + row, weights[rows], weighted[rows])
                 folded[rows] = pairs
                 second += pairs.sum(axis=0)
@@ -212,14 +232,14 @@ class FactorSums(Pass):
         second = in_threads(expect, len(block), self.n_jobs).sum(axis=0, keepdims=True)
         for fold in range(self.n_folds):
             here = slice((fold - start) % self.n_folds, None, self.n_folds)
-            self.gram[fold] += weights[here].T @ folded[here]
-            self.moment[fold] += weighted[here].T @ factors[here]
-        self.second += unfold(second, width)[0]
-        self.n_rows += len(block)
+            self.found["gram"][fold] += weights[here].T @ folded[here]
+            self.found["moment"][fold] += weighted[here].T @ factors[here]
+        self.found["second"] += unfold(second, width)[0]
+        self.found["n_rows"] += len(block)
 
     def _expect(self, start, weights, weighted):
         """Factors of rows from number `start` on, the known ones and the mean's one among them, and their products."""
-        known = self.known[start - self.first : start - self.first + len(weights)]
+        known = self.known[self.rows_of(start, len(weights))]
         given = np.column_stack([known, np.ones(len(weights))])
         free, covariance = posterior(weights, weighted, self.basis, given)
         factors = np.hstack([free, given])
@@ -228,23 +248,6 @@ class FactorSums(Pass):
         n_own = n_products(free.shape[1])
         pairs[:, :n_own] += covariance[:, rows[:n_own], columns[:n_own]]
         return factors, pairs
-
-    def part(self, start, stop):  # noqa: D102
-        part = copy.copy(self)
-        part.first, part.known = start, self.known[start:stop]
-        part.gram = part.moment = part.second = 0.0
-        part.n_rows = 0
-        return part
-
-    def lighten(self):  # noqa: D102
-        part = copy.copy(self)
-        part.read = part.known = part.factors = part.basis = None
-        return part
-
-    def merge(self, other):  # noqa: D102
-        for name in ("gram", "moment", "second", "n_rows"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
 
 
 def known_factors(y, regimes=None):

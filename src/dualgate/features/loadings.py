@@ -1,4 +1,4 @@
-"""The maximisation behind Wiener scores: loadings from sums over rows, as smooth or as small as the rows say."""
+"""The maximisation behind Wiener scores: loadings from sums over rows, with penalties from the evidence."""
 
 import numpy as np
 from scipy.linalg import solveh_banded
@@ -6,7 +6,7 @@ from scipy.linalg import solveh_banded
 from dualgate._validation import require_finite, take_columns
 from dualgate.features.factors import Factors, unfold
 from dualgate.features.whitened import NoiseWhitenedPCA, leading
-from dualgate.rows import as_source, iter_blocks
+from dualgate.rows import ArrayRows, as_source, iter_blocks
 from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
@@ -24,8 +24,10 @@ class Loadings:
 
     Parameters
     ----------
-    sums : FactorSums
-        After all rows.
+    sums : dict
+        What :class:`~dualgate.features.factors.FactorSums` found over all rows.
+    n_free : int
+        Free factors; they come before the known ones.
     smooth : bool
         Whether neighbouring columns are neighbouring pixels, so that loadings may be taken as smooth.
     penalties : ndarray of shape (2, width) or None
@@ -36,15 +38,14 @@ class Loadings:
     Liu, Rubin & Wu 1998, Biometrika 85, 755 (parameter expansion). MacKay 1992, Neural Computation 4, 415 (evidence).
     """
 
-    def __init__(self, sums, smooth, penalties=None):
-        self.sums, self.smooth = sums, smooth
-        self.n_free, self.width = sums.factors.free.shape[1], sums.moment.shape[2] - 1
-        second = sums.second / sums.n_rows
+    def __init__(self, sums, n_free, smooth, penalties=None):
+        self.sums, self.smooth, self.n_free = sums, smooth, n_free
+        second = sums["second"] / sums["n_rows"]
         free, rest = slice(0, self.n_free), slice(self.n_free, None)
         self._slope = np.linalg.lstsq(second[rest, rest], second[rest, free], rcond=None)[0]  # z on (u, 1)
         spread = second[free, free] - self._slope.T @ second[rest, rest] @ self._slope
         self._turn = np.linalg.cholesky(spread + 1e-12 * np.eye(self.n_free))
-        gram, moment = sums.gram.sum(axis=0), sums.moment.sum(axis=0)
+        gram, moment = sums["gram"].sum(axis=0), sums["moment"].sum(axis=0)
         gram = unfold(gram, moment.shape[1])
         if penalties is None:
             penalties = _first_penalties(gram, moment, smooth)
@@ -54,47 +55,14 @@ class Loadings:
         self.all = self._factors(solution)
 
     def without(self, fold):
-        """Return the factors that the rows outside a fold find under the same penalties."""
-        gram = self.sums.gram.sum(axis=0) - self.sums.gram[fold]
-        moment = self.sums.moment.sum(axis=0) - self.sums.moment[fold]
+        """Return the factors from the rows outside a fold, under the same penalties."""
+        gram, moment = (self.sums[name].sum(axis=0) - self.sums[name][fold] for name in ("gram", "moment"))
         return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present))
 
     def _factors(self, solution):
         free = solution[:, : self.n_free]
         rest = solution[:, self.n_free :] + free @ self._slope.T
         return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
-
-
-def refine(factors, sums, smooth, n_iter, stage):
-    """Go through steps of expectation-maximisation.
-
-    Parameters
-    ----------
-    factors : Factors
-        To start from.
-    sums : callable, Factors -> FactorSums
-        Sums over all rows.
-    smooth : bool
-    n_iter : int
-    stage : callable, (name, compute) -> result
-        Calls ``compute()``, or knows its result from an earlier run.
-
-    Returns
-    -------
-    factors : Factors
-    folds : list of Factors
-        From the last step, without the rows of each fold.
-    """
-    penalties = None
-    for step in range(n_iter):
-
-        def maximise(factors=factors, penalties=penalties, last=step == n_iter - 1):
-            summed = sums(factors)
-            found = Loadings(summed, smooth, penalties)
-            return found.all, found.penalties, [found.without(fold) for fold in range(summed.n_folds)] if last else []
-
-        factors, penalties, folds = stage(f"factors, step {step}", maximise)
-    return factors, folds
 
 
 def _roughness(n_pixels):
@@ -116,7 +84,7 @@ def _first_penalties(gram, moment, smooth):
     size = np.maximum(size - noise, 0.02 * size) + 1e-300
     rough = np.maximum(rough - 6 * noise, 0.02 * rough) + 1e-300  # 6 = 1 + 4 + 1, the power of a second difference
     penalties = np.stack([n_pixels / rough, n_pixels / size if not smooth else 0 * size])
-    penalties[:, -1] = 0  # the mean is what it is
+    penalties[:, -1] = 0  # the mean is not penalised
     return penalties
 
 
@@ -176,8 +144,8 @@ def _second_difference_bands(n_pixels):
     return bands
 
 
-def choose_clean(clean, columns, n_features):
-    """Noise-free rows as an array or a source, and which of their columns are flux.
+def open_clean(clean, columns, n_features):
+    """Open noise-free rows, and find which of their columns are flux.
 
     Parameters
     ----------
@@ -186,15 +154,12 @@ def choose_clean(clean, columns, n_features):
         Flux among `n_features` columns.
     n_features : int
     """
-    source = as_source(clean)
-    rows = np.asarray(clean) if source is None else source
-    if rows.ndim != 2 or rows.shape[1] not in (len(columns), n_features):
+    rows = as_source(clean) or ArrayRows(np.asarray(clean))
+    if rows.shape[1] not in (len(columns), n_features):
         raise ValueError(
             f"WienerScores.fit: clean has shape {rows.shape} and must have {len(columns):,} columns, one per flux "
             f"column, or {n_features:,} like X."
         )
-    if rows.dtype not in (np.float32, np.float64):
-        rows = rows.astype(np.float64)
     return rows, columns if rows.shape[1] == n_features else np.arange(len(columns))
 
 
@@ -205,7 +170,7 @@ def clean_factors(owner, rows, columns):
     ----------
     owner : WienerScores
         For the typical mean and noise of noisy rows, and the number of factors.
-    rows : ndarray or RowSource of shape (n_clean, n_columns)
+    rows : RowSource of shape (n_clean, n_columns)
     columns : ndarray of int of shape (n_pixels,)
         Those that are flux; others are not read.
 

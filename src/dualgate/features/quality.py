@@ -12,32 +12,6 @@ _BLOCK_VALUES = 1 << 18  # values worked on at a time: they stay in the processo
 _RUN, _GROUP, _MAX_RUNS = 512, 8, 16  # 512 is the most that numpy sorts without a partition
 
 
-def signal_to_noise(flux, error):
-    r"""Signal-to-noise ratio of whole rows, the length of the flux over the length of the error.
-
-    .. math:: \mathrm{SNR} = \lVert flux \rVert / \lVert error \rVert
-
-    The flux is the measured one, so pure noise has a ratio of about one.
-
-    Parameters
-    ----------
-    flux, error : ndarray of shape (n_samples, n_pixels), [same unit]
-        Measured values and their standard deviations.
-
-    Returns
-    -------
-    snr : ndarray of shape (n_samples,), [dimensionless]
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> signal_to_noise(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0]]))
-    array([5.])
-    """
-    power = [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in (flux, error)]
-    return np.sqrt(power[0] / power[1])
-
-
 class QualityStatistics(TransformerMixin, BaseEstimator):
     """Ten statistics of every row of errors, without any reference to single pixels.
 
@@ -165,9 +139,9 @@ def _power_sums(block, scratch, out):
     np.sum(deviation, axis=1, out=out[:, 0])
     deviation -= out[:, :1] / block.shape[1]
     np.multiply(deviation, deviation, out=square)
-    np.vecdot(deviation, deviation, out=out[:, 1])
-    np.vecdot(square, deviation, out=out[:, 2])
-    np.vecdot(square, square, out=out[:, 3])
+    np.einsum("ij,ij->i", deviation, deviation, out=out[:, 1])
+    np.einsum("ij,ij->i", square, deviation, out=out[:, 2])
+    np.einsum("ij,ij->i", square, square, out=out[:, 3])
 
 
 def _sorted_values(block, ranks, out):

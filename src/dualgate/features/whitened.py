@@ -8,17 +8,25 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.extmath import randomized_range_finder
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_number, require_positive_errors, resolve_columns, take_columns
-from dualgate.rows import check_rows_or_source, iter_blocks, spread_rows
+from dualgate._validation import (
+    check_number,
+    find_error_columns,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
+from dualgate.features.factors import STEP, Basis, information, relative_power, weigh
+from dualgate.features.projection import Projection
+from dualgate.rows import Pass, map_blocks, open_rows
 from dualgate.statistics import CellStatistics
 
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
-_STEP = 4096  # rows worked on at a time
+_SUM_ROWS = 4096  # rows worked on at a time
 _OVERSAMPLES = 30  # directions beyond those kept, for the accuracy of the last ones
 _WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
 
 
-class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
+class NoiseWhitenedPCA(Projection, TransformerMixin, BaseEstimator):
     r"""Leading components of the signal after every pixel is divided by its typical noise.
 
     With :math:`C` the covariance of the measured flux and :math:`N` the diagonal of mean squared errors, the whitened
@@ -69,6 +77,11 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         self.error_columns = error_columns
         self.random_state = random_state
 
+    @property
+    def reads_errors(self):
+        """Whether `error_columns` are given."""
+        return self.error_columns is not None
+
     def fit(self, X, y=None):
         """Find the components in one pass over the rows.
 
@@ -87,51 +100,33 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         ValueError
             If errors are not above zero, or fluxes and errors differ in number.
         """
-        rows = check_rows_or_source(self, X, reset=True)
-        self.begin(X, np.asarray(spread_rows(rows)))
-        for _, block in iter_blocks(self, rows):
-            self.add(block)
-        return self.finish()
+        return self.learn(X, open_rows(self, X, reset=True))
 
-    def begin(self, X, sample):
-        """Start a fit that is given its rows block by block, by `add`, and ends with `finish`.
-
-        Parameters
-        ----------
-        X : array-like or RowSource of shape (n_samples, n_features)
-            For its width and the names of its columns.
-        sample : ndarray of shape (n_sampled, n_features)
-            Rows from all over: they tell the typical noise that weighs the others.
-        """
+    def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
         self.n_features_in_ = sample.shape[1]
         self.columns_ = resolve_columns(self, "columns", self.columns, X, sample.shape[1])
-        self._error_columns = None
-        if self.error_columns is not None:
-            self._error_columns = find_error_columns(self, X, self.columns_)
-        self.statistics_ = WhiteningStatistics.about(*self._split(sample))
+        self._error_columns = None if self.error_columns is None else find_error_columns(self, self.error_columns, X, self.columns_)
+        self._step = WhiteningSums(self._split, WhiteningStatistics.about(*self._split(sample)))
 
-    def add(self, block):
-        """Take in rows between `begin` and `finish`, an ndarray of shape (n_rows, n_features)."""
-        self.statistics_.update(*self._split(np.asarray(block)))
+    def next_pass(self):  # noqa: D102
+        return self.__dict__.pop("_step", None)
 
-    def finish(self):
-        """Find the components from the rows that were added; returns self."""
-        statistics = self.__dict__.pop("statistics_")
+    def end_pass(self, step):  # noqa: D102
+        statistics = step.found
         self.mean_, self.noise_, covariance = statistics.whiten()
         kept = min(self.n_components, len(self.mean_), max(1, statistics.n_rows - 1))
         variance, vectors = leading(covariance, kept, self.random_state)
         signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(kept)])
         self.components_ = np.ascontiguousarray((vectors * np.where(signs == 0, 1.0, signs)).T)
-        self.signal_variance_ = variance - (1.0 if self._error_columns is not None else 0.0)
-        return self
+        self.signal_variance_ = variance - (1.0 if self.reads_errors else 0.0)
 
-    def _split(self, array):
+    def _split(self, array, first_row=0):
         """Flux, and errors where there are some."""
         if self._error_columns is None:
             return take_columns(array, self.columns_), None
         error = take_columns(array, self._error_columns)
-        require_positive_errors(self, error, self._error_columns)
+        require_positive_errors(self, error, self._error_columns, first_row=first_row)
         return take_columns(array, self.columns_), error
 
     def transform(self, X):
@@ -139,7 +134,7 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
 
         Returns
         -------
@@ -147,15 +142,42 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
             Of the precision of `X`.
         """
         check_is_fitted(self, "components_")
-        rows = check_rows_or_source(self, X, reset=False)
-        operator = self.components_ / self.noise_
-        offset = operator @ self.mean_
-        # an offset after the product, not a centred copy of the rows before it
-        scores = [
-            flux @ operator.T.astype(flux.dtype) - offset.astype(flux.dtype)
-            for flux in (take_columns(np.asarray(block), self.columns_) for _, block in iter_blocks(self, rows))
-        ]
-        return np.concatenate(scores)
+        rows = open_rows(self, X, reset=False)
+        return map_blocks(self, lambda first, block: self.project(block)["projected"], rows)
+
+    def project(self, block, rows=None):  # noqa: D102
+        flux = take_columns(block, self.columns_)
+        mean, unit = self.mean_.astype(flux.dtype), self.noise_.astype(flux.dtype)
+        operator = self.components_.T.astype(flux.dtype)
+        scores = np.empty((len(flux), operator.shape[1]), flux.dtype)
+        for start in range(0, len(flux), STEP):  # deviations first: a large mean would cost digits in the product
+            deviation = flux[start : start + STEP] - mean
+            deviation /= unit
+            np.dot(deviation, operator, out=scores[start : start + STEP])
+        return {"projected": scores}
+
+    def information(self, block):
+        """Return A (n_rows, n_components, n_components) and b (n_rows, n_components) of rows, given their errors."""
+        weights, weighted = weigh(*self._split(block), self.mean_, self.noise_)
+        return information(weights, weighted, Basis(self.components_.T))
+
+    def noise_power(self, block):
+        """Return the mean squared error of rows in units of the typical noise (n_rows,)."""
+        return relative_power(self._split(block)[1], self.noise_)
+
+    def to_pixels(self, coef):
+        """Coefficients on pixels that predict what `coef` predicts from the scores.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (n_models, n_components)
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_models, n_pixels), [unit of y per unit of flux]
+        """
+        check_is_fitted(self, "components_")
+        return np.atleast_2d(coef) @ self.components_ / self.noise_
 
     def get_feature_names_out(self, input_features=None):
         """Names of the scores.
@@ -172,16 +194,17 @@ class NoiseWhitenedPCA(TransformerMixin, BaseEstimator):
         return np.array([f"whitened_{i}" for i in range(len(self.components_))], dtype=object)
 
 
-def find_error_columns(owner, X, flux_columns):
-    """Positions of the errors that belong to `flux_columns`, one for each."""
-    columns = resolve_columns(owner, "error_columns", owner.error_columns, X, X.shape[1])
-    if len(columns) != len(flux_columns):
-        raise ValueError(
-            f"{type(owner).__name__}.error_columns selects {len(columns):,} columns, columns selects "
-            f"{len(flux_columns):,}: every flux needs one error. X has {X.shape[1]:,} columns; X = [flux | error] "
-            "has an even number, twice the number of pixels."
-        )
-    return columns
+class WhiteningSums(Pass):
+    """The one pass of `NoiseWhitenedPCA`."""
+
+    def __init__(self, split, empty):
+        self.split, self.empty = split, empty
+
+    def begin(self):  # noqa: D102
+        return self.empty.empty()
+
+    def update(self, start, block):  # noqa: D102
+        self.found.update(*self.split(block, start))
 
 
 class WhiteningStatistics:
@@ -224,10 +247,10 @@ class WhiteningStatistics:
     def update(self, flux, error):
         """Add rows in place."""
         unit = self.unit.astype(flux.dtype)
-        if self._scratch.dtype != flux.dtype or len(self._scratch) < min(_STEP, len(flux)):
-            self._scratch = np.empty((min(_STEP, len(flux)), len(unit)), flux.dtype)
-        for start in range(0, len(flux), _STEP):
-            rows, weights = slice(start, start + _STEP), None
+        if self._scratch.dtype != flux.dtype or len(self._scratch) < min(_SUM_ROWS, len(flux)):
+            self._scratch = np.empty((min(_SUM_ROWS, len(flux)), len(unit)), flux.dtype)
+        for start in range(0, len(flux), _SUM_ROWS):
+            rows, weights = slice(start, start + _SUM_ROWS), None
             if error is not None:
                 power = np.divide(error[rows], unit, out=self._scratch[: len(error[rows])])
                 power *= power
@@ -238,12 +261,12 @@ class WhiteningStatistics:
             self.moments.update(whitened, nothing, nothing, sample_weight=weights)
         self.n_rows += len(flux)
 
-    def merge(self, other):
-        """Take in other rows; moments that a cluster has taken out of both it merges itself."""
-        self.n_rows += other.n_rows
-        self.noise_power = self.noise_power + other.noise_power
-        if self.moments is not None:
-            self.moments = self.moments + other.moments
+    def __add__(self, other):
+        total = self.empty()
+        total.n_rows = self.n_rows + other.n_rows
+        total.noise_power = self.noise_power + other.noise_power
+        total.moments = self.moments + other.moments
+        return total
 
     def whiten(self):
         """Return the mean, the noise of each pixel, and N^-1/2 C N^-1/2, the covariance seen through it."""

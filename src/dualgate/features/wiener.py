@@ -9,19 +9,29 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from dualgate._validation import (
     check_number,
     check_target,
+    find_error_columns,
     require_positive_errors,
     require_samples,
     resolve_columns,
     take_columns,
 )
-from dualgate.features.factors import Basis, FactorSums, fill, folds_of, known_factors, scores_of, weigh
-from dualgate.features.loadings import choose_clean, clean_factors, first_factors, refine
-from dualgate.features.whitened import find_error_columns
-from dualgate.passes import run_passes
-from dualgate.rows import RowSource, check_rows_or_source, choose_spread, map_blocks, spread_rows
+from dualgate.features.factors import (
+    Basis,
+    FactorSums,
+    fill,
+    folds_of,
+    information,
+    known_factors,
+    relative_power,
+    scores_of,
+    weigh,
+)
+from dualgate.features.loadings import Loadings, clean_factors, first_factors, open_clean
+from dualgate.features.projection import Projection
+from dualgate.rows import choose_spread, map_blocks, open_rows, spread_rows
 
 
-class WienerScores(TransformerMixin, BaseEstimator):
+class WienerScores(Projection, TransformerMixin, BaseEstimator):
     r"""Posterior means of a few factors behind a row, given the row's own errors.
 
     A row is :math:`x = \bar x + V z + \epsilon` with factors :math:`z \sim N(0, I)` and noise of known variances
@@ -47,20 +57,21 @@ class WienerScores(TransformerMixin, BaseEstimator):
     error_columns : None or column specification
         Their errors, one column per flux column, in the same order. Without, the noise is taken to be the same
         everywhere, of the size that the components left out have (probabilistic principal components).
-    variances : bool
-        Whether `transform` returns the posterior variances beside the scores.
+    return_variances : bool
+        Whether `transform` appends the posterior variances to the scores.
     supervised : bool
-        Whether `fit` uses y and regimes. A model of y that is then trained on `transform` of the same rows is
-        flattered; `transform_training` is there for this, and `HierarchicalExperts` calls it.
+        Whether `fit` uses y and regimes. A model of y that is trained on ``fit(X, y).transform(X)`` of the same rows
+        is then too optimistic; `fit_transform`, and with it a :class:`~sklearn.pipeline.Pipeline`, gives every training
+        row the scores of loadings that did not see it.
     smooth : bool
         Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. How smooth,
         the rows tell.
-    n_iter : int
+    max_iter : int
         Steps of expectation-maximisation, each of which reads all rows once.
     max_rows : None or int
         Rows that the steps read, spread over all; None is all rows.
     cv : int
-        Folds of `transform_training`; row i of those read belongs to fold ``i % cv``.
+        Folds of `fit_transform`; row i of those read belongs to fold ``i % cv``.
     n_jobs : None or int
         Threads; -1 is one per core. Matrix products have threads of their own.
     random_state : int
@@ -73,6 +84,8 @@ class WienerScores(TransformerMixin, BaseEstimator):
         Typical error of each pixel.
     loadings_ : ndarray of shape (n_pixels, n_factors)
         V in the unit of the flux, strongest factor first; columns are orthogonal in units of the noise.
+    n_iter_ : int
+        Steps of expectation-maximisation that were done; 0 after a fit with `clean`.
     signal_variance_ : ndarray of shape (n_factors,)
         Summed variance of each factor over the pixels, in units of the noise variance.
 
@@ -100,10 +113,10 @@ class WienerScores(TransformerMixin, BaseEstimator):
         *,
         columns=None,
         error_columns=None,
-        variances=False,
+        return_variances=False,
         supervised=False,
         smooth=False,
-        n_iter=10,
+        max_iter=10,
         max_rows=60_000,
         cv=5,
         n_jobs=None,
@@ -112,10 +125,10 @@ class WienerScores(TransformerMixin, BaseEstimator):
         self.n_components = n_components
         self.columns = columns
         self.error_columns = error_columns
-        self.variances = variances
+        self.return_variances = return_variances
         self.supervised = supervised
         self.smooth = smooth
-        self.n_iter = n_iter
+        self.max_iter = max_iter
         self.max_rows = max_rows
         self.cv = cv
         self.n_jobs = n_jobs
@@ -126,13 +139,18 @@ class WienerScores(TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         return tags
 
+    @property
+    def reads_errors(self):
+        """Whether `error_columns` are given."""
+        return self.error_columns is not None
+
     def fit(self, X, y=None, *, regimes=None, clean=None):
         """Find the loadings.
 
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-            A source is read block by block, ``n_iter`` times.
+            A source is read block by block, ``max_iter`` times.
         y : None or array-like of shape (n_samples,)
             Targets, which a supervised fit from noisy rows needs and others do not read.
         regimes : None or array-like of int of shape (n_samples,)
@@ -152,71 +170,80 @@ class WienerScores(TransformerMixin, BaseEstimator):
             If a parameter is out of range, errors are not above zero, fluxes and errors differ in number, no pixel is
             measured, or a supervised fit lacks y.
         """
-        rows = check_rows_or_source(self, X, reset=True)
+        rows = open_rows(self, X, reset=True)
         require_samples(self, rows, 2)
         check_consistent_length(rows, y, regimes)
         self._find_columns(X, rows.shape[1])
-        if not isinstance(rows, RowSource):
-            self._split(rows)  # here the rows have their numbers, for a message
-        self.begin(X, np.asarray(spread_rows(rows, n_jobs=self.n_jobs, finite=False)))
-        if clean is not None:
-            rows, columns = choose_clean(clean, self.columns_, self.n_features_in_)
-            factors = clean_factors(self, rows, columns)
-            self._start, self._chosen = None, np.zeros(0, dtype=np.intp)
-            return self._finish(factors, [], np.eye(factors.free.shape[1]))
-        seen = rows if self.choose(len(rows)) is None else rows[self._chosen]
-        return self.learn(y, regimes, self.read, lambda sums: run_passes(self, [sums], seen, n_jobs=self.n_jobs)[0])
+        if rows.in_memory:
+            self._split(rows.read(0, len(rows)))  # here the rows have their numbers, for a message
+        if clean is None:
+            return self.learn(X, rows, y, regimes)
+        self._start_fit(X, spread_rows(rows, n_jobs=self.n_jobs, finite=False), len(rows))
+        factors = clean_factors(self, *open_clean(clean, self.columns_, self.n_features_in_))
+        self.rows_read_, self.n_iter_ = np.zeros(0, dtype=np.intp), 0
+        self._finish(factors, [], np.eye(factors.free.shape[1]))
+        return self
 
-    def begin(self, X, sample):
-        """Start a fit: columns, typical noise and first loadings, from rows spread over all."""
-        for name, low in {"n_components": 1, "n_iter": 1, "cv": 2}.items():
+    def fit_transform(self, X, y=None, *, regimes=None, clean=None):
+        """Find the loadings, and the scores of the same rows by loadings that did not see them.
+
+        Loadings that are found with y carry some of a row's own target into its scores. Each row is therefore given
+        the scores of loadings that were found without its fold, as in
+        :class:`~sklearn.preprocessing.TargetEncoder`: ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``.
+
+        Parameters
+        ----------
+        X, y, regimes, clean
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray, as from `transform`
+            Rows that the steps did not read (see `max_rows`), and all rows after a fit with `clean`, have the scores of
+            `transform`.
+        """
+        return self.fit(X, y, regimes=regimes, clean=clean).transform_training(X)
+
+    def _start_fit(self, X, sample, n_rows):
+        for name, low in {"n_components": 1, "max_iter": 1, "cv": 2}.items():
             check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
         if self.max_rows is not None:
             check_number(self, "max_rows", self.max_rows, kind=numbers.Integral, low=2)
         self._find_columns(X, sample.shape[1])
         flux, error = fill(*self._split(sample))
-        self.mean_, self.noise_, self._start = first_factors(flux, error, self.n_components, self.random_state)
+        self.mean_, self.noise_, self._factors = first_factors(flux, error, self.n_components, self.random_state)
+        self._n_rows = n_rows
+        few = self.max_rows is None or n_rows <= self.max_rows
+        self.rows_read_ = None if few else choose_spread(n_rows, self.max_rows)
+
+    def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
+        self._start_fit(X, sample, n_rows)
+        chosen = slice(None) if self.rows_read_ is None else self.rows_read_
+        self._known = np.zeros((n_rows, 0))[chosen]
+        if self.supervised:
+            codes = None if codes is None else np.asarray(codes)[chosen]
+            self._known = known_factors(check_target(self, y)[chosen], codes)
+        self._factors.known = np.zeros((len(self.mean_), self._known.shape[1]))
+        self.n_iter_, self._penalties = 0, None
+
+    def next_pass(self):  # noqa: D102
+        if self.n_iter_ == self.max_iter:
+            return None
+        return FactorSums(self.read, self._factors, self._known, self.cv, self.n_jobs)
+
+    def end_pass(self, step):  # noqa: D102
+        found = Loadings(step.found, self._factors.free.shape[1], self.smooth, self._penalties)
+        self._factors, self._penalties = found.all, found.penalties
+        self.n_iter_ += 1
+        if self.n_iter_ == self.max_iter:
+            folds = [found.without(fold) for fold in range(self.cv)]
+            _, _, turned = np.linalg.svd(np.hstack([self._factors.free, self._factors.known]), full_matrices=False)
+            self._finish(self._factors, folds, turned.T)
 
     def _find_columns(self, X, n_features):
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
-        self._error_columns = None if self.error_columns is None else find_error_columns(self, X, self.columns_)
-
-    def choose(self, n_rows):
-        """Row numbers that the steps read, None for all."""
-        self._n_rows = n_rows
-        few = self.max_rows is None or n_rows <= self.max_rows
-        self._chosen = None if few else choose_spread(n_rows, self.max_rows)
-        self._n_read = n_rows if few else len(self._chosen)
-        return self._chosen
-
-    def learn(self, y, regimes, read, run, stage=lambda name, compute: compute()):
-        """Go through the steps of expectation-maximisation, end the fit and return self.
-
-        Parameters
-        ----------
-        y, regimes
-            As in `fit`, of all rows.
-        read : callable, block -> (weights, weighted)
-        run : callable, FactorSums -> FactorSums
-            Runs the sums over the rows that :meth:`choose` chose.
-        stage : callable, (name, compute) -> result
-            Calls ``compute()``, or knows its result from an earlier run.
-        """
-        chosen = slice(None) if self._chosen is None else self._chosen
-        known = np.zeros((self._n_read, 0))
-        if self.supervised:
-            codes = None if regimes is None else np.asarray(regimes)[chosen]
-            known = known_factors(check_target(self, y)[chosen], codes)
-        factors, self._start = self._start, None
-        factors.known = np.zeros((len(factors.shift), known.shape[1]))
-
-        def sums(present):
-            return run(FactorSums(read, present, known, self.cv, self.n_jobs))
-
-        factors, folds = refine(factors, sums, self.smooth, self.n_iter, stage)
-        _, _, turned = np.linalg.svd(np.hstack([factors.free, factors.known]), full_matrices=False)
-        return self._finish(factors, folds, turned.T)
+        self._error_columns = None if self.error_columns is None else find_error_columns(self, self.error_columns, X, self.columns_)
 
     def _finish(self, factors, folds, rotation):
         """Keep means and loadings, in units of the noise, in one orientation for all folds."""
@@ -229,7 +256,8 @@ class WienerScores(TransformerMixin, BaseEstimator):
         ]
         self.loadings_ = self._bases[-1].loadings * self.noise_[:, None]
         self.signal_variance_ = np.square(self._bases[-1].loadings).sum(axis=0)
-        return self
+        for name in ("_factors", "_known", "_penalties"):  # of the fit alone
+            self.__dict__.pop(name, None)
 
     def _split(self, array, first_row=0):
         if self._error_columns is None:
@@ -242,7 +270,7 @@ class WienerScores(TransformerMixin, BaseEstimator):
 
     def read(self, block, first_row=0):
         """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
-        return weigh(*self._split(np.asarray(block), first_row), self.mean_, self.noise_)
+        return weigh(*self._split(block, first_row), self.mean_, self.noise_)
 
     def transform(self, X):
         """Find the scores of rows.
@@ -253,13 +281,13 @@ class WienerScores(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        scores : ndarray of shape (n_samples, n_factors), or (n_samples, 2 * n_factors) with `variances`
+        scores : ndarray of shape (n_samples, n_factors), or (n_samples, 2 * n_factors) with `return_variances`
             Of the precision of `X`.
         """
-        return self._joined(X, self.project)
+        return self._joined(X)
 
     def transform_training(self, X):
-        """Find the scores of the rows of `fit`, each by loadings that did not see it.
+        """Find the scores of the rows of `fit`, each by loadings that did not see it; what `fit_transform` returns.
 
         Parameters
         ----------
@@ -269,7 +297,6 @@ class WienerScores(TransformerMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray, as from `transform`
-            Rows that the steps did not read, and all rows after a fit with `clean`, have the scores of `transform`.
 
         Raises
         ------
@@ -282,26 +309,45 @@ class WienerScores(TransformerMixin, BaseEstimator):
                 f"WienerScores.transform_training: X has {len(X):,} rows, fit had {self._n_rows:,}: give the rows of "
                 "fit in their order, or use transform for others."
             )
-        return self._joined(X, self.project_training)
+        return self._joined(X, training=True)
 
-    def _joined(self, X, project):
+    def _joined(self, X, *, training=False):
         check_is_fitted(self, "loadings_")
-        rows = check_rows_or_source(self, X, reset=False)
+        rows = open_rows(self, X, reset=False)
 
         def run(first, block):
-            scores, variances = project(block, first)
-            return np.hstack([scores, variances]) if self.variances else scores
+            found = self.project(block, first + np.arange(len(block)) if training else None, first)
+            return np.hstack([found["projected"], found["variances"]]) if self.return_variances else found["projected"]
 
         return map_blocks(self, run, rows, n_jobs=self.n_jobs)
 
-    def project(self, block, first_row=0):
-        """Scores and posterior variances of a block of rows, each (n_rows, n_factors)."""
-        return scores_of(self.read, np.asarray(block), first_row, self._bases, np.full(len(block), -1))
+    def project(self, block, rows=None, first_row=0):
+        """Return scores (``projected``) and posterior ``variances`` of a block of rows, each (n_rows, n_factors).
 
-    def project_training(self, block, first_row):
-        """Scores and variances of rows of `fit` from number `first_row` on, by loadings that did not see them."""
-        folds = folds_of(first_row + np.arange(len(block)), self._chosen, max(1, len(self._bases) - 1))
-        return scores_of(self.read, np.asarray(block), first_row, self._bases, folds)
+        Parameters
+        ----------
+        block : ndarray of shape (n_rows, n_features)
+        rows : None or ndarray of int of shape (n_rows,)
+            Numbers among the rows of `fit`, whose scores are then from loadings that did not see them.
+        first_row : int
+            Number of the first row, for messages.
+        """
+        folds = np.full(len(block), -1)
+        if rows is not None:
+            folds = folds_of(rows, self.rows_read_, max(1, len(self._bases) - 1))
+        scores, variances = scores_of(self.read, block, first_row, self._bases, folds)
+        return {"projected": scores, "variances": variances}
+
+    def information(self, block):
+        """Return A (n_rows, n_factors, n_factors) and b (n_rows, n_factors) of rows; see :class:`Projection`.
+
+        Scores are ``solve(A + I, b)``, their variances the diagonal of ``inv(A + I)``.
+        """
+        return information(*self.read(block), self._bases[-1], np.ones((len(block), 1)))
+
+    def noise_power(self, block):
+        """Return the mean squared error of rows in units of the typical noise (n_rows,)."""
+        return relative_power(self._split(block)[1], self.noise_)
 
     def to_pixels(self, coef, error=None):
         """Coefficients on pixels that predict what `coef` predicts from the scores, for rows with these errors.
@@ -344,5 +390,5 @@ class WienerScores(TransformerMixin, BaseEstimator):
         names : ndarray of str
         """
         check_is_fitted(self, "loadings_")
-        kinds = ("score", "variance") if self.variances else ("score",)
+        kinds = ("score", "variance") if self.return_variances else ("score",)
         return np.array([f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])], dtype=object)

@@ -1,4 +1,4 @@
-"""The two towers and how they are fused into expert weights."""
+"""The two towers and the fusions of their logits into expert weights."""
 
 from dualgate.gating.collapse import GateCollapseWarning
 from dualgate.gating.fusion import (

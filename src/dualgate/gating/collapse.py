@@ -1,4 +1,4 @@
-"""Do the gates use their experts? What is said where they do not."""
+"""Experts that the gates do not use, and the warning about them."""
 
 import warnings
 
@@ -6,42 +6,30 @@ import numpy as np
 
 from dualgate._validation import owner_name
 
-# Healthy fits leave experts with less than a hundredth (regimes that were found and are alike share one expert among
-# them, a quality tower alone cannot tell regimes), but hardly a tenth of the rows with less than a thousandth.
+# In healthy fits some experts have less than a hundredth (similar regimes that were found share one expert, a quality
+# tower alone cannot tell regimes apart), but hardly a tenth of the rows belong to experts with less than a thousandth.
 STARVED_BELOW = 1e-3  # mean weight of an expert, in units of its cell's share of the training rows
 COLLAPSED_FROM = 0.25  # share of the training rows whose own expert is starved
-MAX_NAMED = 6  # experts that the warning names before it stops
+MAX_NAMED = 6  # experts that the warning names at most
 
 
 class GateCollapseWarning(UserWarning):
-    """The gates leave experts without weight, though their cells hold training rows.
+    """The gates give experts no weight, though the cells of these experts hold training rows.
 
-    It comes after the gates of a `DualTowerMoERegressor` were trained, when the cells of all starved experts together
-    hold a quarter of the training rows or more, and names these experts. Starved is an expert whose mean weight over
-    the training rows of the gates is less than a thousandth of its cell's share of the rows; a few of them are common
-    and cost nothing where neighbours do as well. Then one or a few experts answer nearly all rows. A smaller `lr` or
-    more `warmup_epochs`, an `entropy_penalty` that is smaller or below zero, features that tell the regimes, or fewer
-    regimes are what to try; silence it with ``warnings.simplefilter("ignore", GateCollapseWarning)``.
+    An expert is starved if its mean weight over the training rows is less than a thousandth of its cell's share of the
+    rows. A few starved experts are common and harmless where neighbouring experts predict as well. The warning is given
+    after the gates of a `DualTowerMoERegressor` are trained if the cells of starved experts together hold a quarter of
+    the training rows or more; then a few experts predict nearly all rows. It names the starved experts. Try a smaller
+    `lr`, more `warmup_epochs`, an `entropy_penalty` that is smaller or negative, features that separate the regimes, or
+    fewer regimes; silence it with ``warnings.simplefilter("ignore", GateCollapseWarning)``.
     """
 
 
 def find_starved(weights, counts):
-    """Tell which experts receive next to nothing.
+    """Find experts whose mean weight (n_experts,) is low for the row counts of their cells (n_regimes, n_quality_bins).
 
-    Parameters
-    ----------
-    weights : ndarray of shape (n_experts,)
-        Mean weight of each expert over the training rows.
-    counts : ndarray of int of shape (n_regimes, n_quality_bins)
-        Training rows of each cell.
+    Cells without rows are never starved.
 
-    Returns
-    -------
-    starved : ndarray of bool of shape (n_regimes, n_quality_bins)
-        Never true of a cell without rows.
-
-    Examples
-    --------
     >>> find_starved(np.array([0.9999, 0.0001, 0.0]), np.array([[50], [50], [0]])).ravel()
     array([False,  True, False])
     """

@@ -1,4 +1,4 @@
-"""How two towers become one set of expert weights: four ways, and the registry that names them."""
+"""How two towers become one set of expert weights: four fusions, and the registry that names them."""
 
 import numbers
 from abc import ABC, abstractmethod
@@ -9,16 +9,15 @@ from dualgate._validation import check_number
 
 
 class Fusion(BaseEstimator, ABC):
-    """How the two towers' outputs become one set of expert weights.
+    """How the logits of two towers become one set of expert weights.
 
-    With a single quality bin both towers speak over the regimes; with several the physics tower speaks over regimes,
-    the quality tower over quality bins, and the fusion over their product, regime slowest. A new way is a subclass
-    registered in `FUSIONS`.
+    With a single quality bin both towers give logits of the regimes. With several the physics tower gives logits of
+    regimes, the quality tower logits of quality bins, and the fusion weights of all cells, regime slowest. A new
+    fusion is a subclass registered in `FUSIONS`.
     """
 
-    @abstractmethod
     def n_outputs(self, n_regimes, n_bins):
-        """Widths the towers must speak with.
+        """Numbers of logits that the towers give.
 
         Parameters
         ----------
@@ -28,6 +27,7 @@ class Fusion(BaseEstimator, ABC):
         -------
         n_phys, n_quality : int
         """
+        return n_regimes, n_regimes if n_bins == 1 else n_bins
 
     @abstractmethod
     def build(self, n_regimes, n_bins):
@@ -44,7 +44,7 @@ class Fusion(BaseEstimator, ABC):
         """
 
     def build_alone(self, n_experts):
-        """Make the torch module from the logits of a single tower to log-weights, the other being dropped.
+        """Make the torch module from the logits of a single tower to log-weights, the other tower being dropped.
 
         Parameters
         ----------
@@ -54,9 +54,9 @@ class Fusion(BaseEstimator, ABC):
         -------
         module : torch.nn.Module
         """
-        from dualgate.gating._nets import Alone
+        from dualgate.gating.nets import LogitAdd
 
-        return Alone()
+        return LogitAdd()
 
 
 class LogitAddFusion(Fusion):
@@ -72,23 +72,20 @@ class LogitAddFusion(Fusion):
     (9, 4)
     """
 
-    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
-        return n_regimes, n_regimes if n_bins == 1 else n_bins
-
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating._nets import LogitAdd
+        from dualgate.gating.nets import LogitAdd
 
         return LogitAdd(n_bins)
 
 
 class ProductOfExpertsFusion(Fusion):
-    r"""Multiply the towers' probabilities, each raised to a confidence of its own for every sample.
+    r"""Multiply the towers' probabilities, each raised to a confidence that depends on the sample.
 
     .. math:: w_{ks} \propto p_k^{\,\alpha}\, q_s^{\,\beta}, \qquad
         \alpha = \mathrm{softplus}(u\, g(p) + v), \quad g(p) = 1 - H(p) / \log K
 
-    :math:`g` is the share of entropy a tower removes, so that a tower which knows nothing about a sample can be told
-    to say less about it; u and v are learned, one pair per tower. With unit exponents this is logit addition.
+    :math:`g` is the share of entropy that a tower removes, so that an uncertain tower can be given less weight; u and v
+    are learned, one pair per tower. With unit exponents this is logit addition.
 
     References
     ----------
@@ -100,17 +97,14 @@ class ProductOfExpertsFusion(Fusion):
     (9, 9)
     """
 
-    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
-        return n_regimes, n_regimes if n_bins == 1 else n_bins
-
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating._nets import ProductOfExperts
+        from dualgate.gating.nets import ProductOfExperts
 
         return ProductOfExperts(n_bins)
 
 
 class TemperatureFusion(Fusion):
-    r"""Let quality set how sharply the physics tower may commit.
+    r"""Let quality set how sharp the weights of the physics tower may be.
 
     .. math:: w_k \propto \exp(a_k / \tau), \qquad \tau = 1 + \mathrm{softplus}(t) \ge 1
 
@@ -127,23 +121,23 @@ class TemperatureFusion(Fusion):
         return n_regimes, 1 if n_bins == 1 else 1 + n_bins
 
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating._nets import Temperature
+        from dualgate.gating.nets import Temperature
 
         return Temperature(n_bins)
 
 
 class ConcatFusion(Fusion):
-    r"""Concatenate the towers' outputs and let a hidden layer speak over all experts.
+    r"""Concatenate the towers' logits and add the output of a hidden layer on them.
 
     .. math:: w_{ks} \propto \exp(a_k + b_s + h_{ks}([a; b])), \qquad h = V \sigma(U [a; b] + c) + d
 
-    A linear head alone would be a sum of logits; the hidden layer is what lets quality change the meaning of a
-    physical feature. It starts at zero, where this is logit addition. A single tower keeps the layer, so that one tower
-    against two compares towers and not layers.
+    A linear head alone would be a sum of logits; with the hidden layer quality can change the effect of a physical
+    feature. V and d start at zero, where this is logit addition. A single tower keeps the layer, so that a comparison
+    of one tower with two is not one of layers.
 
     Parameters
     ----------
-    hidden : int
+    hidden : int, default 32
         Width of the layer after the concatenation.
 
     Examples
@@ -155,20 +149,17 @@ class ConcatFusion(Fusion):
     def __init__(self, *, hidden=32):
         self.hidden = hidden
 
-    def n_outputs(self, n_regimes, n_bins):  # noqa: D102
-        return n_regimes, n_regimes if n_bins == 1 else n_bins
-
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating._nets import Concat
-
-        check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
-        return Concat(sum(self.n_outputs(n_regimes, n_bins)), self.hidden, n_regimes * n_bins, n_bins)
+        return self._concat(sum(self.n_outputs(n_regimes, n_bins)), n_regimes * n_bins, n_bins)
 
     def build_alone(self, n_experts):  # noqa: D102
-        from dualgate.gating._nets import Alone, Head
+        return self._concat(n_experts, n_experts)
 
-        check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
-        return Alone(Head(n_experts, self.hidden, n_experts))
+    def _concat(self, n_inputs, n_experts, n_bins=1):
+        from dualgate.gating.nets import Concat
+
+        hidden = check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
+        return Concat(n_inputs, hidden, n_experts, n_bins)
 
 
 FUSIONS = {

@@ -1,7 +1,8 @@
-"""The towers' eyes: which columns a gate reads, what features it makes of them, which network weighs them."""
+"""Gates: the columns that a tower reads, the features it computes from them, the network that weighs these."""
 
 import numbers
 from abc import ABC, abstractmethod
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,7 @@ MAX_PLAIN_FEATURES = 20  # a physics gate without features of its own reduces mo
 
 
 class _Gate(TransformerMixin, BaseEstimator, ABC):
-    """Columns, features and the network of a tower; what a gate learns from the target lives in the mixture."""
+    """Columns, features and the network of a tower; the mixture trains the network."""
 
     def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp"):
         self.columns = columns
@@ -33,26 +34,26 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         """Make the transformer for `features=None`."""
 
     @abstractmethod
-    def reading(self, features, discriminants, variances):
-        """Return what the tower reads: the gate's features, and beside them what the experts say of the rows.
+    def tower_features(self, features, discriminants, variances):
+        """Return what the tower reads: the gate's features, followed by estimates from the projected columns.
 
         Parameters
         ----------
         features : ndarray of shape (n_samples, n_gate_features)
             From `transform`.
-        discriminants : ndarray of shape (n_samples, n_discriminants) or None
-            Of the experts' columns; None where there are too many columns.
+        discriminants : callable () -> ndarray of shape (n_samples, n_discriminants), or None
+            Of the projected columns; None where there are too many of them.
         variances : ndarray of shape (n_samples, n_projected) or None
-            Posterior variances of the projected columns; None where the projection knows none.
+            Posterior variances of the projected columns, where the projection has them.
 
         Returns
         -------
-        reading : ndarray of shape (n_samples, n_read)
+        features : ndarray of shape (n_samples, n_tower_features)
         """
 
     @abstractmethod
-    def reading_names(self, n_regimes, n_projected):
-        """Names of what `reading` puts beside the features, in its order.
+    def extra_feature_names(self, n_regimes, n_projected):
+        """Names of what `tower_features` appends to the features, in its order.
 
         Parameters
         ----------
@@ -82,10 +83,25 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
             If `columns` selects nothing, `hidden` is not a sequence of widths, `features` is no transformer, or
             `network` is neither a name nor a callable.
         """
-        array = check_rows(self, X, reset=True)
-        self._check_tower()
-        self.columns_ = resolve_columns(self, "columns", self.columns, X, array.shape[1])
-        selected = take_columns(array, self.columns_)
+        return self.fit_rows(X, check_rows(self, X, reset=True))
+
+    def fit_rows(self, X, rows):
+        """Fit the features to rows that were validated.
+
+        Parameters
+        ----------
+        X : array-like or RowSource
+            As the user gave it, for the names of its columns.
+        rows : ndarray of shape (n_samples, n_features)
+
+        Returns
+        -------
+        self : object
+        """
+        self.check_tower()
+        self.n_features_in_ = rows.shape[1]
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, rows.shape[1])
+        selected = take_columns(rows, self.columns_)
         self.features_ = realise(
             self,
             "features",
@@ -114,7 +130,11 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
             If the features are not finite numbers, one row for each of `X`.
         """
         check_is_fitted(self, "features_")
-        selected = take_columns(check_rows(self, X, reset=False), self.columns_)
+        return self.read(check_rows(self, X, reset=False))
+
+    def read(self, rows):
+        """Compute the features of rows (n_samples, n_features) that were validated; see `transform`."""
+        selected = take_columns(rows, self.columns_)
         features = np.array(self.features_.transform(selected), dtype=np.float64)  # never a view of the caller's X
         if features.ndim != 2 or len(features) != len(selected) or not np.isfinite(features).all():
             raise ValueError(
@@ -139,7 +159,16 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(self.n_features_in_)])
         return self.features_.get_feature_names_out([names[column] for column in self.columns_])
 
-    def _check_tower(self):
+    def feature_settings(self):
+        """Return what the features of a fitted gate depend on beside the rows."""
+        return [type(self).__name__, self.columns_, self.features]
+
+    def with_tower_of(self, gate):
+        """Return a gate with the fitted features of this one and the tower parameters of another."""
+        gate.check_tower()
+        return copy(self).set_params(**{name: getattr(gate, name) for name in self.tower_parameters})
+
+    def check_tower(self):
         """Check `network` and `hidden`, and return the latter as a tuple."""
         if not callable(self.network) and not (isinstance(self.network, str) and self.network in NETWORKS):
             raise ValueError(
@@ -149,11 +178,11 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
             )
         return _check_hidden(self, self.hidden)
 
-    def _build_network(self, n_features, n_outputs):
+    def build_network(self, n_features, n_outputs):
         """Make the module from standardised features (n_samples, n_features) to logits (n_samples, n_outputs)."""
-        from dualgate.gating._nets import build_network
+        from dualgate.gating.nets import build_network
 
-        hidden = self._check_tower()
+        hidden = self.check_tower()
         if not callable(self.network):
             return NETWORKS[self.network](n_features, n_outputs, hidden)
         return build_network(f"{type(self).__name__}.network", self.network, n_features, n_outputs)
@@ -180,9 +209,9 @@ class PhysGate(_Gate):
         :class:`~dualgate.features.LinePixels`. A callable ``network(n_features, n_outputs)`` returns a new
         torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
         not reach it.
-    scores : bool
-        Whether the tower reads discriminants of what the experts read, too: ridges on their projected columns, such as
-        Wiener scores, of the target, of each regime's membership and of the target within each regime, and the
+    discriminants : bool
+        Whether the tower also reads discriminants of the columns that the experts work with, such as Wiener scores:
+        ridge estimates of the target, of each regime's membership and of the target within each regime, and the
         logarithm of each regime's probability if regimes are Gaussians in these memberships.
 
     Attributes
@@ -199,25 +228,25 @@ class PhysGate(_Gate):
            [3., 5.]])
     """
 
-    tower_parameters = ("hidden", "network", "scores")  # what acts after the features
+    tower_parameters = ("hidden", "network", "discriminants")  # what acts after the features
 
-    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", scores=False):
+    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", discriminants=False):
         super().__init__(columns, features, hidden, network)
-        self.scores = scores
+        self.discriminants = discriminants
 
-    def reading(self, features, discriminants, variances):  # noqa: D102
-        if not self.scores:
+    def tower_features(self, features, discriminants, variances):  # noqa: D102
+        if not self.discriminants:
             return features
         if discriminants is None:
             raise ValueError(
-                "PhysGate.scores=True, but the experts read too many columns for discriminants: give them a "
-                "projection such as 'whitened' or 'wiener', or set scores to False."
+                "PhysGate.discriminants=True, but the experts work with too many columns for them: give the experts a "
+                "projection such as 'whitened' or 'wiener', or set discriminants to False."
             )
-        return np.hstack([features, discriminants])
+        return np.hstack([features, discriminants()])
 
-    def reading_names(self, n_regimes, n_projected):  # noqa: D102
+    def extra_feature_names(self, n_regimes, n_projected):  # noqa: D102
         kinds = ("regime", "y_in_regime", "log_probability")
-        return ["y", *(f"{kind}_{k}" for kind in kinds for k in range(n_regimes))] if self.scores else []
+        return ["y", *(f"{kind}_{k}" for kind in kinds for k in range(n_regimes))] if self.discriminants else []
 
     def _default_features(self, n_samples, n_columns):
         if n_columns <= MAX_PLAIN_FEATURES:
@@ -244,9 +273,9 @@ class QualityGate(_Gate):
         convolutions over five neighbours, for features whose order means something. A callable
         ``network(n_features, n_outputs)`` returns a new torch.nn.Module from features (n_samples, n_features),
         float32, to logits (n_samples, n_outputs); `hidden` does not reach it.
-    variances : bool
-        Whether the tower reads how well the experts' columns are known, too: the logarithms of the posterior variances
-        of Wiener scores.
+    score_variances : bool
+        Whether the tower also reads how precisely the experts' columns are known: the logarithms of the posterior
+        variances of Wiener scores.
 
     Attributes
     ----------
@@ -262,24 +291,24 @@ class QualityGate(_Gate):
     (3, 10)
     """
 
-    tower_parameters = ("hidden", "network", "variances")  # what acts after the features
+    tower_parameters = ("hidden", "network", "score_variances")  # what acts after the features
 
-    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", variances=False):
+    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", score_variances=False):
         super().__init__(columns, features, hidden, network)
-        self.variances = variances
+        self.score_variances = score_variances
 
-    def reading(self, features, discriminants, variances):  # noqa: D102
-        if not self.variances:
+    def tower_features(self, features, discriminants, variances):  # noqa: D102
+        if not self.score_variances:
             return features
         if variances is None:
             raise ValueError(
-                "QualityGate.variances=True, but the projection of the experts knows no posterior variances: set it to "
-                "'wiener' or to WienerScores, or variances to False."
+                "QualityGate.score_variances=True, but the projection of the experts has no posterior variances: set "
+                "it to 'wiener' or to WienerScores, or score_variances to False."
             )
         return np.hstack([features, np.log(variances)])
 
-    def reading_names(self, n_regimes, n_projected):  # noqa: D102
-        return [f"log_variance_{i}" for i in range(n_projected)] if self.variances else []
+    def extra_feature_names(self, n_regimes, n_projected):  # noqa: D102
+        return [f"log_variance_{i}" for i in range(n_projected)] if self.score_variances else []
 
     def _default_features(self, n_samples, n_columns):
         return QualityStatistics()

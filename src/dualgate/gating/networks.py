@@ -1,40 +1,13 @@
-"""The networks a tower may be made of, by name."""
+"""The networks of a tower by name: ``network(n_features, n_outputs, hidden)`` makes a torch.nn.Module."""
+
+from functools import partial
 
 
-def perceptron(n_features, n_outputs, hidden):
-    """Make a linear map beside a multilayer perceptron.
+def _make(class_name, *sizes):
+    """Make a network of a class in `dualgate.gating.nets`, which imports torch: here, not with the registry."""
+    from dualgate.gating import nets
 
-    Parameters
-    ----------
-    n_features, n_outputs : int
-    hidden : tuple of int
-        Widths of its layers; empty leaves the linear map.
-
-    Returns
-    -------
-    module : torch.nn.Module
-    """
-    from dualgate.gating._nets import Perceptron
-
-    return Perceptron(n_features, n_outputs, hidden)
+    return getattr(nets, class_name)(*sizes)
 
 
-def convolutions(n_features, n_outputs, hidden):
-    """Make a linear map beside one-dimensional convolutions along the features.
-
-    Parameters
-    ----------
-    n_features, n_outputs : int
-    hidden : tuple of int
-        Channels of its layers; empty leaves the linear map.
-
-    Returns
-    -------
-    module : torch.nn.Module
-    """
-    from dualgate.gating._nets import Convolutions
-
-    return Convolutions(n_features, n_outputs, hidden)
-
-
-NETWORKS = {"cnn": convolutions, "mlp": perceptron}
+NETWORKS = {"cnn": partial(_make, "Convolutions"), "mlp": partial(_make, "Perceptron")}

@@ -11,7 +11,6 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_consistent_length
 
-from dualgate._fitting import fit_reader
 from dualgate._validation import check_target
 from dualgate.gating import FUSIONS
 from dualgate.mixture import DualTowerMoERegressor
@@ -38,7 +37,7 @@ class TowerSelection:
         Names of the candidate with the highest mean, and of the simplest within one standard error of it.
     parameters : dict
         Of the chosen one, for `set_params` of the model that was given.
-    model : DualTowerMoERegressor
+    best_estimator_ : DualTowerMoERegressor
         The chosen one, fitted to all rows.
     """
 
@@ -47,7 +46,7 @@ class TowerSelection:
     best: str
     chosen: str
     parameters: dict
-    model: DualTowerMoERegressor
+    best_estimator_: DualTowerMoERegressor
 
     def __repr__(self):
         lines = self.table.to_string(float_format="{:.4f}".format)
@@ -87,7 +86,7 @@ def tower_candidates(model: DualTowerMoERegressor) -> list[dict[str, dict]]:
     }
     duals = {f"both towers ({fusion})": {"fusion": fusion} for fusion in sorted(FUSIONS)} if len(towers) == 2 else {}
     plain = [level for level in (singles, duals) if level]
-    edges = model._realise("experts").quality_edges
+    edges = model.make_experts().quality_edges
     if edges is None:
         return plain
     without = [
@@ -222,14 +221,15 @@ def _as_rows(X):
     return X if hasattr(X, "iloc") else np.asarray(X) if source is None else source
 
 
-def _score_split(reading, models, rows, y, regimes, split, scoring):
-    """Score of every model on a split; `reading` is the model that reads the rows for all, None where each does."""
+def _score_split(shared, models, rows, y, regimes, split, scoring):
+    """Score of every model on a split; `shared` is the model whose reduction serves all, None where each has its own."""
     train, test = split
     known = None if regimes is None else regimes[train]
     learned, unseen = (rows.iloc[part] if hasattr(rows, "iloc") else rows[part] for part in (train, test))
-    if reading is not None:
-        reader = fit_reader(reading, learned, y[train], known)
-        learned, unseen = reader.read(learned, training=True), reader.read(unseen)
+    if shared is not None:
+        codes = shared.known_codes(known, len(train))
+        reduction = shared.make_reduction().fit(learned, y[train], regimes=codes)
+        learned, unseen = reduction.read(learned, training=True), reduction.read(unseen)
     scores = []
     for model in models:
         fitted = clone(model).fit(learned, y[train], regimes=known)

@@ -10,7 +10,6 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import FunctionTransformer
 
-import dualgate.study._old_core  # noqa: F401  deleted at the merge
 from dualgate.datasets import stream_spectra
 from dualgate.features import WienerScores
 from dualgate.features.quality import STATISTICS

@@ -9,10 +9,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 
-import dualgate.study._old_core  # noqa: F401  deleted at the merge
 from dualgate.datasets import bayes_limit
 from dualgate.evaluation import gate_entropy, leakage_audit, permutation_contribution, tower_correlation
-from dualgate.reduction import ReducedRows, Reduction
+from dualgate.reduction import ReducedRows
 from dualgate.rows.store import Store
 from dualgate.study.inputs import n_flux, spectral_model
 from dualgate.trace import MixtureTrace
@@ -303,17 +302,17 @@ class SeedWork:
         n_regimes = np.prod(bins) if bins else codes.max() + 1
         return (codes[:, None].astype(float), (np.arange(n_regimes - 1) + 0.5,)) if n_regimes > 1 else (codes, None)
 
-    def _model(self, method, edges, more=()):
-        """Make the model of a method's reader."""
-        return clone(self.base).set_params(**method.reading.parameters, experts__regime_edges=edges, **dict(more))
+    def _model(self, method, more):
+        """Make the model of a method's reader, with further parameters."""
+        return clone(self.base).set_params(**method.reading.parameters).set_params(**more)
 
     def _fit_reduction(self, stage):
         """Fit gates' features and projection to the training rows."""
-        n_train, (regimes, edges), make = self._n_train, self._regimes(), stage.method.reading.make
+        n_train, codes, make = self._n_train, self._part("regimes"), stage.method.reading.make
         train = self._part("order")[:n_train]
         more = {} if make is None else make(self.data, train, self.seed)
-        known = {} if regimes is None else {"regimes": regimes[:n_train]}
-        reduction = Reduction.of(self._model(stage.method, edges, more))
+        known = {} if codes is None else {"regimes": codes[:n_train]}
+        reduction = self._model(stage.method, more).make_reduction()
         return {"reduction": reduction.fit(self.data.X[train], self._part("y")[:n_train], **known)}
 
     def _reduce(self, stage):
@@ -323,10 +322,10 @@ class SeedWork:
         """
         reduction, order = self._reduction(stage.method), self._part("order")
         train, held_out = np.split(order, [self._n_train])
-        seen = _columns(reduction.read(self.data.X[train], training=True))
-        unseen = _columns(reduction.read(self.data.X[held_out]))
+        seen = reduction.read(self.data.X[train], training=True).columns
+        unseen = reduction.read(self.data.X[held_out]).columns
         joined = {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
-        self._reduced = stage.reader, _as_reduced(reduction, joined)
+        self._reduced = stage.reader, ReducedRows.of(reduction, joined)
         return joined
 
     def _reduction(self, method):
@@ -336,7 +335,7 @@ class SeedWork:
         """Rows as a method's reader reduces them, from its finished stages."""
         if self._reduced[0] != method.reader:
             found = self.store.load(_reader_stage(REDUCED, method, self.seed).name)
-            self._reduced = method.reader, _as_reduced(self._reduction(method), found)
+            self._reduced = method.reader, ReducedRows.of(self._reduction(method), found)
         return self._reduced[1]
 
     def _fit_mixture(self, stage):
@@ -345,7 +344,7 @@ class SeedWork:
         rows, (regimes, edges) = self.reduced(method), self._regimes(method.one_regime)
         features = {name: it[:, method.kept[name]] if name in method.kept else it for name, it in rows.features.items()}
         rows = replace(rows, features=features)
-        model = self._model(method, edges).set_params(**method.parameters)
+        model = self._model(method, {"experts__regime_edges": edges, **method.parameters})
         model.fit(rows[:n_train], y[:n_train], regimes=None if regimes is None else regimes[:n_train])
         start = time.perf_counter()
         unseen, experts = rows[n_train:], model.experts_
@@ -417,18 +416,6 @@ def split_rows(n_rows: int, seed: int | None):
     n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
     order = np.arange(n_rows) if seed is None else np.random.default_rng(seed).permutation(n_rows)
     return np.concatenate([np.sort(order[:n_train]), order[n_train:]]), n_train, n_seen - n_train
-
-
-def _columns(reduced):
-    """Everything that a reduction keeps of rows, by name."""
-    found = {"projected": reduced.projected, "snr": reduced.snr, "variances": reduced.variances}
-    found |= {f"features_{name}": values for name, values in reduced.features.items()}
-    return {name: values for name, values in found.items() if values is not None}
-
-
-def _as_reduced(reduction, found):
-    features = {name.removeprefix("features_"): found[name] for name in found if name.startswith("features_")}
-    return ReducedRows(reduction, found["projected"], found.get("snr"), features, found.get("variances"))
 
 
 def _snr(rows):

@@ -1,4 +1,4 @@
-"""Simulated stellar spectra with their errors, as many as wanted, any row at any time."""
+"""Simulated stellar spectra with their errors, any row of an endless table: in memory, in blocks or as a row source."""
 
 import numbers
 
@@ -8,9 +8,9 @@ from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
 from dualgate._validation import check_choice, check_number, make_generator
-from dualgate.datasets.emulator import HIGH, LABELS, LOW, load_emulator
+from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
 from dualgate.datasets.noise import conditions_of_night, flux_error
-from dualgate.datasets.synthesis import WAVE
+from dualgate.rows import RowSource
 
 REGIME_EDGES = ((4500.0, 5250.0), (-1.0, 0.0))  # of T_eff [K] and of [M/H]
 MAG_RANGE = (20.5, 22.5)
@@ -20,14 +20,15 @@ _LOW = np.array([*LOW, MAG_RANGE[0]])
 _SPAN = np.array([*(HIGH - LOW), MAG_RANGE[1] - MAG_RANGE[0]])
 _WORD = 2**64 - 1
 _TILE = 128  # rows that are always computed together, so that no bit depends on the caller's block size
-_BLOCK = 256
+_BLOCK = 2 * _TILE  # rows of one task of make_spectra
 
 _DESCRIPTION = """\
 Simulated stellar spectra for the regression of surface gravity
 ---------------------------------------------------------------
 
-Rows        {n_samples} stars; row i depends on the seed and on i alone.
-X           (n_samples, 8192), float32: flux of 4,096 pixels, then its standard deviation at noise level 1.
+Rows        {n_samples} stars, from row {start} of the table with the seed {seed}. Row i of the table depends on the
+            seed and on i alone.
+X           ({n_samples}, 8192), float32: flux of 4,096 pixels, then its standard deviation at noise level 1.
             The unit is the star's own mean noise-free flux, known from its magnitude.
 y           log10 of the surface gravity [cm/s2], 1 to 5.
 wave        pixel centres, air wavelength [angstrom], 7100.2 to 8849.8; resolution R = 5,000.
@@ -49,27 +50,49 @@ def regimes_of(conditions):
     return 3 * bins[0] + bins[1]
 
 
-class SpectraSimulator:
-    """Rows of an endless table of simulated spectra.
+def make_seed(owner, random_state):
+    """Return an int `random_state` as it is, and for everything else the seed that `make_generator` draws."""
+    if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
+        return int(check_number(owner, "random_state", random_state, low=0, high=2**63 - 1))
+    return int(make_generator(owner, random_state).integers(2**63))
 
-    Row i is a function of the seed and of i: asking twice, in blocks of any size or in any order gives the same bits.
+
+def labelled_spectra(X, labels, wave, description):
+    """Bunch of the fields that follow from spectra and from the frame of their labels."""
+    conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
+    return Bunch(
+        X=X,
+        y=labels["log_g"].to_numpy(dtype=np.float64, copy=True),
+        wave=wave,
+        conditions=conditions,
+        regimes=regimes_of(conditions),
+        regime_edges=REGIME_EDGES,
+        labels=labels,
+        description=description,
+    )
+
+
+class SpectraSimulator:
+    """An endless table of simulated spectra.
+
+    Row i is a function of the seed and of i: it has the same bits in blocks of any size and in any order.
 
     Parameters
     ----------
     random_state : int, RandomState, Generator or None
-        An int names the table. A generator gives the seed by one draw; None is a new table every time. The global
-        generator of numpy is not touched.
+        An int is the seed of the table. A generator gives the seed by one draw; None is a new table every time. The
+        global generator of numpy is not used.
     noise_level : float, default=1.0
         Factor on the noise that is added to the flux, at least 0. The stars and the errors do not depend on it:
         ``noise_level=0`` gives the noise-free flux of the same rows.
     noise : {"sky", "white"}, default="sky"
-        "sky" is the noise of a night at the telescope. "white" gives every pixel of every row the very same error, 0.35
-        of the mean flux, so that quality tells nothing.
+        "sky" is the noise of a night at the telescope. "white" gives every pixel of every row the same error, 0.35 of
+        the mean flux, so that the errors carry no information.
 
     Attributes
     ----------
     seed : int
-        The integer that names the table.
+        Seed of the table.
 
     Examples
     --------
@@ -83,16 +106,12 @@ class SpectraSimulator:
         hint = "0 gives noise-free flux. Try 1.0."
         check_number("SpectraSimulator", "noise_level", noise_level, low=0, high=1e6, hint=hint)
         check_choice("SpectraSimulator", "noise", noise, NOISES)
-        if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
-            check_number("SpectraSimulator", "random_state", random_state, low=0, high=2**63 - 1)
-            self.seed = int(random_state)
-        else:
-            self.seed = int(make_generator("SpectraSimulator", random_state).integers(2**63))
+        self.seed = make_seed("SpectraSimulator", random_state)
         self.noise_level = float(noise_level)
         self.noise = noise
 
     def labels(self, start, stop):
-        """Labels of rows ``start`` to ``stop``, without their spectra: some fifty times cheaper than `rows`.
+        """Labels of rows ``start`` to ``stop`` without their spectra, about fifty times cheaper than `rows`.
 
         Parameters
         ----------
@@ -105,7 +124,7 @@ class SpectraSimulator:
             T_eff [K], log_g, M_H, a_M, C_M [dex] and mag, the bits of ``rows(start, stop).labels``.
         """
         _check_range(start, stop)
-        at_row = _generator_of_rows(self.seed)
+        at_row = generator_of_rows(self.seed)
         uniform = np.empty((stop - start, len(_LOW)))
         for row, numbers_of_row in enumerate(uniform, start):
             at_row(row).random(out=numbers_of_row)
@@ -136,7 +155,7 @@ class SpectraSimulator:
         X = np.empty((stop - start, 2 * len(WAVE)), dtype=np.float32) if out is None else out
         flux, error = X[:, : len(WAVE)], X[:, len(WAVE) :]
         labels = np.empty((stop - start, len(_LOW)))
-        at_row = _generator_of_rows(self.seed)
+        at_row = generator_of_rows(self.seed)
         for tile in range(start - start % _TILE, stop, _TILE):
             here = slice(max(start - tile, 0), min(stop - tile, _TILE))
             part = slice(tile + here.start - start, tile + here.stop - start)
@@ -171,8 +190,8 @@ def _check_range(start, stop):
     check_number("SpectraSimulator", "stop", stop, kind=numbers.Integral, low=start)
 
 
-def _generator_of_rows(seed):
-    """Return a function from row i to ``Philox(key=seed, counter=i << 64)``: one generator, set anew for each row."""
+def generator_of_rows(seed):
+    """Return a function from row i to ``Philox(key=seed, counter=i << 64)``, one generator that it sets to each row."""
     bits = np.random.Philox(key=seed)
     generator = np.random.Generator(bits)
     state = bits.state
@@ -190,7 +209,7 @@ def _generator_of_rows(seed):
 def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0):
     """Yield simulated spectra block by block, for sets that do not fit in memory.
 
-    The blocks are those of :meth:`SpectraSimulator.rows`; together they are what :func:`make_spectra` returns.
+    The rows are those of :func:`make_spectra`, bit for bit.
 
     Parameters
     ----------
@@ -199,7 +218,7 @@ def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", 
     random_state, noise_level, noise
         As in :class:`SpectraSimulator`.
     block_size : int, default=4096
-        Rows of a block; the last one may be shorter. It never changes a row.
+        Rows of a block; the last one may be shorter. Rows do not depend on it.
     start : int, default=0
         First row of the table.
 
@@ -213,53 +232,57 @@ def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", 
     >>> [block.X.shape for block in iter_spectra(5, random_state=0, block_size=3)]
     [(3, 8192), (2, 8192)]
     """
-    check_number("iter_spectra", "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
+    start, stop = _check_table("iter_spectra", n_samples, start)
     check_number("iter_spectra", "block_size", block_size, kind=numbers.Integral, low=1, hint="try 4096.")
-    check_number("iter_spectra", "start", start, kind=numbers.Integral, low=0, hint="try 0.")
     simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
-    return _blocks(simulator, start, start + n_samples, block_size)
+    return (_block(simulator, first, min(first + block_size, stop)) for first in range(start, stop, block_size))
 
 
-def _blocks(simulator, start, stop, block_size):
-    for first in range(start, stop, block_size):
-        block = simulator.rows(first, min(first + block_size, stop))
-        yield _describe(block)
+def _check_table(owner, n_samples, start):
+    """Return the first row and the one after the last as Python's integers, which do not overflow."""
+    check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
+    check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
+    return int(start), int(start) + int(n_samples)
 
 
-def _describe(block):
-    """Add to a block of rows what follows from it."""
-    norms = [np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64)) for part in (block.flux, block.error)]
-    block.snr = norms[0] / norms[1]
-    block.y = block.labels[:, 1].copy()
-    block.conditions = block.labels[:, [0, 2]]
-    block.regimes = regimes_of(block.conditions)
-    return block
+def _block(simulator, start, stop):
+    block = simulator.rows(start, stop)
+    conditions = block.labels[:, [0, 2]]
+    return Bunch(
+        **block, y=block.labels[:, 1].copy(), conditions=conditions, regimes=regimes_of(conditions), snr=_snr(block.X)
+    )
+
+
+def _snr(X):
+    """||flux|| / ||error|| of rows of [flux | error]."""
+    flux, error = (np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64)) for part in np.hsplit(X, 2))
+    return flux / error
 
 
 def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="sky", start=0, n_jobs=-1):
-    """Make a set of simulated stellar spectra with known errors, to learn surface gravity from.
+    """Make a set of simulated stellar spectra with known errors, for the regression of surface gravity.
 
     Stars of the cool half of the main sequence and of the giant branch (and of the gaps between, as in a grid of
-    models), seen at magnitude 20.5 to 22.5 by a fibre spectrograph on an eight-metre telescope. Spectra are those of
-    :func:`~dualgate.datasets.synthesis.synthesize` by way of an emulator.
+    models), observed at magnitude 20.5 to 22.5 by a fibre spectrograph on an eight-metre telescope. The noise-free
+    spectra are those of an emulator of LTE line formation.
 
     Parameters
     ----------
     n_samples : int, default=1000
         Number of rows, at least 1. A row takes 32 kB.
     random_state : int, RandomState, Generator or None, default=None
-        An int names the table whose rows these are: the first rows of a long set are the rows of a short one. A
-        generator gives the seed by one draw; None is new every time. The global generator of numpy is not touched.
+        An int is the seed of the table whose rows these are: the first rows of a long set are the rows of a short one.
+        A generator gives the seed by one draw; None is new every time. The global generator of numpy is not used.
     noise_level : float, default=1.0
         Factor on the noise in the flux, at least 0. Flux is clean + error * N(0, 1) * noise_level and is not clipped.
         ``noise_level=0`` gives the clean flux of the same stars; ``error`` is that of level 1 in every case.
     noise : {"sky", "white"}, default="sky"
         "sky" follows sky lines, photons and read-out, seeing and cloud. "white" gives every pixel of every row the same
-        error, 0.35 of the mean flux: data on which quality tells nothing.
+        error, 0.35 of the mean flux, so that the errors carry no information.
     start : int, default=0
         First row of the table, for a further set from the same one.
     n_jobs : int or None, default=-1
-        Threads; -1 is one per core. It never changes a row.
+        Threads; -1 is one per core. Rows do not depend on it.
 
     Returns
     -------
@@ -294,6 +317,7 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
 
     See Also
     --------
+    stream_spectra : The same rows, simulated when they are read.
     iter_spectra : The same rows in blocks.
 
     References
@@ -311,36 +335,129 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     >>> bool((clean.error == data.error).all())
     True
     """
-    import pandas as pd
-
-    check_number("make_spectra", "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
-    check_number("make_spectra", "start", start, kind=numbers.Integral, low=0, hint="try 0.")
-    simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
-    X = np.empty((n_samples, 2 * len(WAVE)), dtype=np.float32)
+    data = _table("make_spectra", n_samples, random_state, noise_level, noise, start)
+    source, start, stop = data.X, data.X.start, data.X.stop
+    X = np.empty(source.shape, dtype=source.dtype)
 
     def fill(block):
-        first, last = max(block, start), min(block + _BLOCK, start + n_samples)
-        return _describe(simulator.rows(first, last, out=X[first - start : last - start]))
+        rows = slice(max(block, start) - start, min(block + _BLOCK, stop) - start)
+        source.read_into(rows.start, rows.stop, X[rows])
+        return _snr(X[rows])
 
-    load_emulator()  # once, before threads ask for it
+    load_emulator()  # once, before the threads start
     with threadpool_limits(1, user_api="blas"):
-        aligned = range(start - start % _BLOCK, start + n_samples, _BLOCK)  # no tile belongs to two blocks
-        blocks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(fill)(block) for block in aligned)
-    gathered = {key: np.concatenate([block[key] for block in blocks]) for key in ("labels", "snr")}
-    labels = pd.DataFrame(gathered["labels"], columns=[*LABELS, "mag"])
-    labels["snr"] = gathered["snr"]
-    conditions = labels[["T_eff", "M_H"]].to_numpy()
-    return Bunch(
-        X=X,
-        y=labels["log_g"].to_numpy(copy=True),
-        flux=X[:, : len(WAVE)],
-        error=X[:, len(WAVE) :],
-        wave=WAVE.copy(),
-        conditions=conditions,
-        regimes=regimes_of(conditions),
-        regime_edges=REGIME_EDGES,
-        snr=gathered["snr"],
-        labels=labels,
-        feature_names=[f"{kind}_{wave:.1f}" for kind in ("flux", "error") for wave in WAVE],
-        description=_DESCRIPTION.format(n_samples=n_samples, noise=noise, noise_level=noise_level),
+        aligned = range(start - start % _BLOCK, stop, _BLOCK)  # no tile belongs to two blocks
+        snr = np.concatenate(Parallel(n_jobs=n_jobs, prefer="threads")(delayed(fill)(block) for block in aligned))
+    flux, error = np.hsplit(X, 2)
+    names = [f"{kind}_{wave:.1f}" for kind in ("flux", "error") for wave in WAVE]
+    data.update(X=X, flux=flux, error=error, snr=snr, feature_names=names)
+    data.labels["snr"] = snr
+    return data
+
+
+class SimulatedSpectra(RowSource):
+    """Simulated spectra, [flux | error], as a row source: a row is simulated when it is read.
+
+    Returned by :func:`stream_spectra`. A pickle holds the seed and the noise options; each process loads the emulator.
+
+    Parameters
+    ----------
+    simulator : SpectraSimulator
+    start, stop : int
+        First row of the table in this source, and the one after the last.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (stop - start, 8192).
+    dtype : numpy.dtype
+        float32.
+    seed : int
+        Seed of the table.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, simulator, start, stop):
+        self.simulator, self.start, self.stop = simulator, start, stop
+        self.shape = (stop - start, 2 * len(WAVE))
+
+    @property
+    def seed(self):  # noqa: D102
+        return self.simulator.seed
+
+    def read(self, start, stop):  # noqa: D102
+        return self.simulator.rows(self.start + start, self.start + stop).X
+
+    def read_into(self, start, stop, out):  # noqa: D102
+        self.simulator.rows(self.start + start, self.start + stop, out=out)
+
+
+def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0):
+    """Simulate stellar spectra when they are read, for training sets that fit neither in memory nor on disk.
+
+    The rows are those of :func:`make_spectra`, bit for bit. They take no memory, but a row is simulated each time it
+    is read.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of rows, at least 1.
+    random_state, noise_level, noise
+        As in :func:`make_spectra`. The seed is kept as ``X.seed``.
+    start : int, default=0
+        First row of the table, for a further set from the same one.
+
+    Returns
+    -------
+    data : Bunch
+        X : SimulatedSpectra of shape (n_samples, 8192), float32
+            [flux | error], in units of the star's mean noise-free flux.
+        y : ndarray of shape (n_samples,)
+            log10 of the surface gravity [cm/s2].
+        wave : ndarray of shape (4096,)
+            Pixel centres [air Å].
+        labels : DataFrame
+            T_eff [K], log_g [of cm/s2], M_H, a_M, C_M [dex], mag. No snr, which would need the spectra.
+        conditions : ndarray of shape (n_samples, 2)
+            T_eff [K] and [M/H] [dex].
+        regimes : ndarray of shape (n_samples,), int
+            0 to 8, as in :func:`make_spectra`.
+        regime_edges : tuple
+            Edges of the bins, of T_eff and of [M/H].
+        description : str
+            What the set is.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    See Also
+    --------
+    make_spectra : The same rows in memory.
+    iter_spectra : The same rows in blocks, once.
+
+    Examples
+    --------
+    >>> from dualgate.datasets import make_spectra, stream_spectra
+    >>> data = stream_spectra(1000, random_state=0)
+    >>> data.X
+    SimulatedSpectra(1,000 rows x 8,192 columns, float32)
+    >>> bool((data.X.read(998, 1000) == make_spectra(2, random_state=0, start=998).X).all())
+    True
+    """
+    return _table("stream_spectra", n_samples, random_state, noise_level, noise, start)
+
+
+def _table(owner, n_samples, random_state, noise_level, noise, start):
+    """Rows of the table as a row source, with everything that follows from the labels."""
+    import pandas as pd
+
+    start, stop = _check_table(owner, n_samples, start)
+    simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
+    description = _DESCRIPTION.format(
+        n_samples=n_samples, start=start, seed=simulator.seed, noise=noise, noise_level=noise_level
     )
+    labels = pd.DataFrame(simulator.labels(start, stop), columns=[*LABELS, "mag"])
+    return labelled_spectra(SimulatedSpectra(simulator, start, stop), labels, WAVE.copy(), description)

@@ -1,11 +1,11 @@
-"""Discriminants: what a row's projected columns say of its regime, and of the target within it."""
+"""Discriminants: estimates of a row's regime, and of the target within it, from its projected columns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logsumexp
 
-from dualgate.experts.ridges import training_sets
+from dualgate.statistics import training_sets
 
 MAX_COLUMNS = 1024  # projected columns up to which discriminants are found
 MIN_VARIANCE = 1e-8  # of a membership, which is between 0 and 1
@@ -53,6 +53,10 @@ class Discriminants:
             rows = folds == fold
             found[rows] = self._of(projected[rows], fold)
         return found
+
+    def in_units(self, unit):
+        """Return the same discriminants of columns that are `unit` (n_projected,) times as large."""
+        return replace(self, coef=self.coef / unit)
 
     def _of(self, projected, model):
         projected = np.asarray(projected, dtype=np.float64)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dualgate.datasets.atoms import BOLTZMANN, LIGHT, PLANCK
+from synthesis.atoms import BOLTZMANN, LIGHT, PLANCK
 
 _H_MINUS_EDGE = 1.6419  # photodetachment threshold [micron]
 _H_MINUS_BF = (152.519, 49.534, -118.858, 92.536, -34.194, 4.982)
@@ -31,7 +31,7 @@ def h_minus_bound_free(wave, temperature):
     Returns
     -------
     opacity : ndarray of shape (n_layers, n_waves)
-        Stimulated emission is taken off.
+        Corrected for stimulated emission.
 
     References
     ----------
@@ -48,7 +48,7 @@ def h_minus_free_free(wave, temperature):
     """Opacity of electrons passing hydrogen atoms, per neutral atom and electron pressure [cm4/dyn].
 
     Takes and returns what :func:`h_minus_bound_free` does (John 1988); below 0.3645 micron, where it is a
-    hundredth of the bound-free opacity, the value at 0.3645 micron is held.
+    hundredth of the bound-free opacity, the value at 0.3645 micron is used.
     """
     micron = np.maximum(np.asarray(wave) * 1e-4, 0.3645)
     powers = np.stack([micron**2, np.ones_like(micron), micron**-1, micron**-2, micron**-3, micron**-4])

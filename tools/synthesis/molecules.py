@@ -5,10 +5,10 @@ bands: CN red 2.37e-3 (Bauschlicher, Langhoff & Taylor 1988, ApJ 332, 531), TiO 
 A&A 330, 1109); the other bands follow by Franck-Condon factors of Morse oscillators. Dissociation energies: Huber &
 Herzberg, and CN from Costes et al. 1990.
 
-What this gives and what not: band heads fall where they are observed to a few Å, bands degrade to the red, the number
-of lines, their strengths and their dependence on temperature are right on average. The place of a single rotational
-line is not: branches are those of a rigid transition without spin-rotation structure. That serves a blanket at
-R = 5,000; it does not serve work on a single line.
+Accuracy: band heads fall within a few Å of where they are observed, bands degrade to the red, and the number of lines,
+their strengths and their dependence on temperature are right on average. Positions of single rotational lines are not
+accurate: branches are those of a rigid transition without spin-rotation structure. This suffices for the blended lines
+at R = 5,000, not for work on a single line.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
-from dualgate.datasets.atoms import ATOMIC_MASS, BOLTZMANN, BOLTZMANN_EV, LIGHT, PLANCK, partition_function, saha
+from synthesis.atoms import ATOMIC_MASS, BOLTZMANN, BOLTZMANN_EV, LIGHT, PLANCK, partition_function, saha
 
 HC_K = PLANCK * LIGHT / BOLTZMANN  # 1.4388 cm K
 
@@ -238,7 +238,7 @@ def band_cross_section(system, wave, temperatures, velocity):
     Returns
     -------
     section : ndarray of shape (n_temperatures, n_waves)
-        Stimulated emission is taken off.
+        Corrected for stimulated emission.
     """
     step = np.log(wave[1] / wave[0])
     line_wave, energy, strength = _inside(system, wave[0], wave[-1])

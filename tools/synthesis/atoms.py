@@ -2,13 +2,12 @@
 
 Solar abundances: Asplund, Grevesse, Sauval & Scott 2009, ARA&A 47, 481. Ionisation energies: NIST. Partition
 functions: Gray 2005, *The Observation and Analysis of Stellar Photospheres*, table D.2 (its one outlier, Ni II at
-5040 K / T = 0.8, is interpolated). Lines: see the head of
-``lines.csv``.
+5040 K / T = 0.8, is interpolated). Lines: see the head of ``lines.csv``.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -184,9 +183,9 @@ def _estimated_damping(element, stage, wave, energy):
 
 @cache
 def read_lines():
-    """Return the lines of the simulator, a tuple of :class:`Line` ordered in wavelength."""
+    """Return the lines of ``lines.csv``, a tuple of :class:`Line` ordered in wavelength."""
     lines = []
-    for row in files("dualgate.datasets").joinpath("lines.csv").read_text().splitlines():
+    for row in Path(__file__).with_name("lines.csv").read_text().splitlines():
         if row.startswith("#"):
             continue
         element, stage, air, energy, log_gf, log_damping, alpha = row.split(",")

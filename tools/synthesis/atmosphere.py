@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualgate.datasets.atoms import (
+from synthesis.atoms import (
     ATOMIC_MASS,
     BOLTZMANN,
     ELEMENTS,
@@ -14,8 +14,8 @@ from dualgate.datasets.atoms import (
     abundances,
     saha,
 )
-from dualgate.datasets.molecules import equilibrium_constant
-from dualgate.datasets.opacity import continuum_opacity
+from synthesis.molecules import equilibrium_constant
+from synthesis.opacity import continuum_opacity
 
 LOG_TAU = np.linspace(-5.0, 1.6, 34)
 _ROSSELAND_WAVE = np.array(
@@ -61,7 +61,7 @@ def temperature_law(tau, T_eff):
     """Temperature at Rosseland optical depth ``tau`` [K] (Krishna Swamy 1966, ApJ 145, 174).
 
     The Eddington form T^4 = 3/4 T_eff^4 (tau + q(tau)) with a Hopf function q fitted to the Sun and to a K dwarf: its
-    surface is cooler than that of the exact grey solution, as line blanketing demands.
+    surface is cooler than that of the exact grey solution, because of line blanketing.
     """
     hopf = 1.39 - 0.815 * np.exp(-2.54 * tau) - 0.025 * np.exp(-30.0 * tau)
     return T_eff * (0.75 * (tau + hopf)) ** 0.25
@@ -86,7 +86,7 @@ def solve_gas(pressure, temperature, abundance):
     """Electron, atomic-hydrogen and hydrogen-nuclei pressures of a gas [dyn/cm2].
 
     Charge is conserved between electrons and the first ions of every element (Saha), hydrogen also forms H2. The
-    electron pressure is found by bisection in its logarithm, which cannot fail.
+    electron pressure is found by bisection in its logarithm.
 
     Parameters
     ----------

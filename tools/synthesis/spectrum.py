@@ -3,8 +3,9 @@
 import numpy as np
 from scipy.special import wofz
 
-from dualgate.datasets.atmosphere import model_atmosphere, planck
-from dualgate.datasets.atoms import (
+from dualgate.datasets.emulator import WAVE
+from synthesis.atmosphere import model_atmosphere, planck
+from synthesis.atoms import (
     ATOMIC_MASS,
     BOLTZMANN,
     BOLTZMANN_EV,
@@ -16,10 +17,9 @@ from dualgate.datasets.atoms import (
     read_lines,
     saha,
 )
-from dualgate.datasets.molecules import SYSTEMS, band_cross_section, molecular_pressures
-from dualgate.datasets.opacity import continuum_opacity
+from synthesis.molecules import SYSTEMS, band_cross_section, molecular_pressures
+from synthesis.opacity import continuum_opacity
 
-WAVE = 7100.2137 + 0.42724609375 * np.arange(4096)  # the pixels [air Å]
 RESOLUTION = 5000.0
 FINE_STEP = 5e-6  # of ln(wave): 1.5 km/s
 _MU = np.array([0.35505103, 0.84494897])  # Gauss points for the integral of mu I(mu), exact to third degree
@@ -147,10 +147,10 @@ def emergent_flux(atmosphere, wave, *, lines=True, bands=True):
         _add_lines(opacity, wave, atmosphere, coarse.min(axis=1), pressures)
     if bands:
         _add_bands(opacity, wave, atmosphere, pressures)
-    return _formal_solution(atmosphere, wave, opacity)
+    return formal_solution(atmosphere, wave, opacity)
 
 
-def _formal_solution(atmosphere, wave, opacity):
+def formal_solution(atmosphere, wave, opacity):
     """Integrate the source function (Planck, linear in optical depth between layers) over depth and angle."""
     flux = np.empty(len(wave))
     step = np.diff(np.log(atmosphere.tau))[:, None]

@@ -1,16 +1,16 @@
-"""Regimes that nobody gave: clusters of where rows are, refined until each has a line of its own."""
+"""Regimes that are not given: clusters of rows, refined until the target is linear in each."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.cluster import KMeans
 
-from dualgate.rows import choose_spread
 
 MIN_ROWS_PER_REGIME = 20  # regimes that are found are no smaller on average
 MAX_DIMENSIONS = 32  # of where a row is, and of what its line is drawn over
 MAX_FEATURES = 20  # of these for the gate's features
-FIND_CELLS, FIND_ROWS = 2**26, (8192, 20_000)  # numbers that the rows may hold from which regimes are found
+FIND_ROWS = 20_000  # rows from which regimes are found, at most
 START_ROWS = 12_000  # rows on which the starts compete
 START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
 TINY = 1e-9  # directions with less than this share of the largest variance are rounding
@@ -39,6 +39,8 @@ class RegimeFinder:
         To be found, at most: there are no more than a twentieth of the rows, nor than different rows.
     random_state : int
         The same seed gives the same regimes.
+    tower : str
+        Gate whose features the regimes are found in.
 
     Attributes
     ----------
@@ -60,10 +62,10 @@ class RegimeFinder:
     (1, True)
     """
 
-    def __init__(self, n_regimes, random_state):
-        self.n_regimes, self.random_state = n_regimes, random_state
+    def __init__(self, n_regimes, random_state, tower="phys"):
+        self.n_regimes, self.random_state, self.tower = n_regimes, random_state, tower
 
-    def fit(self, features, projected, y, *, scores=False):
+    def fit(self, features, projected, y, *, common_unit=False):
         """Find regimes.
 
         Parameters
@@ -73,14 +75,14 @@ class RegimeFinder:
         projected : ndarray of shape (n_samples, n_projected)
             Columns that the experts read.
         y : ndarray of shape (n_samples,)
-        scores : bool
-            Whether a projection made these columns, so that they share a unit and their variances say which lead.
+        common_unit : bool
+            Whether the projected columns share a unit, so that their variances tell which of them lead.
 
         Returns
         -------
         self : RegimeFinder
         """
-        self._turned, self._line = Directions(features, MAX_FEATURES), Directions(projected, scale=not scores)
+        self._turned, self._line = Directions(features, MAX_FEATURES), Directions(projected, scale=not common_unit)
         gate, n_rows = self._tamed(features), len(y)
         n_found = min(self.n_regimes, max(1, n_rows // MIN_ROWS_PER_REGIME), len(np.unique(gate, axis=0)))
         self._clusters = KMeans(n_found, n_init=3, random_state=self.random_state).fit(gate)
@@ -89,6 +91,10 @@ class RegimeFinder:
             self._place = Directions(self._beside(features, projected), least=COPIES)
             self._refine(features, projected, (y - y.mean()) / y.std())
         return self
+
+    def codes(self, columns):
+        """Regime of every row from reduced columns, as `ReducedRows.columns` names them."""
+        return self.predict(columns[f"features_{self.tower}"], columns["projected"])
 
     def predict(self, features, projected):
         """Regime of every row.
@@ -136,12 +142,6 @@ class RegimeFinder:
             self._model, self.refined_ = best, True
             self._taken = np.unique((sample.place @ best.place).argmax(axis=1))
             self.n_regimes_ = len(self._taken)
-
-
-def finding_rows(n_rows, n_columns):
-    """Numbers of the rows from which regimes are found: all, or as many as fit into `FIND_CELLS` numbers."""
-    n_most = int(np.clip(FIND_CELLS // n_columns, *FIND_ROWS))
-    return np.arange(n_rows) if n_rows <= n_most else choose_spread(n_rows, n_most)
 
 
 def _starts(line, n_regimes, rng):
@@ -229,18 +229,13 @@ class ClusterWeighted:
     def memberships(self, sample):
         """p(k | z, y) of every row."""
         residual = sample.y[:, None] - sample.x @ self.coef.T
-        return softmax(sample.place @ self.place - 0.5 * (np.log(self.variance) + residual**2 / self.variance))
+        logits = sample.place @ self.place - 0.5 * (np.log(self.variance) + residual**2 / self.variance)
+        return softmax(logits, axis=1)
 
     def squared_error(self, sample):
         """Squared error of the prediction of every row, each regime weighed by p(k | z)."""
-        weights = softmax(sample.place @ self.place)
+        weights = softmax(sample.place @ self.place, axis=1)
         return (sample.y - (weights * (sample.x @ self.coef.T)).sum(axis=1)) ** 2
-
-
-def softmax(logits):
-    """Weights (n_rows, n_regimes) that sum to one."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def climb(sample, memberships, n_steps):

@@ -1,0 +1,353 @@
+"""The Bayes limit of simulated spectra: the posterior mean of log g, by sampling from the known simulator."""
+
+import numbers
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike
+from scipy.linalg import eigh
+from scipy.special import softmax
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_array, check_consistent_length
+from threadpoolctl import threadpool_limits
+
+from dualgate._validation import check_number, check_target, make_generator, require_finite
+from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
+from dualgate.datasets.importance import effective_size, moments, sample_posterior
+from dualgate.rows import RowSource
+
+TOLERANCE = 0.01  # largest chi^2 that the projection may lose at the smallest errors, mean over stars
+_MAX_COMPONENTS = 192
+_COMPONENT_STEP = 16  # the number of components is a multiple of this
+_BASIS_STARS, _HELD_OUT = 1024, 512
+_TILE = 512  # stars emulated together
+_STARS = 256  # whose products of coefficients are held at once
+_ROWS = 64  # rows worked on together
+_GUIDES = 2048  # prior draws that guide the first proposal
+_LOG_G = LABELS.index("log_g")
+_PRIOR_VARIANCE = (HIGH[_LOG_G] - LOW[_LOG_G]) ** 2 / 12  # [dex^2]
+
+
+class BayesLimitWarning(UserWarning):
+    """The limit is less exact than requested.
+
+    Issued when rows stay below `min_size` effective draws, or when errors are so small that the projection loses part
+    of a spectrum. More rounds or draws, or a smaller `min_size`, remove the first cause; the second means that the
+    errors are far below those of the simulator. To silence it: `warnings.simplefilter("ignore", BayesLimitWarning)`.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class BayesLimit:
+    """Posterior of log g for every row, and the R^2 of its mean.
+
+    Attributes
+    ----------
+    prediction : ndarray of shape (n_samples,), [dex]
+        Posterior mean of log g: no other prediction has a smaller mean squared error.
+    std : ndarray of shape (n_samples,), [dex]
+        Posterior standard deviation.
+    effective_sample_size : ndarray of shape (n_samples,)
+        Kish's number of draws behind each of them, (sum w)^2 / sum w^2.
+    r2 : float
+        Expected R^2 of `prediction`: 1 - mean posterior variance / prior variance. It does not use `y`.
+    r2_observed : float or None
+        R^2 of `prediction` on the given `y`.
+    """
+
+    prediction: np.ndarray
+    std: np.ndarray
+    effective_sample_size: np.ndarray
+    r2: float
+    r2_observed: float | None = None
+
+
+def bayes_limit(
+    X: ArrayLike,
+    *,
+    y: ArrayLike | None = None,
+    n_samples: int = 65_536,
+    n_rounds: int = 48,
+    min_size: float = 1000,
+    random_state=None,
+    n_jobs: int | None = -1,
+) -> BayesLimit:
+    r"""Compute the best R^2 of log g that any regressor can reach on rows of simulated spectra.
+
+    The simulator draws T_eff, log g, [M/H], [alpha/M] and [C/M] uniformly, and the flux of a row is the emulator's
+    spectrum plus Gaussian noise with the row's own errors. So the posterior mean
+
+    .. math:: \hat y = \frac{\int y(\theta) L(\theta) d\theta}{\int L(\theta) d\theta}, \quad
+        -2 \ln L(\theta) = \sum_p (x_p - m_p(\theta))^2 / e_p^2
+
+    can be computed, and it has the smallest expected squared error. The integrals use importance sampling in two
+    stages. Draws of the prior, emulated once, are shared by all rows; a row for which their effective number is below
+    `min_size` gets new draws, round by round, from kernels at the draws of largest likelihood (adaptive multiple
+    importance sampling). Spectra are compared in as many principal components as keep chi^2 within 0.01 of its value in
+    pixels.
+
+    The error vector is a condition of the observation here, not evidence about the star. Because of photon noise it
+    contains the noise-free spectrum, so that a regressor that predicts log g from the errors can exceed this limit.
+
+    Parameters
+    ----------
+    X : array-like or RowSource of shape (n_rows, 8192)
+        [flux | error] as from :func:`make_spectra`: in units of the star's mean noise-free flux, at noise level 1, so
+        that the error is the standard deviation of the noise in the flux. Errors are above zero.
+    y : array-like of shape (n_rows,), default=None, [dex]
+        True log g, for `r2_observed`.
+    n_samples : int, default=65536
+        Draws of the prior, at least 100.
+    n_rounds : int, default=48
+        Largest number of rounds, of 512 new draws each, for a row; 0 uses the draws of the prior only.
+    min_size : float, default=1000
+        Effective number of draws at which sampling of a row stops, at least 2. The sampling error lowers `r2_observed`
+        by 1 / min_size of the unexplained variance.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the draws.
+    n_jobs : int or None, default=-1
+        Threads; -1 is one per core. The result does not depend on it.
+
+    Returns
+    -------
+    limit : BayesLimit
+        ``prediction``, ``std``, ``effective_sample_size``, ``r2`` and ``r2_observed``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, X has not 8,192 columns, a value is not finite or an error not above zero.
+
+    Warns
+    -----
+    BayesLimitWarning
+        If rows stay below `min_size`, or errors are too small for the projection.
+
+    References
+    ----------
+    Cornuet, J.-M., et al. (2012). Adaptive multiple importance sampling. Scand. J. Stat. 39, 798.
+    Kish, L. (1965). Survey sampling. Wiley, section 8.2.
+
+    Examples
+    --------
+    >>> from dualgate.datasets import bayes_limit, make_spectra
+    >>> data = make_spectra(3, random_state=2)
+    >>> limit = bayes_limit(data.X, n_samples=5000, min_size=100, random_state=0)
+    >>> bool((limit.effective_sample_size >= 100).all()), bool((limit.std < 1.3).all())
+    (True, True)
+    """
+    owner = "bayes_limit"
+    check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=100, hint="try 65536.")
+    check_number(owner, "n_rounds", n_rounds, kind=numbers.Integral, low=0, hint="try 48.")
+    check_number(owner, "min_size", min_size, low=2, hint="try 1000.")
+    X = _check_spectra(owner, X)
+    if y is not None:
+        y = check_target(owner, y)
+        check_consistent_length(X, y)
+    seed = int(make_generator(owner, random_state).integers(2**63))
+    threads = Parallel(n_jobs=n_jobs, require="sharedmem")
+    starts = range(0, len(X), _ROWS)
+    with threadpool_limits(1, user_api="blas"):  # and blocks of fixed size: no bit depends on n_jobs
+        smallest = np.min(threads(delayed(_smallest_errors)(owner, X, start) for start in starts), axis=0)
+        sampler = _Sampler.prepare(threads, smallest, seed, n_samples, n_rounds, min_size)
+        parts = threads(delayed(sampler)(X, start) for start in starts)
+    prediction, std, size = np.concatenate(parts, axis=1)
+    _warn_of_few(size, min_size)
+    return BayesLimit(
+        prediction,
+        std,
+        size,
+        r2=float(1 - np.mean(std**2) / _PRIOR_VARIANCE),
+        r2_observed=None if y is None else float(r2_score(y, prediction)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrumBasis:
+    """Principal components of the flux of stars, pixels weighted by one over their smallest error.
+
+    With flux m = mean + B c of a star, a row x with errors e has chi^2 = c' G c - 2 c' b + const, G = B' E^-1 B and
+    b = B' E^-1 (x - mean), E = diag(e^2): G and b replace the pixels of a row, and c those of a star.
+    The flux is ``mean + coefficients @ directions.T / weight``.
+    """
+
+    mean: np.ndarray  # (n_pixels,), float32, of the stars
+    weight: np.ndarray  # (n_pixels,), float32
+    directions: np.ndarray  # (n_pixels, n_components), float32, orthonormal
+    lost: float  # chi^2 between a held-out star and its projection at the smallest errors, mean; less in every row
+
+    @classmethod
+    def from_spectra(cls, flux, held_out, smallest_error):
+        """Fit to noise-free `flux`, with as few components as lose at most `TOLERANCE` of chi^2 on `held_out` stars.
+
+        Both have the shape (n_stars, n_pixels). `lost` exceeds `TOLERANCE` where `_MAX_COMPONENTS` are too few.
+        """
+        mean, weight = flux.mean(axis=0, dtype=np.float64), 1 / smallest_error.astype(np.float64)
+        spectra = (flux - mean) * weight
+        n_components = min(_MAX_COMPONENTS, len(flux) - 1)
+        leading = (len(flux) - n_components, len(flux) - 1)
+        vectors = eigh(spectra @ spectra.T, subset_by_index=leading)[1]
+        directions = np.linalg.qr(spectra.T @ vectors[:, ::-1])[0]
+        others = (held_out - mean) * weight
+        kept = np.cumsum(np.mean((others @ directions) ** 2, axis=0))
+        lost = np.mean(np.einsum("ij,ij->i", others, others)) - kept
+        enough = np.flatnonzero(lost[_COMPONENT_STEP - 1 :: _COMPONENT_STEP] <= TOLERANCE)
+        if len(enough):
+            n_components = _COMPONENT_STEP * (int(enough[0]) + 1)
+        directions = directions[:, :n_components].astype(np.float32)
+        return cls(mean.astype(np.float32), weight.astype(np.float32), directions, float(lost[n_components - 1]))
+
+    def coefficients(self, flux):
+        """Coefficients (n_stars, n_components) of noise-free `flux` (n_stars, n_pixels)."""
+        centred = flux - self.mean
+        centred *= self.weight
+        return centred @ self.directions
+
+    def statistics(self, flux, error):
+        """G (n_rows, n_components, n_components) and b (n_rows, n_components) of rows (n_rows, n_pixels)."""
+        n_components = self.directions.shape[1]
+        gram, moment = np.empty((len(flux), n_components, n_components)), np.empty((len(flux), n_components))
+        for row, sigma in enumerate(error.astype(np.float64)):
+            scaled = self.directions / (self.weight * sigma)[:, None]  # (n_pixels, n_components)
+            gram[row] = scaled.T @ scaled
+            moment[row] = (flux[row] - self.mean) / sigma @ scaled
+        return gram, moment
+
+
+def _pairs(columns):
+    """Products of every two rows of `columns` (n_components, n), in the order of `numpy.triu_indices`."""
+    n_components = len(columns)
+    out = np.empty((n_components * (n_components + 1) // 2, columns.shape[1]))
+    start = 0
+    for index in range(n_components):
+        stop = start + n_components - index
+        np.multiply(columns[index], columns[index:], out=out[start:stop])
+        start = stop
+    return out
+
+
+def log_likelihoods(gram, moment, coefficients):
+    """Log-likelihood of every star for every row, up to a constant of each row, by one matrix product.
+
+    From G (n_rows, n_components, n_components), b (n_rows, n_components) and c (n_components, n_stars) to
+    (n_rows, n_stars).
+    """
+    upper = np.triu_indices(len(coefficients))
+    packed = -gram[:, upper[0], upper[1]]
+    packed[:, upper[0] == upper[1]] /= 2  # the other elements occur twice in G
+    out = moment @ coefficients
+    for start in range(0, out.shape[1], _STARS):
+        stars = slice(start, start + _STARS)
+        out[:, stars] += packed @ _pairs(coefficients[:, stars])
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """Posterior moments of rows: basis, draws of the prior and their coefficients, shared by all threads."""
+
+    basis: SpectrumBasis
+    draws: np.ndarray  # (n_samples, 5), in the unit box
+    coefficients: np.ndarray  # (n_components, n_samples)
+    seed: int
+    n_rounds: int
+    min_size: float
+
+    @classmethod
+    def prepare(cls, threads, smallest, seed, n_samples, n_rounds, min_size):
+        stars = _emulate(np.random.default_rng([seed, 0]).random((_BASIS_STARS + _HELD_OUT, len(LABELS))))
+        basis = SpectrumBasis.from_spectra(*np.split(stars, [_BASIS_STARS]), smallest)
+        if basis.lost > TOLERANCE:
+            warnings.warn(
+                f"bayes_limit.X has errors so small that {basis.directions.shape[1]} components lose {basis.lost:.3g} "
+                f"of chi^2 of a spectrum, more than {TOLERANCE}: posteriors of rows with little noise are too wide. "
+                "Use errors like those of make_spectra.",
+                BayesLimitWarning,
+                stacklevel=3,
+            )
+        draws = np.random.default_rng([seed, 1]).random((n_samples, len(LABELS)))
+        tiles = (draws[start : start + _TILE] for start in range(0, n_samples, _TILE))
+        coefficients = np.hstack(threads(delayed(_coefficients)(basis, tile) for tile in tiles))
+        return cls(basis, draws, coefficients, seed, n_rounds, min_size)
+
+    def __call__(self, X, start):
+        """Posterior mean, standard deviation and effective size (3, n_rows) of the rows of `X` from `start` on."""
+        gram, moment = self.basis.statistics(*np.hsplit(_read(X, start), 2))
+        results = np.empty((3, len(moment)))
+        for row, known in enumerate(log_likelihoods(gram, moment, self.coefficients)):
+            draws, weights = self.draws, softmax(known)
+            if self.n_rounds and effective_size(weights) < self.min_size:
+                draws, weights = self._refine(start + row, gram[row], moment[row], known)
+            log_g = LOW[_LOG_G] + draws[:, _LOG_G] * (HIGH - LOW)[_LOG_G]
+            results[:, row] = *moments(weights, log_g), effective_size(weights)
+        return results
+
+    def _refine(self, row, gram, moment, known):
+        def log_likelihood(draws):
+            columns = _coefficients(self.basis, draws)
+            return moment @ columns - 0.5 * np.einsum("ij,ij->j", columns, gram @ columns)
+
+        guides = np.argsort(-known, kind="stable")[:_GUIDES]
+        return sample_posterior(
+            log_likelihood,
+            self.draws[guides],
+            known[guides],
+            np.random.default_rng([self.seed, 2, row]),
+            min_size=self.min_size,
+            n_rounds=self.n_rounds,
+        )
+
+
+def _emulate(draws):
+    """Noise-free flux of draws in the unit box."""
+    return load_emulator()(LOW + draws * (HIGH - LOW))
+
+
+def _coefficients(basis, draws):
+    """Coefficients (n_components, n_draws) of the spectra of draws in the unit box."""
+    return basis.coefficients(_emulate(draws)).T.astype(np.float64, order="C")
+
+
+def _check_spectra(owner, X):
+    """Return `X` as a row source, or as an array, of [flux | error]."""
+    if not isinstance(X, RowSource):
+        X = check_array(X, dtype=[np.float64, np.float32], ensure_all_finite=False, input_name="X", estimator=owner)
+    if X.shape[1] != 2 * len(WAVE):
+        raise ValueError(
+            f"{owner}.X has {X.shape[1]:,} columns and must have {2 * len(WAVE):,}, [flux | error] of the pixels of "
+            "make_spectra: the limit exists for simulated spectra only. Try make_spectra(2000).X."
+        )
+    return X
+
+
+def _read(X, start):
+    """Read at most `_ROWS` rows of an array or a row source."""
+    stop = min(start + _ROWS, len(X))
+    return X.read(start, stop) if isinstance(X, RowSource) else X[start:stop]
+
+
+def _smallest_errors(owner, X, start):
+    """Smallest error of every pixel in a block of rows, which must be finite and have errors above zero."""
+    rows = _read(X, start)
+    require_finite(owner, "X", rows, first_row=start)
+    error = rows[:, len(WAVE) :]
+    if not error.min() > 0:
+        row, pixel = np.argwhere(~(error > 0))[0]
+        raise ValueError(
+            f"{owner}.X has an error of {error[row, pixel]} at X[{start + row}, {len(WAVE) + pixel}]: errors must be "
+            "above zero. Give a pixel that was not measured a large error."
+        )
+    return error.min(axis=0)
+
+
+def _warn_of_few(size, min_size):
+    few = size < min_size
+    if few.any():
+        warnings.warn(
+            f"bayes_limit: {few.sum():,} of {len(size):,} rows have fewer than min_size={min_size:g} effective draws "
+            f"(fewest {size.min():.1f}, row {size.argmin()}): their std is inaccurate. Raise n_rounds or n_samples.",
+            BayesLimitWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,327 @@
+"""The reduction: the only stage that reads X. It turns rows into the few numbers that gates and experts work with."""
+
+import copy
+import numbers
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from sklearn import config_context
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.frozen import FrozenEstimator
+
+from dualgate._components import realise
+from dualgate._validation import (
+    check_choice,
+    check_number,
+    find_error_columns,
+    owner_name,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
+from dualgate.features import (
+    FrozenProjection,
+    NoiseWhitenedPCA,
+    PlainColumns,
+    Projection,
+    TransformerProjection,
+    WienerScores,
+)
+from dualgate.rows import Collect, FitStages, RowSource, open_rows, spread_rows
+from dualgate.snr import signal_to_noise
+
+PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
+HELD_ROWS = 200_000  # rows up to which all are held reduced; of more, sums alone and a share for the gates
+FEATURES = "features_"  # how the columns of gate features are called in what `Reduction.reduce` returns
+
+
+class Reduction(BaseEstimator):
+    """What reads rows of X: columns, errors, projection, and the features of each gate.
+
+    Parameters
+    ----------
+    columns, error_columns, projection, n_components
+        As in :class:`~dualgate.experts.HierarchicalExperts`.
+    gates : dict of str to PhysGate or QualityGate
+        Under "phys" and "quality"; a dropped tower is absent.
+    n_jobs : None or int
+        Threads that read and compute.
+    owner : str
+        Class whose parameters these are, for messages.
+
+    Attributes
+    ----------
+    columns_ : ndarray of int
+        Flux columns.
+    error_columns_ : ndarray of int or None
+        Their errors.
+    projection_ : Projection
+    n_features_in_ : int
+    """
+
+    def __init__(
+        self,
+        columns=None,
+        error_columns=None,
+        projection=None,
+        n_components=50,
+        *,
+        gates=None,
+        n_jobs=None,
+        owner="HierarchicalExperts",
+    ):
+        self.columns = columns
+        self.error_columns = error_columns
+        self.projection = projection
+        self.n_components = n_components
+        self.gates = gates
+        self.n_jobs = n_jobs
+        self.owner = owner
+
+    def fit(self, X, y=None, *, regimes=None):
+        """Fit projection and gate features.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        y : None or array-like of shape (n_samples,)
+            Targets, for a supervised projection.
+        regimes : None or ndarray of int of shape (n_samples,)
+            Regime codes, for the same.
+
+        Returns
+        -------
+        self : Reduction
+        """
+        source = open_rows(self, X, reset=True)
+        return self.prepare(X, source).learn(X, source, y, regimes)
+
+    def prepare(self, X, source):
+        """Find the columns and make the projection, before any row is read; returns self."""
+        width = source.shape[1]
+        self.n_features_in_ = width
+        if all(isinstance(name, str) for name in getattr(X, "columns", [0])):
+            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self.columns_ = resolve_columns(self.owner, "columns", self.columns, X, width)
+        self.error_columns_ = None
+        if self.error_columns is not None:
+            self.error_columns_ = find_error_columns(self.owner, self.error_columns, X, self.columns_)
+        self.projection_ = self._make_projection()
+        self._input = self.columns_
+        if self.projection_.reads_errors:
+            self._input = np.r_[self.columns_, self.error_columns_]
+        return self
+
+    @property
+    def n_projected(self):
+        """Number of projected columns where it is known before any row is read, else None."""
+        return len(self.columns_) if self.projection is None else None
+
+    def _make_projection(self):
+        check_number(self.owner, "n_components", self.n_components, kind=numbers.Integral, low=1)
+        value, width, paired = self.projection, len(self.columns_), self.error_columns_ is not None
+        if value is None:
+            return PlainColumns()
+        if isinstance(value, str):
+            check_choice(self.owner, "projection", value, PROJECTIONS)
+            errors = slice(width, 2 * width) if paired else None
+            made = PROJECTIONS[value](self.n_components).set_params(columns=slice(0, width), error_columns=errors)
+        else:
+            kinds = (TransformerMixin, FrozenEstimator, Projection)
+            made = realise(self.owner, "projection", value, default=None, base=kinds)
+            if isinstance(made, FrozenEstimator) and isinstance(made.estimator, Projection):
+                made = FrozenProjection(made)
+            elif not isinstance(made, Projection):
+                made = TransformerProjection(made)
+        if made.reads_errors and not paired:
+            raise ValueError(
+                f"{self.owner}.projection={value!r} needs error_columns, which is None: name the columns of X that "
+                "hold the errors."
+            )
+        if "n_jobs" in vars(made) and made.n_jobs is None:
+            made.n_jobs = self.n_jobs
+        return made
+
+    @property
+    def settings(self):
+        """What the reduced rows depend on, other than X, y and regimes: the key under which they are kept."""
+        gates = {name: gate.feature_settings() for name, gate in (self.gates or {}).items()}
+        return [self.columns_, self.error_columns_, self.n_components, self.projection, gates]
+
+    def learn(self, X, source, y=None, codes=None, stages=None):
+        """Fit gate features to a sample of the rows, and the projection to all of them.
+
+        Parameters
+        ----------
+        X : array-like or RowSource
+            As the user gave it, for the names of its columns.
+        source : RowSource
+        y, codes : None or ndarray of shape (n_samples,)
+            Targets and regimes, for a supervised projection.
+        stages : None or FitStages
+            Keeps what was found so far.
+
+        Returns
+        -------
+        self : Reduction
+        """
+        whole = np.array_equal(self._input, np.arange(source.shape[1]))
+        inputs = source if whole else ColumnSubset(source, self._input)
+        with config_context(assume_finite=source.in_memory, transform_output="default"):
+            sample = spread_rows(source, n_jobs=self.n_jobs)
+            for gate in (self.gates or {}).values():
+                gate.fit_rows(X, sample)
+            self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
+        return self
+
+    def without_gates(self):
+        """Return the same reduction without gate features."""
+        reduction = copy.copy(self)
+        reduction.gates = {}
+        return reduction
+
+    def with_gates(self, gates):
+        """Return the same reduction with the towers of other gates, whose features stay those that were fitted."""
+        missing = [name for name in gates if name not in (self.gates or {})]
+        if missing:
+            raise ValueError(
+                f"DualTowerMoERegressor.{missing[0]}_gate is used, but the rows were reduced without it: drop it here "
+                "too, or reduce the rows with it."
+            )
+        reduction = copy.copy(self)
+        reduction.gates = {name: self.gates[name].with_tower_of(gate) for name, gate in gates.items()}
+        return reduction
+
+    def read(self, X, *, training=False):
+        """Reduce all rows of `X`.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        training : bool
+            Whether these are the rows of `fit`, in their order.
+
+        Returns
+        -------
+        rows : ReducedRows
+            About half a kilobyte for a row of a spectrum.
+        """
+        return self._collect(open_rows(self, X, reset=False), training)
+
+    def hold(self, source, stages):
+        """Reduce all training rows where they are few enough to be held, up to `HELD_ROWS`, else return `source`.
+
+        Parameters
+        ----------
+        source : RowSource
+            The rows of `fit`.
+        stages : FitStages
+
+        Returns
+        -------
+        rows : ReducedRows or RowSource
+        """
+        if len(source) > HELD_ROWS:
+            return source
+        columns = stages.stage("reduced rows", self.settings, lambda: self._collect(source, True, stages).columns)
+        return ReducedRows.of(self, columns)
+
+    def _collect(self, source, training, stages=None):
+        reading = Collect(partial(self.reduce, training=training), n_jobs=self.n_jobs)
+        (reading,) = (stages or FitStages()).run("reduced rows", self, [reading], source, n_jobs=self.n_jobs)
+        return ReducedRows.of(self, reading.found.joined())
+
+    def reduce(self, first_row, block, *, training=False):
+        """Reduce a block of rows.
+
+        Parameters
+        ----------
+        first_row : int or ndarray of int of shape (n_rows,)
+            Number of the first row, or of each.
+        block : ndarray of shape (n_rows, n_features)
+        training : bool
+            Whether these are rows of `fit`, which are then projected as :meth:`Projection.project` does with those.
+
+        Returns
+        -------
+        columns : dict of str to ndarray
+            As `ReducedRows.columns`.
+        """
+        row_numbers = first_row + np.arange(len(block)) if np.ndim(first_row) == 0 else first_row
+        with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
+            columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
+            columns |= self.projection_.project(take_columns(block, self._input), row_numbers if training else None)
+        if not np.isfinite(columns["projected"]).all():
+            row = int(np.flatnonzero(~np.isfinite(columns["projected"]).all(axis=1))[0])
+            raise ValueError(
+                f"{self.owner}.projection={self.projection!r} returned NaN or infinity for row "
+                f"{row_numbers[row]} of X: projected columns must be finite. Check its parameters and that row."
+            )
+        if self.error_columns_ is not None:
+            error = take_columns(block, self.error_columns_)
+            require_positive_errors(self.owner, error, self.error_columns_, first_row=row_numbers[0])
+            columns["snr"] = signal_to_noise(take_columns(block, self.columns_), error)
+        return columns
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedRows:
+    """Rows that were reduced once, for any number of fits and predictions by mixtures with the same reduction.
+
+    `DualTowerMoERegressor.fit`, `predict` and `trace` take them in place of X. The mixture may differ from the one that
+    the reduction was made for in fusion, dropped towers, quality bins, sharing and everything about training.
+
+    Parameters
+    ----------
+    reduction : Reduction
+    projected : ndarray of shape (n_samples, n_projected)
+        What the experts work with.
+    snr : None or ndarray of shape (n_samples,)
+        Signal-to-noise ratio ||flux|| / ||error||; None without errors.
+    features : dict of str to ndarray of shape (n_samples, n_gate_features)
+        Features of each gate, under "phys" and "quality".
+    variances : None or ndarray of shape (n_samples, n_projected)
+        Posterior variances of the projected columns, where the projection has them.
+    """
+
+    reduction: Reduction
+    projected: np.ndarray
+    snr: np.ndarray | None
+    features: dict
+    variances: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, reduction, columns):
+        """Make them from `columns`, a mapping such as `Reduction.reduce` returns."""
+        features = {name.removeprefix(FEATURES): columns[name] for name in columns if name.startswith(FEATURES)}
+        return cls(reduction, columns["projected"], columns.get("snr"), features, columns.get("variances"))
+
+    @property
+    def columns(self):
+        """All arrays by name: ``projected``, ``snr``, ``variances`` where known, and ``features_phys`` and the like."""
+        named = {"projected": self.projected, "snr": self.snr, "variances": self.variances}
+        named |= {FEATURES + name: values for name, values in self.features.items()}
+        return {name: values for name, values in named.items() if values is not None}
+
+    def __len__(self):
+        return len(self.projected)
+
+    def __getitem__(self, rows):
+        return ReducedRows.of(self.reduction, {name: values[rows] for name, values in self.columns.items()})
+
+
+class ColumnSubset(RowSource):
+    """Some columns of another source."""
+
+    def __init__(self, source, columns):
+        self.source, self.columns = source, columns
+        self.shape, self.dtype = (len(source), len(columns)), source.dtype
+
+    @property
+    def in_memory(self):
+        """Whether the other source is in memory."""
+        return self.source.in_memory
+
+    def read(self, start, stop):  # noqa: D102
+        return take_columns(self.source.read(start, stop), self.columns)

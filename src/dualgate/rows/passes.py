@@ -1,0 +1,158 @@
+"""Passes: computations that read every row once, in blocks, and whose results add up over parts of the rows."""
+
+from abc import ABC, abstractmethod
+from contextvars import ContextVar
+from copy import copy
+from functools import cached_property
+
+from dualgate.rows.sources import iter_blocks, join, map_block
+
+
+class Pass(ABC):
+    """A computation over all rows, fed block by block; picklable.
+
+    A subclass writes `update`, which adds to `found`, and `begin` where 0 is no empty `found`. A checkpoint keeps
+    `found`, and a cluster sends it; nothing else may change while rows are read.
+
+    Attributes
+    ----------
+    found : object
+        What was found so far: anything that `+` joins (numbers, arrays, `CellStatistics`, `Pieces`), or a dictionary of
+        these. Valid before the first row too.
+    first : int
+        Number of the first row of this part.
+    row_wise : tuple of str
+        Names of attributes with one entry for each row of X (an array, or None): a part holds its own rows of them.
+    """
+
+    row_wise = ()
+    first = 0
+
+    @abstractmethod
+    def update(self, start, block):
+        """Take in the rows from number `start` on; the block is overwritten afterwards."""
+
+    def begin(self):
+        """Return what is found in no rows."""
+        return 0
+
+    @cached_property
+    def found(self):  # noqa: D102
+        return self.begin()
+
+    def rows_of(self, start, n_rows):
+        """Slice of the row-wise attributes for `n_rows` rows from number `start` on."""
+        return slice(start - self.first, start - self.first + n_rows)
+
+    def part(self, start, stop):
+        """Return the pass over the rows from `start` to `stop` alone, with nothing found yet."""
+        part = copy(self)
+        vars(part).pop("found", None)
+        for name in self.row_wise:
+            values = getattr(self, name)
+            setattr(part, name, None if values is None else values[self.rows_of(start, stop - start)])
+        part.first = start
+        return part
+
+    def merge(self, found):
+        """Add what was found in other rows; returns self."""
+        self.found = add_found(self.found, found)
+        return self
+
+
+def add_found(one, other):
+    """Add what was found in two parts of the rows; dictionaries name by name."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {name: add_found(one[name], other[name]) for name in one}
+    return one + other
+
+
+class Pieces:
+    """Results for runs of rows, by the number of the first, in whatever order they come; `+` joins two parts."""
+
+    def __init__(self, found=None):
+        self.found = {} if found is None else found
+
+    def add(self, start, values):
+        """Keep the results of the rows from `start` on: an array, or several by name."""
+        self.found[start] = values
+
+    def __add__(self, other):
+        return Pieces(self.found | other.found)
+
+    def joined(self):
+        """All results in the order of the rows."""
+        return join([self.found[start] for start in sorted(self.found)])
+
+
+class Collect(Pass):
+    """Keep the result of a function for every row, or for those that are marked.
+
+    Parameters
+    ----------
+    function : callable, (first_row, block) -> array, or dict of arrays
+        One entry for each row of the block, which holds consecutive rows; picklable.
+    kept : None or ndarray of bool of shape (n_samples,)
+        Rows whose results are kept; None is all. The function sees the other rows of a block too.
+    n_jobs : None or int
+
+    Attributes
+    ----------
+    found : Pieces
+    """
+
+    row_wise = ("kept",)
+
+    def __init__(self, function, kept=None, *, n_jobs=None):
+        self.function, self.kept, self.n_jobs = function, kept, n_jobs
+
+    def begin(self):  # noqa: D102
+        return Pieces()
+
+    def update(self, start, block):  # noqa: D102
+        self.found.add(start, map_block(self._keep, start, block, self.n_jobs))
+
+    def _keep(self, first, rows):
+        values = self.function(first, rows)
+        if self.kept is None:
+            return values
+        kept = self.kept[self.rows_of(first, len(rows))]
+        return {name: each[kept] for name, each in values.items()} if isinstance(values, dict) else values[kept]
+
+
+def run_passes(owner, passes, source, *, n_jobs=None, keeper=None):
+    """Run several passes over the rows of a source at once, reading every row once.
+
+    Parameters
+    ----------
+    owner : object
+        Whose `X` it is, for messages.
+    passes : list of Pass
+    source : RowSource
+    n_jobs : None or int
+        Threads that read.
+    keeper : None or Keeper
+        Stores what was found every few blocks, and compares blocks with what was read before.
+
+    Returns
+    -------
+    passes : list of Pass
+        The same, after all rows.
+    """
+    return runner.get()(owner, passes, source, n_jobs, keeper)
+
+
+def run_here(owner, passes, source, n_jobs, keeper):
+    """Run passes on this machine; the arguments are those of `run_passes`."""
+    start = 0 if keeper is None else keeper.resume(passes)
+    for first, block in iter_blocks(owner, source, start=start, n_jobs=n_jobs):
+        if keeper is not None:
+            keeper.check(first, block)
+        for each in passes:
+            each.update(first, block)
+        if keeper is not None:
+            keeper.step(passes, first + len(block))
+    return passes
+
+
+runner = ContextVar("runner", default=run_here)  # `dualgate.rows.cluster` puts a cluster here
