@@ -8,8 +8,8 @@ import numpy as np
 from dualgate import evaluation
 from dualgate.features.lines import WINDOWS
 from dualgate.snr import SNR_NAMES
-from dualgate.study.methods import BINNED, DUAL, GLOBAL, ORACLES, PEER, PLAIN, REFERENCE, SINGLE
-from dualgate.study.results import StudyResults, between, number, regime_names
+from dualgate.study.methods import BINNED, GLOBAL, GROUPS, ORACLES, VARIANT
+from dualgate.study.results import MethodScores, StudyResults, between, number, regime_names
 
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
 TITLE_LETTERS = 62  # in a line of a title
@@ -60,11 +60,9 @@ def draw_figures(results: StudyResults, *, dark: bool = False) -> dict[str, tupl
 
 def _methods(results, figure):
     """R^2 of all methods but variants, sorted within their groups."""
-    found, groups = results.analysis, {}
-    for method in sorted(found.methods, key=lambda each: -np.nan_to_num(each.r2.value, nan=-np.inf)):
-        groups.setdefault(group_of(method), []).append(method)
-    groups = {name: groups[name] for name in GROUP_ORDER if name in groups}
-    shown = [(name, method) for name, members in groups.items() for method in members]
+    found, shown = results.analysis, grouped(results.analysis.methods)
+    if not shown:
+        return None
     figure.set_figheight(1.8 + 0.26 * len(shown))
     limit = {} if found.limit is None else {"Bayes limit": found.limit.r2.value}
     evaluation.IntervalDisplay(
@@ -85,11 +83,11 @@ def _by_snr(results, figure):
     found = results.analysis
     duals = [answer.dual for answer in map(found.answer, ("gate", "experts")) if answer is not None]
     names = [GLOBAL.name, found.best_single, *duals, ORACLES[BINNED].name]
-    shown = [m for m in found.methods if m.name in names and SNR_NAMES[0] in m.slices] or [
-        m for m in found.methods[:5] if SNR_NAMES[0] in m.slices
-    ]
-    r2, low, high = np.array([_parts([m.slices[name].r2 for name in SNR_NAMES]) for m in shown] or [[[np.nan]] * 3]
-                             ).swapaxes(0, 1)  # fmt: skip
+    if SNR_NAMES[0] not in found.rows.by_slice:
+        return None
+    shown = [m for m in found.methods if m.name in names] or found.methods[:5]
+    parts = [_parts([method.slices[name].r2 for name in SNR_NAMES]) for method in shown]
+    r2, low, high = np.swapaxes(parts, 0, 1)
     if not np.isfinite(r2).any():
         return None
     ends = None if found.limit is None else np.array(_parts([found.limit.r2_by_snr[name] for name in SNR_NAMES]))
@@ -112,8 +110,11 @@ def _places(results, figure):
     figure.set_figheight(1.8 + 0.45 * len(lines))
     names = [each.what.replace(" instead of ", "\ninstead of ") for each in lines]
     _gains(figure, names, lines, [PLACES[each.place] for each in lines])
-    return _largest("Quality gains most ", [(PLACES[each.place], each.gain) for each in lines],
-                    "No place where quality enters has a gain whose interval excludes zero")  # fmt: skip
+    shown = [each for each in lines if each.gain.low > 0]
+    if not shown:
+        return "No place where quality enters has a gain whose interval excludes zero"
+    best = max(shown, key=lambda each: each.gain.value)
+    return f"Quality gains most {PLACES[best.place]}: {between(best.gain, gain=True)}"
 
 
 def _changes(results, figure):
@@ -126,15 +127,14 @@ def _changes(results, figure):
     figure.set_figheight(1.8 + 0.3 * len(lines))
     labels = {method.name: method.label for method in results.analysis.methods}
     axes = _gains(figure, [labels[each.name].split("), ")[-1] for each in lines], lines, [each.place for each in lines])
-    reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.8)
+    reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.9)
     if reach > 0:  # one variant that fails must not hide what the others do
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -reach), min(high, reach))
-    losses = [(each.what, each.gain) for each in lines if each.gain.high < 0]
+    losses = [each for each in lines if each.gain.high < 0]
     if not losses:
         return "No change loses R² with an interval that excludes zero"
-    words, worst = min(losses, key=lambda each: each[1].value)
-    return f"{words[0].upper()}{words[1:]} loses most: {between(worst, gain=True)}"
+    return f"The largest loss is with {losses[-1].what}: {between(losses[-1].gain, gain=True)}"
 
 
 def _predictions(results, figure):
@@ -212,15 +212,13 @@ FIGURES = {  # the order of the page
 
 # ---- what tables and figures share ----------------------------------------------------------------------------
 
-GROUP_ORDER = ("reference", "one tower", "both towers, an expert for each regime",
-               "both towers, an expert for each regime and SNR bin", "other regressor")  # fmt: skip
 
-
-def group_of(method) -> str | None:
-    """Heading under which a method stands; None for a variant."""
-    both = {PLAIN: GROUP_ORDER[2], BINNED: GROUP_ORDER[3]}
-    names = {REFERENCE: GROUP_ORDER[0], SINGLE: GROUP_ORDER[1], DUAL: both.get(method.experts), PEER: GROUP_ORDER[4]}
-    return names.get(method.kind)
+def grouped(methods, *, variants: bool = False) -> list[tuple[str, MethodScores]]:
+    """Pair the methods that are variants, or the others, with their group's heading; sorted by R^2 within groups."""
+    order = list(dict.fromkeys([*GROUPS, *(method.group for method in methods)]))
+    chosen = [method for method in methods if (method.kind == VARIANT) == variants]
+    chosen.sort(key=lambda method: (order.index(method.group), -np.nan_to_num(method.r2.value, nan=-np.inf)))
+    return [(GROUPS.get(method.group, method.group), method) for method in chosen]
 
 
 def shows_trend(analysis, name: str, what: str = "entropy") -> bool:
@@ -242,19 +240,11 @@ def confused_gate(results: StudyResults) -> str | None:
     return None
 
 
-def _largest(words, gains, otherwise):
-    """Name the largest gain whose interval excludes zero."""
-    shown = [(name, gain) for name, gain in gains if gain.low > 0]
-    if not shown:
-        return otherwise
-    name, gain = max(shown, key=lambda each: each[1].value)
-    return f"{words}{name}: {between(gain, gain=True)}"
-
-
 def _gains(figure, names, lines, groups):
     axes = evaluation.IntervalDisplay(
         names, *_parts([each.gain for each in lines]), groups=groups, xlabel="ΔR²", against=0.0
     ).plot(figure.add_subplot()).ax_  # fmt: skip
+    axes.locator_params(axis="x", nbins=5)
     _legend(figure)
     return axes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from dualgate.snr import SNR_NAMES, SNR_RANGES
-from dualgate.study.figures import FIGURES, GROUP_ORDER, PLACES, confused_gate, draw_figures, group_of, shows_trend
-from dualgate.study.methods import BINNED, DUAL, GLOBAL, GROUPS, PLAIN
+from dualgate.study.figures import FIGURES, PLACES, confused_gate, draw_figures, grouped, shows_trend
+from dualgate.study.methods import BINNED, DUAL, GLOBAL, PLAIN
 from dualgate.study.results import StudyResults, between, measured, number, regime_names
 
 TITLE = "Two towers or one?"
@@ -93,7 +93,7 @@ def details(results: StudyResults) -> str:
     gain, recommended = found.answer("gain"), found.recommendation
     many = f"{len(run.seeds)} seeds" if len(run.seeds) > 1 else "one seed (the variation between seeds is unknown)"
     rows = "rows" if run.kind == "table" else "spectra"
-    parts = [f"On {many} of {run.rows:,} {rows} each, {found.rows.test:,} of them for the test."]
+    parts = [f"On {many} of {run.rows:,} {rows}{' each' * (len(run.seeds) > 1)}, {found.rows.test:,} for the test."]
     if gain is not None:
         dual = found.method(gain.dual)
         parts.append(f"The best dual model ({dual.label}) reaches R² = {r2_text(dual.r2)}.")
@@ -223,18 +223,19 @@ def _methods(results):
 
 
 def _variants(results):
-    return f"One thing changed; open dots: the interval includes zero. {_METHODS}", _method_rows(results, True)
+    return (
+        f"One thing changed; open dots: the interval includes zero; the table has what leaves the frame. {_METHODS}",
+        _method_rows(results, True),
+    )
 
 
 def _method_rows(results, variants):
     """Rows of the methods that are variants, or of those that are not; the index holds their groups."""
     found, labels = results.analysis, _labels(results)
-    order = list(GROUPS) if variants else list(GROUP_ORDER)
-    grouped = [(m.group if variants else group_of(m), m) for m in found.methods if (group_of(m) is None) == variants]
-    grouped.sort(key=lambda each: (order.index(each[0]), -each[1].r2.value))
+    pairs = grouped(found.methods, variants=variants)
     changes = {each.name: each for each in found.changes} if variants else {}
     mark, rows = None if found.recommendation is None else found.recommendation.name, []
-    for _, method in grouped:
+    for _, method in pairs:
         row = {"method": method.label + " (recommended)" * (method.name == mark), "R²": r2_text(method.r2)}
         if method.name in changes:
             change = changes[method.name]
@@ -245,8 +246,7 @@ def _method_rows(results, variants):
         row |= {f"R² {name}": number(method.slices[name].r2.value) for name in SNR_NAMES if name in method.slices}
         row["of the limit"] = "" if method.share_of_limit is None else number(method.share_of_limit.value, 2)
         rows.append(row)
-    names = [GROUPS[group] if variants else group for group, _ in grouped]
-    return pd.DataFrame(rows, index=names).fillna("")
+    return pd.DataFrame(rows, index=[heading for heading, _ in pairs]).fillna("")
 
 
 def _places(results):
