@@ -7,7 +7,7 @@ _HOMES = {
     "load_config": "dualgate.study.config",
     "run_study": "dualgate.study.run",
     "analyse": "dualgate.study.analysis",
-    "decide": "dualgate.study.analysis",
+    "judge": "dualgate.study.analysis",
     "seed_interval": "dualgate.study.analysis",
     "write_report": "dualgate.study.report",
 }

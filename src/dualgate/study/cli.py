@@ -285,7 +285,7 @@ def _print(results, paths):
     narrow, frame = console.width < FULL_WIDTH, method_table(results)
     table = Table(header_style="bold")
     for place, name in enumerate(frame.columns[: NARROW_COLUMNS if narrow else None]):
-        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0 or not narrow)
+        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
     for row in frame.itertuples(index=False):
         table.add_row(*row[: len(table.columns)])
     console.print(table)
