@@ -34,14 +34,14 @@ AUDITED = {
 WORDS = {
     "regime": "kind of row, given for training and never for predicting; of spectra, a range of effective temperature "
     "and metallicity",
-    "9, 9x4, 4 experts": "one linear model for each regime; for each regime and SNR bin; for each SNR bin. The numbers "
-    "are those of this run",
+    "n experts, nxm experts, m experts": "one linear model for each of n regimes; for each regime and each of m SNR "
+    "bins; for each SNR bin",
     "physics tower, quality tower": "networks that weigh the experts of each row by features of the measurement, or of "
     "its errors",
     "concat, logit_add, poe, temperature": "how two towers become one set of weights: a layer over both, added logits, "
     "multiplied probabilities, quality as the temperature of the physics tower",
     "true regime known": "reference without gates: each row is predicted by the expert of its true regime and, with "
-    "9x4 experts, of its SNR bin. Soft weights of several experts may exceed it",
+    "nxm experts, of its SNR bin. Soft weights of several experts may exceed it",
     "SNR": "||flux|| / ||error|| of a row; in simulated spectra the median S/N per pixel of bins X, L, M and H is 2.1, "
     "4.4, 8.7 and 12.6",
     "whitened, clean, pixels": "experts read principal components in units of the noise; Wiener scores with loadings "
@@ -83,7 +83,8 @@ def headline(results: StudyResults) -> tuple[str, str, str]:
     unsure = "" if model.r2.low > 0 else "; the interval of its R² includes zero, so it may predict nothing"
     use = f"Use {'' if model.kind == DUAL else 'the '}{model.label} (R² = {r2_text(model.r2)}), {why}{unsure}:"
     changes = ", ".join(f"{name}={value}" for name, value in model.parameters.items())
-    code = run.model + f".set_params({changes})" * bool(changes) + ".fit(X, y)"
+    known = ", regimes=regimes" * ("regime 0" in found.rows.by_slice)
+    code = f"{run.model}{f'.set_params({changes})' * bool(changes)}.fit(X, y{known})"
     return answer, use, code + ".trace(X).root_prediction" * (model.name == GLOBAL.name)
 
 
@@ -94,7 +95,7 @@ def details(results: StudyResults) -> str:
     many = f"{len(run.seeds)} seeds" if len(run.seeds) > 1 else "one seed (the variation between seeds is unknown)"
     rows = "rows" if run.kind == "table" else "spectra"
     parts = [f"On {many} of {run.rows:,} {rows}{' each' * (len(run.seeds) > 1)}, {found.rows.test:,} for the test."]
-    if gain is not None:
+    if gain is not None and (recommended is None or recommended.name != gain.dual):
         dual = found.method(gain.dual)
         parts.append(f"The best dual model ({dual.label}) reaches R² = {r2_text(dual.r2)}.")
     if found.limit is not None and recommended is not None:
