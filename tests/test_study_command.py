@@ -6,9 +6,9 @@ import warnings
 
 import pandas as pd
 import pytest
-from dualgate.rows.store import StoreError
 
 from dualgate.experts import EmptyCellWarning
+from dualgate.rows.store import StoreError
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
 from dualgate.study.inputs import ERRORS, REGIMES

@@ -3,9 +3,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from dualgate.rows.store import Store, StoreError
 from rich.console import Console
 
+from dualgate.rows.store import Store, StoreError
 from dualgate.study import analyse, run_study
 from dualgate.study import cli as cli_module
 from dualgate.study.cli import StudyProgress

@@ -168,10 +168,7 @@ def _run(config, line):
 
 
 class Interrupts:
-    """Context that Ctrl-C leaves as KeyboardInterrupt, whatever was made of it inside.
-
-    Compiled code and modules that are half imported raise errors of their own when they are interrupted.
-    """
+    """Context that Ctrl-C leaves as KeyboardInterrupt, also where compiled code or an import raised something else."""
 
     def __enter__(self):
         self._came, self._former = False, signal.getsignal(signal.SIGINT)
@@ -195,17 +192,7 @@ class Interrupts:
 
 
 class StudyRun:
-    """One run of the study: its rows and methods are chosen and checked, nothing is computed yet.
-
-    Parameters
-    ----------
-    config : StudyConfig
-
-    Raises
-    ------
-    ConfigError
-        If rows cannot be read, or a method is unknown or cannot run on them.
-    """
+    """One run of the study: its rows and methods are chosen and checked, nothing is computed yet."""
 
     def __init__(self, config: StudyConfig):
         from dualgate.rows.store import Store
@@ -217,10 +204,7 @@ class StudyRun:
         self.rows.check()
         self.methods, self.left_out = choose_methods(("all",) if config.full else config.methods, self.rows.offers)
         audited = ERRORS in self.rows.offers and any(method.gated for method in self.methods)
-        self.extras = {
-            "limit_rows": config.limit.rows,
-            "audit_rows": AUDIT_ROWS[config.full] if audited else 0,
-        }
+        self.extras = {"limit_rows": config.limit.rows, "audit_rows": AUDIT_ROWS[config.full] if audited else 0}
         self.plan = plan_stages(self.methods, config.seeds, **self.extras)
         self.hash = stages_hash(config, self.rows.fingerprint())
         self.store = Store(Path(config.out, "stages", self.hash[:HASH_SHOWN]))
@@ -298,15 +282,7 @@ def _print(results, paths):
 
 
 class StudyProgress:
-    """Shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere; a context manager.
-
-    Parameters
-    ----------
-    stages : sequence of Stage
-        All there are.
-    console : rich.console.Console, default=None
-        None is one on stderr.
-    """
+    """Context that shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere."""
 
     def __init__(self, stages, console=None):
         from rich.console import Console

@@ -28,17 +28,7 @@ READ, NOT_READ = ("flux", "error", "quality"), ("target", "regimes", "conditions
 
 
 class StudyRows:
-    """Rows of a study by seed; nothing is read before it is asked for.
-
-    Parameters
-    ----------
-    config : StudyConfig
-
-    Attributes
-    ----------
-    offers : frozenset of str
-        What the rows have that a method may need: `ERRORS`, `REGIMES`, `LINES`, `SIMULATOR`.
-    """
+    """Rows of a study by seed; nothing is read before it is asked for."""
 
     def __init__(self, config: StudyConfig):
         self.config, self.data = config, config.data
@@ -50,7 +40,8 @@ class StudyRows:
             return _read_rows(_Table(self.data.source, columns), self.data, self.config.rows)
 
     @cached_property
-    def offers(self) -> frozenset:  # noqa: D102
+    def offers(self) -> frozenset:
+        """What the rows have that a method may need: `ERRORS`, `REGIMES`, `LINES`, `SIMULATOR`."""
         if self.data.kind == "embedded":
             return frozenset({ERRORS, REGIMES, LINES, SIMULATOR})
         if self.data.kind == "shards":
@@ -60,13 +51,7 @@ class StudyRows:
         return frozenset(name for name, there in offers.items() if there)
 
     def check(self):
-        """Open files once, so that an error in them ends the study before the work.
-
-        Raises
-        ------
-        ConfigError
-            If rows cannot be read, or are fewer than a study needs.
-        """
+        """Raise ConfigError where rows cannot be read, or are fewer than a study needs, before the work."""
         if self.data.kind == "embedded":
             return
         try:

@@ -100,8 +100,6 @@ class Method:
         As in `DualTowerMoERegressor`, at prediction.
     settings : mapping, default={}
         Further parameters of the default model.
-    one_regime : bool, default=False
-        Fit with all rows in one regime.
     peer : callable, seed -> regressor, default=None
         A scikit-learn regressor in the mixture's place, on the columns [projected | quality features].
     kept : mapping, default={}
@@ -127,7 +125,6 @@ class Method:
     view: str = MIXTURE
     routing: str | int = "soft"
     settings: Mapping = field(default_factory=dict)
-    one_regime: bool = False
     peer: Callable | None = None
     kept: Mapping = field(default_factory=dict)
     needs: frozenset = frozenset()
@@ -165,15 +162,20 @@ class Method:
         return self.view == MIXTURE and self.peer is None
 
     @property
-    def reading(self) -> Reader:
-        """The reader."""
+    def representation(self) -> Reader:
+        """How it reads the rows."""
         return READERS[self.reader]
+
+    @property
+    def one_regime(self) -> bool:
+        """Whether its fit puts all rows in one regime."""
+        return self.experts == BINS
 
     @property
     def fit_key(self) -> str:
         """Name of the fit: the same for methods that differ in their view alone."""
         package = version(self.package) if self.package else ""
-        parts = self.reading.key, self.parameters, self.kept, self.one_regime, self.peer, package
+        parts = self.representation.key, self.parameters, self.kept, self.one_regime, self.peer, package
         return digest(*parts)[:12]
 
     def predict(self, arrays: Mapping) -> np.ndarray:
@@ -268,7 +270,7 @@ GLOBAL = Method("global", REFERENCE, "reference", "one ridge for all rows", head
                 settings={"quality_gate": "drop"})  # fmt: skip
 ORACLES = {
     BINS: Method("oracle_4", REFERENCE, "reference", "each row's own expert: quality bin known, no regimes", BINS,
-                 head="quality bin known", view=ORACLE, main=True, settings={"phys_gate": "drop"}, one_regime=True),
+                 head="quality bin known", view=ORACLE, main=True, settings={"phys_gate": "drop"}),
     PLAIN: Method("oracle_9", REFERENCE, "reference", "each row's own expert: true regime known", PLAIN,
                   head="true regime known", view=ORACLE, main=True, settings={"quality_gate": "drop"}),
     BINNED: Method("oracle_9x4", REFERENCE, "reference", "each row's own expert: true regime and quality bin known",

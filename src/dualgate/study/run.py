@@ -132,13 +132,13 @@ class Stage:
 
 
 class Observer:
-    """Is told of every stage; this one does nothing."""
+    """Receives every stage; this one does nothing."""
 
     def begin(self, stage: Stage):
-        """Learn that a stage begins."""
+        """Receive a stage that begins."""
 
     def end(self, stage: Stage, seconds: float | None):
-        """Learn that a stage has ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
+        """Receive a stage that ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
 
 
 def fit_stage(method, seed: int) -> Stage:
@@ -153,8 +153,9 @@ def _rows_stage(seed):
 
 def _reader_stage(kind, method, seed):
     """Return the stage that fits (`REDUCTION`) or applies (`REDUCED`) the reduction of a method's reader."""
+    key = f"{kind.replace(' ', '-')}-{method.representation.key}"
     title = kind if method.reader == "default" else f"{kind} {method.reader}"
-    return Stage(seed, f"{kind.replace(' ', '-')}-{method.reading.key}", kind, title, method.reader, method=method)
+    return Stage(seed, key, kind, title, method.reader, method=method)
 
 
 def plan_stages(methods: Sequence, seeds: Iterable[int], *, limit_rows: int = 0, audit_rows: int = 0) -> list[Stage]:
@@ -210,7 +211,7 @@ def run_study(
     store : Store, default=None
         Where finished stages are; None keeps them in memory.
     observer : Observer, default=None
-        Told of every stage of :func:`plan_stages`.
+        Receives every stage of :func:`plan_stages`.
     limit_rows : int, default=0
         Test rows of every seed whose Bayes limit is computed; it needs the simulator's own spectra.
     audit_rows : int, default=0
@@ -304,11 +305,11 @@ class SeedWork:
 
     def _model(self, method, more):
         """Make the model of a method's reader, with further parameters."""
-        return clone(self.base).set_params(**method.reading.parameters).set_params(**more)
+        return clone(self.base).set_params(**method.representation.parameters).set_params(**more)
 
     def _fit_reduction(self, stage):
         """Fit gates' features and projection to the training rows."""
-        n_train, codes, make = self._n_train, self._part("regimes"), stage.method.reading.make
+        n_train, codes, make = self._n_train, self._part("regimes"), stage.method.representation.make
         train = self._part("order")[:n_train]
         more = {} if make is None else make(self.data, train, self.seed)
         known = {} if codes is None else {"regimes": codes[:n_train]}
