@@ -180,11 +180,13 @@ def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_
     assert cli_module.main(line) == 0
     assert planted_command == {3: 1000, 5: 1000}
     shown = capsys.readouterr()
-    assert all((f" {method.title(3)} " in shown.out) != (method.reader == "wiener clean") for method in main_methods())
+    assert "physics tower, 3 experts" in shown.out
     assert "left out: concat_9x4_clean: the rows have no known simulator" in shown.out
     assert "done" in shown.err
     results = StudyResults.from_json((out / "results.json").read_text())
     run, found = results.run, results.analysis
+    run_here = {method.title(3) for method in main_methods() if method.reader != "wiener clean"}
+    assert {method.label for method in found.methods} == run_here
     assert (run.source, run.rows, run.seeds, len(run.hash)) == ("embedded", 1000, (3, 5), 64)
     assert run.config["training"]["max_epochs"] == 1
     assert run.config["bootstrap"] == {"resamples": 50}
