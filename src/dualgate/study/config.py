@@ -321,11 +321,11 @@ def load_config(path: str | None, flags: Mapping) -> StudyConfig:
     return StudyConfig.of(given)
 
 
-def nearest(word: str, known, *, quote='"') -> str:
+def nearest(word: str, known) -> str:
     """Return the end of a message on an unknown word: what it may have meant, or what there is."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {quote}{close[0]}{quote}?"
+        return f'did you mean "{close[0]}"?'
     return f"there are {', '.join(known)}."
 
 

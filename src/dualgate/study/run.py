@@ -291,17 +291,20 @@ class SeedWork:
         first = self._n_train + int(self._part("n_validation"))
         return slice(first, first + n_rows)
 
-    def _regimes(self, one_regime=False):
+    def _regimes(self, one_regime):
         """Regimes of all rows for the model, and their edges; None where they are not known.
 
-        Codes are given as a condition, so that a regime without a training row has an expert all the same.
+        Codes are given as a condition too, so that a regime without a training row has an expert all the same.
         """
-        codes = np.zeros(len(self._part("y")), dtype=np.intp) if one_regime else self._part("regimes")
-        if codes is None or one_regime:
+        codes, conditions = self._part("regimes"), self._part("conditions")
+        edges = [self._part(f"edges_{place}").tolist() for place in range(int(self._part("n_edges")))]
+        if one_regime:
+            return np.zeros(len(self._part("y")), dtype=np.intp), None
+        if edges:
+            return conditions, edges
+        if codes is None or codes.max() == 0:
             return codes, None
-        bins = [len(self._part(f"edges_{place}")) + 1 for place in range(int(self._part("n_edges")))]
-        n_regimes = np.prod(bins) if bins else codes.max() + 1
-        return (codes[:, None].astype(float), (np.arange(n_regimes - 1) + 0.5,)) if n_regimes > 1 else (codes, None)
+        return codes[:, None].astype(float), [[code + 0.5 for code in range(codes.max())]]
 
     def _model(self, method, more):
         """Make the model of a method's reader, with further parameters."""
