@@ -33,48 +33,24 @@ FIXED = ("columns", "error_columns", "quality_edges", "regime_edges", "projectio
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Experts solved from statistics.
-
-    Parameters
-    ----------
-    models, root : Ridges
-        Of the cells and of all rows, without each fold and last on all rows.
-    root_alpha : float
-        Penalty of the root in columns divided by `unit`.
-    unit : ndarray of shape (n_projected,)
-        What columns were divided by before they were penalised.
-    counts : ndarray of int of shape (n_regimes, n_bins)
-        Training rows of each cell.
-    edges : ndarray of shape (n_bins - 1,)
-    bounds : tuple of float
-        What predictions are held within.
-    """
+    """Experts solved from statistics; each `Ridges` is without every fold, and last on all rows."""
 
     models: Ridges
     root: Ridges
-    root_alpha: float
-    unit: np.ndarray
-    counts: np.ndarray
-    edges: np.ndarray
-    bounds: tuple
+    root_alpha: float  # in columns divided by `unit`
+    unit: np.ndarray  # (n_projected,), what columns were divided by before they were penalised
+    counts: np.ndarray  # (n_regimes, n_bins), training rows
+    edges: np.ndarray  # (n_bins - 1,)
+    bounds: tuple  # of the predictions
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedRows:
-    """What a fit leaves for the gates.
+    """What a fit leaves for the gates."""
 
-    Parameters
-    ----------
-    columns : dict of str to ndarray, or None
-        Reduced columns of the rows that were kept, with their ``cells`` and ``folds``; None if none were.
-    solution : Solution
-    statistics : CellStatistics
-        Leading axes (n_folds, n_regimes, n_bins).
-    """
-
-    columns: dict | None
+    columns: dict | None  # reduced columns of the rows that were kept, with their `cells` and `folds`
     solution: Solution
-    statistics: CellStatistics
+    statistics: CellStatistics  # leading axes (n_folds, n_regimes, n_bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +244,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Returns
         -------
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-            Cross-fitted; penalties and, of most projections, loadings are those of all rows.
+            Cross-fitted. Penalties, the loadings of most projections, and regimes where a mixture finds them are those
+            of all rows, so that with some hundred rows the predictions are slightly optimistic.
         """
         learned = self._fit(X, y, regimes, keep=True)
         return self.cross_fitted(learned)
@@ -295,46 +272,39 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         check_folds(self)
 
     def make_reduction(self, gates=None, n_jobs=None):
-        """Make the reduction to what these experts, and gates where there are some, work with.
-
-        Returns
-        -------
-        reduction : Reduction
-            Not fitted.
-        """
+        """Make the reduction, not fitted, to what these experts and the given gates work with."""
         settings = {name: getattr(self, name) for name in ("columns", "error_columns", "projection", "n_components")}
         n_jobs = n_jobs if self.n_jobs is None else self.n_jobs
         return Reduction(**settings, gates=gates, n_jobs=n_jobs, owner=type(self).__name__)
 
     def check_memory(self, reduction, n_regimes):
-        """Raise a ValueError where the sums would not fit in memory, as far as the width is known before any row is read."""
-        if isinstance(reduction.n_projected, int):
-            n_bins = 1 if self.quality_edges is None else AUTO_BINS if isinstance(self.quality_edges, str) else None
-            n_bins = n_bins or len(self.quality_edges) + 1
-            n_folds = self.cv if isinstance(self.cv, int) else 5
-            check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
+        """Raise a ValueError where the sums would not fit in memory, if their width is known before rows are read."""
+        if reduction.n_projected is None:
+            return
+        edges = self.quality_edges
+        n_bins = 1 if edges is None else AUTO_BINS if isinstance(edges, str) else len(edges) + 1
+        n_folds = self.cv if isinstance(self.cv, numbers.Integral) else self.cv.get_n_splits()
+        check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
 
     def learn(
         self, reduction, rows, y, codes, n_regimes, *, finder=None, kept=None, stages=None, ranges="", depends=()
     ):
-        """Fit to reduced rows, or to rows that a fitted reduction reads.
+        """Fit to reduced rows, or to the rows of a source, which a fitted reduction reads once.
 
         Parameters
         ----------
         reduction : Reduction
         rows : ReducedRows or RowSource of n_samples rows
-            Rows of a source are read once.
         y : ndarray of shape (n_samples,)
         codes : None or ndarray of int of shape (n_samples,)
-            Regimes; None asks `finder` for them.
+            Regimes, 0 to n_regimes - 1; None asks `finder` for them.
         n_regimes : int
         finder : None or RegimeFinder
         kept : None or ndarray of bool of shape (n_samples,)
             Rows that are returned.
         stages : None or FitStages
-            Keeps what was found so far.
         ranges : str
-            What values the conditions take, for a warning of empty cells.
+            Range of each condition, for a warning of empty cells.
         depends : object
             What the sums depend on beside the parameters of this object, for `stages`.
 
@@ -342,21 +312,19 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         -------
         learned : LearnedRows
         """
-        target, stages = Target.of(self, y), stages or FitStages()
-        in_hand = isinstance(rows, ReducedRows)
-        sample = rows if in_hand else ReducedRows.of(
-            reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs))
-        )  # fmt: skip
+        target, stages, in_hand = Target.of(self, y), stages or FitStages(), isinstance(rows, ReducedRows)
+        sample = rows
+        if not in_hand:
+            sample = ReducedRows.of(reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs)))
         edges = find_edges(self, sample.snr, n_regimes, len(y))
-        if in_hand:
-            codes = finder.codes(rows.columns) if codes is None else codes
-            bins = quality_bins(rows.snr, edges) if len(edges) else 0
-            folds = draw_folds(self, codes * (len(edges) + 1) + bins)
-        else:
-            folds = make_generator(self, self.random_state).integers(self.cv, size=len(y))
-        shape = int(folds.max()) + 1, n_regimes, len(edges) + 1
-        check_memory_for(self, math.prod(shape), sample.projected.shape[1])
-        origin = sample.projected.mean(axis=0, dtype=np.float64)
+        if in_hand and codes is None:
+            codes = finder.codes(rows.columns)
+        cells = np.zeros(len(y), dtype=np.intp) if codes is None else codes * (len(edges) + 1)
+        if in_hand and len(edges):
+            cells = cells + quality_bins(rows.snr, edges)
+        folds = draw_folds(self, cells)
+        shape, origin = (int(folds.max()) + 1, n_regimes, len(edges) + 1), sample.projected.mean(axis=0, dtype=float)
+        check_memory_for(self, math.prod(shape), len(origin))
         sums = CellSums(
             reduction, shape, origin, target.scaled(y), codes, folds, edges,
             finder=finder, kept=kept, n_jobs=reduction.n_jobs,
@@ -364,9 +332,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         if in_hand:
             sums.take_in(0, rows.columns)
         else:
-            depends = [reduction.settings, edges, kept, depends]
-            (sums.found,) = stages.stage(
-                "cell sums", depends, lambda: [each.found for each in stages.run("cell sums", self, [sums], rows)]
+            depends = [reduction.settings, edges, folds, kept, depends]
+            sums.found = stages.stage(
+                "cell sums", depends, lambda: stages.run("cell sums", self, [sums], rows, reduction.n_jobs)[0].found
             )
         solution = self._solve(reduction, sums.statistics, target, edges)
         self._assign(reduction, solution)
@@ -405,16 +373,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
 
     def cross_fitted(self, learned):
-        """Predict training rows by models that did not see them.
-
-        Parameters
-        ----------
-        learned : LearnedRows
-
-        Returns
-        -------
-        expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-        """
+        """Predictions of the kept training rows (n_samples, n_experts) by models that did not see them."""
         projected, folds, models = learned.columns["projected"], learned.columns["folds"], learned.solution.models
         predictions = np.empty((len(projected), self.n_experts_))
         for fold in range(len(models.coef) - 1):
