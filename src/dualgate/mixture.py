@@ -41,8 +41,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     standardised features of the physics gate (of the quality gate where physics is dropped), refined by
     expectation-maximisation where that makes the error of a mixture fall, so that each regime has a line of its own.
     Regimes that are found have seen the targets of all rows. The predictions that the gates are trained on, otherwise
-    cross-fitted, are then optimistic where rows are few: R^2 by 0.05 to 0.1 for 400 rows, by 0.01 to 0.02 for 1,000 and
-    by less than 0.01 for 4,000 (``benchmarks/found_regimes.py``).
+    cross-fitted, are then optimistic where rows are few: R^2 by about 0.05 for 400 rows, by up to 0.02 for 1,000 and by
+    less than 0.01 for 4,000 (``benchmarks/found_regimes.py``).
 
     Parameters
     ----------
