@@ -5,14 +5,15 @@ A shard holds ``spectrumdataset/wave`` (n_pixels,), ``dataset/arrays/flux/value`
 """
 
 import os
+from contextlib import contextmanager
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
 
-from dualgate._validation import check_choice
+from dualgate._validation import check_choice, require_finite
+from dualgate.rows import whole_file
 
 WAVE, FLUX, ERROR = "spectrumdataset/wave", "dataset/arrays/flux/value", "dataset/arrays/error/value"
 PARAMS = "dataset/params"
@@ -22,12 +23,14 @@ _CHUNK_BYTES = 1 << 20  # the size of HDF5's cache of a dataset by default
 _MAX_OPEN = 64  # files that stay open for reading; the least recently used is closed first
 
 
-def load_extra(owner, name):
-    """Import h5py or tables, which come with an extra of the package."""
+def import_hdf5(owner):
+    """Import h5py, and PyTables, which pandas needs; both come with an extra of the package."""
     try:
-        return import_module(name)
+        import h5py
+        import tables  # noqa: F401
     except ImportError as error:
         raise ImportError(f'{owner} needs h5py and PyTables ({error}): pip install "dualgate[hdf5]".') from error
+    return h5py
 
 
 _LOCK = RLock()  # h5py and PyTables may share one HDF5 library, which is not safe for threads
@@ -41,7 +44,7 @@ def _stamp(path):
 @lru_cache(maxsize=_MAX_OPEN)
 def _open(path):
     """Return the stamp of a file, the open file, its flux and its error."""
-    stamp, file = _stamp(path), load_extra("SpectraFiles", "h5py").File(path, "r")
+    stamp, file = _stamp(path), import_hdf5("SpectraFiles").File(path, "r")
     return stamp, file, file[FLUX], file[ERROR]
 
 
@@ -55,76 +58,78 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_open_files)
 
 
+@contextmanager
+def _reading(path, what, errors=(OSError, RuntimeError, KeyError)):
+    """Hold the lock, and name the shard in what HDF5 raises."""
+    with _LOCK:
+        try:
+            yield
+        except errors as problem:
+            raise OSError(
+                f"shard {path!r} cannot be read at {what} ({type(problem).__name__}: {problem}): it is missing, "
+                "damaged, truncated or in another format. Restore the file, or leave it out of open_spectra.paths."
+            ) from problem
+
+
 def read_rows(path, first, last, out):
     """Read [flux | error] of rows `first` to `last` of a shard into `out` (n_rows, 2 * n_pixels)."""
     n_pixels = out.shape[1] // 2
-    with _LOCK:
-        try:
-            stamp, file, flux, error = _open(path)
-            if stamp != _stamp(path):  # HDF5 reads zeros where an open file was truncated
-                file.close()
-                _open.cache_clear()
-                _, _, flux, error = _open(path)
-            if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
-                raise ValueError(
-                    f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
-                    "Call open_spectra again."
-                )
-            flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
-            error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
-        except (OSError, RuntimeError, KeyError) as problem:
-            raise OSError(
-                f"shard {path!r} cannot be read at rows {first:,} to {last:,} ({problem}): it is damaged, truncated or "
-                "missing. Restore the file, or leave it out of open_spectra.paths."
-            ) from problem
+    with _reading(path, f"rows {first:,} to {last:,}"):
+        stamp, file, flux, error = _open(path)
+        if stamp != _stamp(path):  # HDF5 reads zeros where an open file was truncated
+            file.close()
+            _open.cache_clear()
+            _, _, flux, error = _open(path)
+        if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
+            raise ValueError(
+                f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
+                "Call open_spectra again."
+            )
+        flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
+        error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
 
 
 def read_head(path):
     """Return the wavelengths (n_pixels,) of a shard and the frame of its parameters, whose layout is checked."""
-    h5py = load_extra("open_spectra", "h5py")
-    load_extra("open_spectra", "tables")
-    with _LOCK:
+    import pandas as pd
+
+    h5py = import_hdf5("open_spectra")
+    with _reading(path, "its arrays"):
         _open.cache_clear()  # PyTables may refuse a file that h5py has open
-        try:
-            with h5py.File(path, "r") as file:
-                wave, n_rows = _check_layout(path, file)
-        except (OSError, RuntimeError, KeyError) as problem:
-            raise OSError(
-                f"shard {path!r} cannot be opened ({problem}): it is not an HDF5 file, is damaged, truncated or "
-                "still being written. Restore the file, or leave it out of open_spectra.paths."
-            ) from problem
-        table = _read_table(path)
+        with h5py.File(path, "r") as file:
+            lacking = [name for name in (WAVE, FLUX, ERROR, PARAMS) if name not in file]
+            if lacking:
+                raise ValueError(
+                    f"shard {path!r} lacks {', '.join(map(repr, lacking))}: it must hold {WAVE}, {FLUX}, {ERROR} and "
+                    f"{PARAMS}. write_spectra writes such a file."
+                )
+            arrays = {name: file[name] for name in (FLUX, ERROR, WAVE)}
+            _require_numbers(f"shard {path!r}", arrays)
+            _require_shapes(f"shard {path!r}", *arrays.values())
+            wave, n_rows = file[WAVE][:].astype(np.float64), len(file[FLUX])
+    with _reading(path, repr(PARAMS), Exception):  # pandas, PyTables and pickle raise all kinds
+        _open.cache_clear()
+        table = pd.read_hdf(path, PARAMS, mode="r")
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"shard {path!r} has a {type(table).__name__} in {PARAMS!r}: it must be a DataFrame.")
     _require_params(f"table {PARAMS!r} of shard {path!r}", table, n_rows)
-    for name in REQUIRED:
-        if table[name].dtype.kind not in "fiu":
-            raise ValueError(
-                f"shard {path!r} has {name!r} of dtype {table[name].dtype} in {PARAMS!r}: it must be numbers."
-            )
+    _require_numbers(f"shard {path!r}", {name: table[name] for name in REQUIRED})
     return wave, table
 
 
-def _check_layout(path, file):
-    """Return the wavelengths and the number of rows of an open shard, whose arrays must exist and agree."""
-    for name in (WAVE, FLUX, ERROR, PARAMS):
-        if name not in file:
-            raise ValueError(
-                f"shard {path!r} lacks {name!r}: it must hold {WAVE}, {FLUX}, {ERROR} and {PARAMS}. "
-                "write_spectra writes such a file."
-            )
-    wave, flux, error = file[WAVE], file[FLUX], file[ERROR]
-    for name, array in ((WAVE, wave), (FLUX, flux), (ERROR, error)):
+def _require_numbers(subject, arrays):
+    """Raise a ValueError, which starts with `subject`, where an array, by name, has another dtype."""
+    for name, array in arrays.items():
         if array.dtype.kind not in "fiu":
-            raise ValueError(f"shard {path!r} has {name!r} of dtype {array.dtype}: it must be numbers.")
-    _require_shapes(f"shard {path!r} has", flux, error, wave)
-    return wave[:].astype(np.float64), len(flux)
+            raise ValueError(f"{subject} has {name!r} of dtype {array.dtype}: it must be numbers.")
 
 
 def _require_shapes(subject, flux, error, wave):
     """Raise a ValueError, which starts with `subject`, where the shapes of arrays disagree."""
     if flux.ndim != 2 or 0 in flux.shape or flux.shape != error.shape or wave.shape != flux.shape[1:]:
         raise ValueError(
-            f"{subject} flux of shape {flux.shape}, error of shape {error.shape} and wave of shape {wave.shape}: they "
-            "must be (n_rows, n_pixels), (n_rows, n_pixels) and (n_pixels,), with at least one row and one pixel."
+            f"{subject} has flux of shape {flux.shape}, error of shape {error.shape} and wave of shape {wave.shape}: "
+            "they must be (n_rows, n_pixels) twice and (n_pixels,), with at least one row and one pixel."
         )
 
 
@@ -138,21 +143,6 @@ def _require_params(subject, table, n_rows):
         )
     if len(table) != n_rows:
         raise ValueError(f"{subject} has {len(table):,} rows for {n_rows:,} spectra: it must have one for each.")
-
-
-def _read_table(path):
-    import pandas as pd
-
-    try:
-        table = pd.read_hdf(path, PARAMS, mode="r")
-    except Exception as problem:  # pandas, PyTables and pickle raise all kinds
-        raise OSError(
-            f"shard {path!r} has {PARAMS!r} that pandas cannot read ({type(problem).__name__}: {problem}): it must be "
-            "written by DataFrame.to_hdf, or is damaged. Restore the file, or leave it out of open_spectra.paths."
-        ) from problem
-    if not isinstance(table, pd.DataFrame):
-        raise ValueError(f"shard {path!r} has a {type(table).__name__} in {PARAMS!r}: it must be a DataFrame.")
-    return table
 
 
 def write_spectra(path, flux, error, params, wave, *, compression=None, overwrite=False):
@@ -205,8 +195,7 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
     ...     open_spectra(f"{folder}/a.h5").labels.equals(clean.labels)
     True
     """
-    h5py = load_extra("write_spectra", "h5py")
-    load_extra("write_spectra", "tables")
+    h5py = import_hdf5("write_spectra")
     path = Path(path)
     if compression is not None:
         check_choice("write_spectra", "compression", compression, COMPRESSIONS)
@@ -218,21 +207,15 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         )
     flux, error, wave = _as_arrays(flux, error, wave)
     table = _as_table(params, len(flux))
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(unfinished, "w") as file:
+    rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
+    options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
+    with whole_file(path) as unfinished:
+        with h5py.File(unfinished.name, "w") as file:
             file[WAVE] = wave
-            rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
-            options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
             file.create_dataset(FLUX, data=flux, **options)
             file.create_dataset(ERROR, data=error, **options)
-        table.to_hdf(unfinished, key=PARAMS, mode="a", format="fixed")
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
+        table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
         _open.cache_clear()  # Windows does not replace an open file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _as_arrays(flux, error, wave):
@@ -240,14 +223,9 @@ def _as_arrays(flux, error, wave):
     with np.errstate(over="ignore"):
         flux, error = np.asarray(flux, dtype=np.float32), np.asarray(error, dtype=np.float32)
     wave = np.asarray(wave, dtype=np.float64)
-    _require_shapes("write_spectra was given", flux, error, wave)
-    for name, array in (("wave", wave), ("flux", flux)):
-        if not np.isfinite(array).all():
-            place = np.argwhere(~np.isfinite(array))[0].tolist()
-            raise ValueError(
-                f"write_spectra.{name}{place}={array[tuple(place)]} must be finite, as {array.dtype}: interpolate the "
-                "pixel, or drop it."
-            )
+    _require_shapes("write_spectra", flux, error, wave)
+    require_finite("write_spectra", "flux", flux)
+    require_finite("write_spectra", "wave", wave[:, None])
     hopeless = ~((error > 0) & (error < np.inf)).any(axis=1)
     if hopeless.any():
         raise ValueError(
@@ -271,7 +249,6 @@ def _as_table(params, n_rows):
                 f"write_spectra.params has the column {name!r} of dtype {column.dtype}: columns must be numbers of "
                 "numpy under names that are strings. Convert it, by astype(float) for instance, or drop it."
             )
-        if name in REQUIRED and not np.isfinite(column.to_numpy()).all():
-            row = int(np.argmin(np.isfinite(column.to_numpy())))
-            raise ValueError(f"write_spectra.params[{name!r}][{row}]={column[row]} must be finite: drop the row.")
+        if name in REQUIRED:
+            require_finite("write_spectra", f"params[{name!r}]", column.to_numpy()[:, None])
     return table

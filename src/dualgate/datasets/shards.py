@@ -10,9 +10,9 @@ import os
 
 import numpy as np
 
-from dualgate._validation import check_number
+from dualgate._validation import check_number, require_finite
 from dualgate.datasets.shard_files import REQUIRED, read_head, read_rows
-from dualgate.datasets.simulator import generator_of_rows, labelled_spectra, make_seed
+from dualgate.datasets.simulator import check_noise, generator_of_rows, labelled_spectra
 from dualgate.rows import RowSource
 
 _NOISE_STREAM = 1  # the noise is independent of what `SpectraSimulator` draws for the same seed and row
@@ -39,7 +39,7 @@ class SpectraFiles(RowSource):
 
     Parameters
     ----------
-    paths : list of str
+    files : list of str
         The shards.
     counts : list of int
         Rows of each.
@@ -47,12 +47,10 @@ class SpectraFiles(RowSource):
         Pixels of a spectrum.
     start, stop : int
         First row of this source, counted over all shards, and the one after the last.
-    noise_level : float
-        Factor on the noise.
     seed : int
         Of the noise.
-    clip : bool
-        Whether flux below zero becomes zero.
+    noise_level, clip
+        As in :func:`open_spectra`.
 
     Attributes
     ----------
@@ -64,8 +62,8 @@ class SpectraFiles(RowSource):
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, paths, counts, n_pixels, *, start, stop, noise_level, seed, clip):
-        self.paths, self.start, self.stop = paths, start, stop
+    def __init__(self, files, counts, n_pixels, *, start, stop, noise_level, seed, clip):
+        self.files, self.start, self.stop = files, start, stop
         self.noise_level, self.seed, self.clip = noise_level, seed, clip
         self.ends = np.cumsum(counts)  # one after the last row of each shard
         self.shape = (stop - start, 2 * n_pixels)
@@ -83,35 +81,25 @@ class SpectraFiles(RowSource):
         block = np.empty((stop - start, self.shape[1]), self.dtype)
         done = 0
         while done < len(block):
-            row = int(self.start + start + done)  # a numpy integer would overflow in the counter of the noise
-            path, first, last = self.locate(row)
+            path, first, last = self.locate(start + done)
             part = block[done : done + last - first]
-            self._read_shard(path, first, row, part)
+            read_rows(path, first, first + len(part), part)
+            flux, error = np.hsplit(part, 2)
+            require_finite(f"shard {path!r}", "flux", flux, first_row=first)
+            repair_errors(error, path, first)
+            if self.noise_level > 0:
+                self._add_noise(self.start + int(start) + done, flux, error)
+            if self.clip:
+                np.maximum(flux, 0, out=flux)
             done += len(part)
         return block
 
     def locate(self, row):
-        """Return the shard of a row counted over all shards, its number there, and the number of rows of the shard."""
+        """Return the shard of a row of this source, its number there, and the number of rows of the shard."""
+        row += self.start
         shard = int(np.searchsorted(self.ends, row, side="right"))
         begin = int(self.ends[shard - 1]) if shard else 0
-        return self.paths[shard], row - begin, int(self.ends[shard]) - begin
-
-    def _read_shard(self, path, first, row, out):
-        """Fill `out` with rows of one shard, from its row `first` on, which is row `row` counted over all shards."""
-        read_rows(path, first, first + len(out), out)
-        n_pixels = out.shape[1] // 2
-        flux, error = out[:, :n_pixels], out[:, n_pixels:]
-        if not np.isfinite(flux).all():
-            bad, pixel = np.argwhere(~np.isfinite(flux))[0]
-            raise ValueError(
-                f"shard {path!r} has a flux of {flux[bad, pixel]} in row {first + bad}, pixel {pixel}: noise-free flux "
-                "must be finite. Rewrite the shard without this row, or choose rows by open_spectra.start and stop."
-            )
-        repair_errors(error, path, first)
-        if self.noise_level > 0:
-            self._add_noise(row, flux, error)
-        if self.clip:
-            np.maximum(flux, 0, out=flux)
+        return self.files[shard], int(row) - begin, int(self.ends[shard]) - begin
 
     def _add_noise(self, row, flux, error):
         at_row = generator_of_rows(self.seed | _NOISE_STREAM << 64)
@@ -125,19 +113,16 @@ class SpectraFiles(RowSource):
 
 def repair_errors(error, path, first):
     """Replace errors that are not finite and above zero by that of the nearest good pixel, left on a tie, in place."""
-    if error.size == 0 or (np.min(error) > 0 and np.max(error) < np.inf):  # false for NaN too
-        return
-    bad = ~((error > 0) & (error < np.inf))
-    for row in np.flatnonzero(bad.any(axis=1)):
-        good, lacking = np.flatnonzero(~bad[row]), np.flatnonzero(bad[row])
-        if not len(good):
+    good = (error > 0) & (error < np.inf)
+    for row in np.flatnonzero(~good.all(axis=1)):
+        pixels, lacking = np.flatnonzero(good[row]), np.flatnonzero(~good[row])
+        if not len(pixels):
             raise ValueError(
                 f"shard {path!r} has no error that is finite and above zero in row {first + row}: bad errors cannot be "
                 "replaced. Rewrite the shard without it, or choose rows by open_spectra.start and stop."
             )
-        after = np.searchsorted(good, lacking)
-        left, right = good[np.maximum(after - 1, 0)], good[np.minimum(after, len(good) - 1)]
-        error[row, lacking] = error[row, np.where(np.abs(lacking - left) <= np.abs(right - lacking), left, right)]
+        middles = (pixels[1:] + pixels[:-1]) / 2
+        error[row, lacking] = error[row, pixels[np.searchsorted(middles, lacking)]]
 
 
 def _require_finite_labels(labels, X):
@@ -145,7 +130,7 @@ def _require_finite_labels(labels, X):
     bad = ~np.isfinite(labels[list(REQUIRED)].to_numpy(dtype=np.float64))
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        path, first, _ = X.locate(X.start + int(row))
+        path, first, _ = X.locate(row)
         raise ValueError(
             f"shard {path!r} has {REQUIRED[column]}={labels[REQUIRED[column]][row]} in row {first} "
             f"({bad.any(axis=1).sum():,} such rows in all): parameters must be finite. Rewrite it without them, or "
@@ -183,24 +168,16 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     data : Bunch
         X : SpectraFiles of shape (n_samples, 2 * n_pixels), float32
             [flux | error], in the unit of the file.
-        y : ndarray of shape (n_samples,)
-            log10 of the surface gravity [cm/s2].
+        y, conditions, regimes, regime_edges, description
+            As in :func:`make_spectra`.
         wave : ndarray of shape (n_pixels,)
             Pixel centres [angstrom].
         labels : DataFrame
             The parameters in the files; NaN in the rows of shards that lack the column.
-        conditions : ndarray of shape (n_samples, 2)
-            T_eff [K] and [M/H] [dex].
-        regimes : ndarray of shape (n_samples,), int
-            0 to 8, as in :func:`make_spectra`.
-        regime_edges : tuple
-            Edges of the bins, of T_eff and of [M/H].
         snr : ndarray of shape (n_samples,)
             As stored; absent if the files lack it.
         paths : list of str
             The shards.
-        description : str
-            What the set is.
 
     Raises
     ------
@@ -234,8 +211,7 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     """
     import pandas as pd
 
-    check_number("open_spectra", "noise_level", noise_level, low=0, high=1e6, hint="0 gives noise-free flux. Try 1.0.")
-    seed = make_seed("open_spectra", random_state)
+    noise_level, seed = check_noise("open_spectra", noise_level, random_state)
     paths = _find_shards(paths)
     waves, tables = zip(*map(read_head, paths), strict=True)
     wave = waves[0]
@@ -246,16 +222,12 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     check_number("open_spectra", "start", start, kind=numbers.Integral, low=0, high=total - 1, hint=hint)
     stop = total if stop is None else stop
     check_number("open_spectra", "stop", stop, kind=numbers.Integral, low=start + 1, high=total, hint=hint)
-    start, stop = int(start), int(stop)
-    X = SpectraFiles(
-        paths, counts, len(wave), start=start, stop=stop, noise_level=float(noise_level), seed=seed, clip=bool(clip)
-    )
-    labels = pd.concat(tables, ignore_index=True).iloc[start:stop].reset_index(drop=True)
+    noise = {"noise_level": noise_level, "seed": seed, "clip": bool(clip)}
+    X = SpectraFiles(paths, counts, len(wave), start=int(start), stop=int(stop), **noise)
+    labels = pd.concat(tables, ignore_index=True).iloc[X.start : X.stop].reset_index(drop=True)
     _require_finite_labels(labels, X)
     description = _DESCRIPTION.format(
         n_rows=len(X),
-        start=start,
-        stop=stop,
         total=total,
         n_shards=len(paths),
         first=os.path.basename(paths[0]),
@@ -264,9 +236,8 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
         columns=", ".join(map(str, labels.columns)),
         low=wave.min(),
         high=wave.max(),
-        noise_level=noise_level,
-        seed=seed,
         clipped=", clipped at zero" if clip else "",
+        **vars(X),
     )
     data = labelled_spectra(X, labels, wave, description)
     data.paths = paths
