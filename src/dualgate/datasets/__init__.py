@@ -3,13 +3,12 @@
 h5py and PyTables are imported when a file is opened or written, not with this package.
 """
 
-from dualgate.datasets.posterior import BayesLimit, BayesLimitWarning, bayes_limit
+from dualgate.datasets.posterior import BayesLimitWarning, bayes_limit
 from dualgate.datasets.shard_files import write_spectra
 from dualgate.datasets.shards import SpectraFiles, open_spectra
 from dualgate.datasets.simulator import SimulatedSpectra, iter_spectra, make_spectra, stream_spectra
 
 __all__ = [
-    "BayesLimit",
     "BayesLimitWarning",
     "SimulatedSpectra",
     "SpectraFiles",

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 from scipy.special import softmax
 from sklearn.metrics import r2_score
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
 from threadpoolctl import threadpool_limits
 
@@ -39,31 +40,6 @@ class BayesLimitWarning(UserWarning):
     """
 
 
-@dataclass(frozen=True, eq=False)
-class BayesLimit:
-    """Posterior of log g for every row, and the R^2 of its mean.
-
-    Attributes
-    ----------
-    prediction : ndarray of shape (n_samples,), [dex]
-        Posterior mean of log g: no other prediction has a smaller mean squared error.
-    std : ndarray of shape (n_samples,), [dex]
-        Posterior standard deviation.
-    effective_sample_size : ndarray of shape (n_samples,)
-        Kish's number of draws behind each of them, (sum w)^2 / sum w^2.
-    r2 : float
-        Expected R^2 of `prediction`: 1 - mean posterior variance / prior variance. It does not use `y`.
-    r2_observed : float or None
-        R^2 of `prediction` on the given `y`.
-    """
-
-    prediction: np.ndarray
-    std: np.ndarray
-    effective_sample_size: np.ndarray
-    r2: float
-    r2_observed: float | None = None
-
-
 def bayes_limit(
     X: ArrayLike,
     *,
@@ -73,7 +49,7 @@ def bayes_limit(
     min_size: float = 1000,
     random_state=None,
     n_jobs: int | None = -1,
-) -> BayesLimit:
+) -> Bunch:
     r"""Compute the best R^2 of log g that any regressor can reach on rows of simulated spectra.
 
     The simulator draws T_eff, log g, [M/H], [alpha/M] and [C/M] uniformly, and the flux of a row is the emulator's
@@ -112,8 +88,15 @@ def bayes_limit(
 
     Returns
     -------
-    limit : BayesLimit
-        ``prediction``, ``std``, ``effective_sample_size``, ``r2`` and ``r2_observed``.
+    limit : Bunch
+        prediction, std : ndarray of shape (n_rows,), [dex]
+            Posterior mean of log g, which has the smallest mean squared error, and posterior standard deviation.
+        effective_sample_size : ndarray of shape (n_rows,)
+            Kish's number of draws behind each of them, (sum w)^2 / sum w^2.
+        r2 : float
+            Expected R^2 of `prediction`: 1 - mean posterior variance / prior variance. It does not use `y`.
+        r2_observed : float or None
+            R^2 of `prediction` on the given `y`.
 
     Raises
     ------
@@ -152,17 +135,33 @@ def bayes_limit(
         smallest = np.min(threads(delayed(_smallest_errors)(source, *rows) for rows in ranges), axis=0)
         stars = _emulate(np.random.default_rng([seed, 0]).random((_BASIS_STARS + _HELD_OUT, len(LABELS))))
         basis = SpectrumBasis.from_spectra(*np.split(stars, [_BASIS_STARS]), smallest)
+        if basis.lost > TOLERANCE:
+            warnings.warn(
+                f"bayes_limit.X has errors so small that {basis.directions.shape[1]} components lose {basis.lost:.3g} "
+                f"of chi^2 of a spectrum, more than {TOLERANCE}: posteriors of rows with little noise are too wide. "
+                "Use errors like those of make_spectra.",
+                BayesLimitWarning,
+                stacklevel=2,
+            )
         draws = np.random.default_rng([seed, 1]).random((n_samples, len(LABELS)))
         tiles = (draws[start : start + _TILE] for start in range(0, n_samples, _TILE))
-        coefficients = np.hstack(threads(delayed(_coefficients)(basis, tile) for tile in tiles))
+        project = delayed(lambda tile: basis.coefficients(_emulate(tile)))
+        coefficients = np.hstack(threads(project(tile) for tile in tiles))
         sampler = _Sampler(basis, draws, coefficients, seed, n_rounds, min_size)
         parts = threads(delayed(sampler)(source, *rows) for rows in ranges)
     prediction, std, size = np.concatenate(parts, axis=1)
-    _warn_if_rough(basis, size, min_size)
-    return BayesLimit(
-        prediction,
-        std,
-        size,
+    few = np.sum(size < min_size)
+    if few:
+        warnings.warn(
+            f"bayes_limit: {few:,} of {len(size):,} rows have fewer than min_size={min_size:g} effective draws (fewest "
+            f"{size.min():.1f}, row {size.argmin()}): their std is inaccurate. Raise n_rounds or n_samples.",
+            BayesLimitWarning,
+            stacklevel=2,
+        )
+    return Bunch(
+        prediction=prediction,
+        std=std,
+        effective_sample_size=size,
         r2=float(1 - np.mean(std**2) / _PRIOR_VARIANCE),
         r2_observed=None if y is None else float(r2_score(y, prediction)),
     )
@@ -196,32 +195,13 @@ def _smallest_errors(source, start, stop):
     return error.min(axis=0)
 
 
-def _warn_if_rough(basis, size, min_size):
-    few = size < min_size
-    if basis.lost > TOLERANCE:
-        warnings.warn(
-            f"bayes_limit.X has errors so small that {basis.directions.shape[1]} components lose {basis.lost:.3g} "
-            f"of chi^2 of a spectrum, more than {TOLERANCE}: posteriors of rows with little noise are too wide. "
-            "Use errors like those of make_spectra.",
-            BayesLimitWarning,
-            stacklevel=3,
-        )
-    if few.any():
-        warnings.warn(
-            f"bayes_limit: {few.sum():,} of {len(size):,} rows have fewer than min_size={min_size:g} effective draws "
-            f"(fewest {size.min():.1f}, row {size.argmin()}): their std is inaccurate. Raise n_rounds or n_samples.",
-            BayesLimitWarning,
-            stacklevel=3,
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class SpectrumBasis:
     """Principal components of the flux of stars, pixels weighted by one over their smallest error.
 
     With flux m = mean + B c of a star, a row x with errors e has chi^2 = c' G c - 2 c' b + const, G = B' E^-1 B and
     b = B' E^-1 (x - mean), E = diag(e^2): G and b replace the pixels of a row, and c those of a star.
-    The flux is ``mean + coefficients @ directions.T / weight``.
+    The flux is ``mean + coefficients.T @ directions.T / weight``.
     """
 
     mean: np.ndarray  # (n_pixels,), float32, of the stars
@@ -251,10 +231,10 @@ class SpectrumBasis:
         return cls(mean.astype(np.float32), weight.astype(np.float32), directions, float(lost[n_components - 1]))
 
     def coefficients(self, flux):
-        """Coefficients (n_stars, n_components) of noise-free `flux` (n_stars, n_pixels)."""
+        """Coefficients (n_components, n_stars) of noise-free `flux` (n_stars, n_pixels)."""
         centred = flux - self.mean
         centred *= self.weight
-        return centred @ self.directions
+        return (centred @ self.directions).T.astype(np.float64, order="C")
 
     def statistics(self, flux, error):
         """G (n_rows, n_components, n_components) and b (n_rows, n_components) of rows (n_rows, n_pixels)."""
@@ -310,7 +290,7 @@ class _Sampler:
 
     def _refine(self, row, gram, moment, known):
         def log_likelihood(draws):
-            columns = _coefficients(self.basis, draws)
+            columns = self.basis.coefficients(_emulate(draws))
             return moment @ columns - 0.5 * np.einsum("ij,ij->j", columns, gram @ columns)
 
         guides = np.argsort(-known, kind="stable")[:_GUIDES]
@@ -322,8 +302,3 @@ class _Sampler:
 def _emulate(draws):
     """Noise-free flux of draws in the unit box."""
     return load_emulator()(LOW + draws * (HIGH - LOW))
-
-
-def _coefficients(basis, draws):
-    """Coefficients (n_components, n_draws) of the spectra of draws in the unit box."""
-    return basis.coefficients(_emulate(draws)).T.astype(np.float64, order="C")

@@ -18,7 +18,6 @@ from dualgate.rows import whole_file
 WAVE, FLUX, ERROR = "spectrumdataset/wave", "dataset/arrays/flux/value", "dataset/arrays/error/value"
 PARAMS = "dataset/params"
 REQUIRED = ("T_eff", "log_g", "M_H")
-COMPRESSIONS = ("gzip", "lzf")
 _CHUNK_BYTES = 1 << 20  # the size of HDF5's cache of a dataset by default
 _MAX_OPEN = 64  # files that stay open for reading; the least recently used is closed first
 
@@ -103,46 +102,34 @@ def read_head(path):
                     f"shard {path!r} lacks {', '.join(map(repr, lacking))}: it must hold {WAVE}, {FLUX}, {ERROR} and "
                     f"{PARAMS}. write_spectra writes such a file."
                 )
-            arrays = {name: file[name] for name in (FLUX, ERROR, WAVE)}
-            _require_numbers(f"shard {path!r}", arrays)
-            _require_shapes(f"shard {path!r}", *arrays.values())
-            wave, n_rows = file[WAVE][:].astype(np.float64), len(file[FLUX])
+            shapes = [file[name].shape for name in (FLUX, ERROR, WAVE)]
+            dtypes = {name: file[name].dtype for name in (FLUX, ERROR, WAVE)}
+            wave = file[WAVE][()]
     with _reading(path, repr(PARAMS), Exception):  # pandas, PyTables and pickle raise all kinds
         _open.cache_clear()
         table = pd.read_hdf(path, PARAMS, mode="r")
     if not isinstance(table, pd.DataFrame):
         raise ValueError(f"shard {path!r} has a {type(table).__name__} in {PARAMS!r}: it must be a DataFrame.")
-    _require_params(f"table {PARAMS!r} of shard {path!r}", table, n_rows)
-    _require_numbers(f"shard {path!r}", {name: table[name] for name in REQUIRED})
-    return wave, table
+    _require_layout(f"shard {path!r}", *shapes, table)
+    for name, dtype in {**dtypes, **{name: table[name].dtype for name in REQUIRED}}.items():
+        if dtype.kind not in "fiu":
+            raise ValueError(f"shard {path!r} has {name!r} of dtype {dtype}: it must be numbers.")
+    return wave.astype(np.float64), table
 
 
-def _require_numbers(subject, arrays):
-    """Raise a ValueError, which starts with `subject`, where an array, by name, has another dtype."""
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"{subject} has {name!r} of dtype {array.dtype}: it must be numbers.")
-
-
-def _require_shapes(subject, flux, error, wave):
-    """Raise a ValueError, which starts with `subject`, where the shapes of arrays disagree."""
-    if flux.ndim != 2 or 0 in flux.shape or flux.shape != error.shape or wave.shape != flux.shape[1:]:
+def _require_layout(owner, flux, error, wave, table):
+    """Raise a ValueError where the shapes of the arrays and the table of parameters do not belong together."""
+    if len(flux) != 2 or 0 in flux or flux != error or wave != flux[1:]:
         raise ValueError(
-            f"{subject} has flux of shape {flux.shape}, error of shape {error.shape} and wave of shape {wave.shape}: "
-            "they must be (n_rows, n_pixels) twice and (n_pixels,), with at least one row and one pixel."
+            f"{owner} has flux of shape {flux}, error of shape {error} and wave of shape {wave}: they must be (n_rows, "
+            "n_pixels) twice and (n_pixels,), with at least one row and one pixel."
         )
-
-
-def _require_params(subject, table, n_rows):
-    """Raise a ValueError, which starts with `subject`, where a table lacks a required parameter or a row."""
     lacking = [name for name in REQUIRED if name not in table]
-    if lacking:
+    if lacking or len(table) != flux[0]:
         raise ValueError(
-            f"{subject} lacks {', '.join(map(repr, lacking))}: it must have the columns {', '.join(REQUIRED)}, and has "
-            f"{', '.join(map(repr, table.columns))}."
+            f"{owner} has params of {len(table):,} rows for {flux[0]:,} spectra, with the columns {list(table)}: they "
+            f"must have one row for each and the columns {', '.join(REQUIRED)}. Lacking: {lacking}."
         )
-    if len(table) != n_rows:
-        raise ValueError(f"{subject} has {len(table):,} rows for {n_rows:,} spectra: it must have one for each.")
 
 
 def write_spectra(path, flux, error, params, wave, *, compression=None, overwrite=False):
@@ -181,10 +168,6 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         If shapes disagree, flux or a required parameter is not finite, a required parameter is missing, a parameter is
         not a number, or a row has no good error.
 
-    See Also
-    --------
-    open_spectra : Read such files.
-
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -198,15 +181,12 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
     h5py = import_hdf5("write_spectra")
     path = Path(path)
     if compression is not None:
-        check_choice("write_spectra", "compression", compression, COMPRESSIONS)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"write_spectra.path={str(path)!r}: the directory {path.parent} does not exist.")
+        check_choice("write_spectra", "compression", compression, ("gzip", "lzf"))
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"write_spectra.path={str(path)!r} exists: it must be a new name. Pass overwrite=True to replace the file."
         )
-    flux, error, wave = _as_arrays(flux, error, wave)
-    table = _as_table(params, len(flux))
+    flux, error, wave, table = _check_spectra(flux, error, wave, params)
     rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
     options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
     with whole_file(path) as unfinished:
@@ -218,12 +198,15 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         _open.cache_clear()  # Windows does not replace an open file
 
 
-def _as_arrays(flux, error, wave):
-    """Return flux and error as float32 and wave as float64, of shapes that agree."""
+def _check_spectra(flux, error, wave, params):
+    """Return flux and error as float32, wave as float64, and a table that HDF5 can hold: numbers under names."""
+    import pandas as pd
+
     with np.errstate(over="ignore"):
         flux, error = np.asarray(flux, dtype=np.float32), np.asarray(error, dtype=np.float32)
     wave = np.asarray(wave, dtype=np.float64)
-    _require_shapes("write_spectra", flux, error, wave)
+    table = pd.DataFrame(params).reset_index(drop=True)
+    _require_layout("write_spectra", flux.shape, error.shape, wave.shape, table)
     require_finite("write_spectra", "flux", flux)
     require_finite("write_spectra", "wave", wave[:, None])
     hopeless = ~((error > 0) & (error < np.inf)).any(axis=1)
@@ -232,23 +215,12 @@ def _as_arrays(flux, error, wave):
             f"write_spectra.error has no value that is finite and above zero in row {np.argmax(hopeless)} "
             f"({hopeless.sum():,} such rows): bad errors cannot be replaced. Drop these rows."
         )
-    return flux, error, wave
-
-
-def _as_table(params, n_rows):
-    """Return the parameters as a frame that HDF5 can hold: numbers under names."""
-    import pandas as pd
-
-    table = pd.DataFrame(params).reset_index(drop=True)
-    _require_params("write_spectra.params", table, n_rows)
-    if not table.columns.is_unique:
-        raise ValueError(f"write_spectra.params has the columns {list(table.columns)}: names must be unique.")
     for name, column in table.items():
-        if not isinstance(name, str) or not isinstance(column.dtype, np.dtype) or column.dtype.kind not in "fiub":
+        numeric = isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
+        if not (numeric and isinstance(name, str) and table.columns.is_unique):
             raise ValueError(
                 f"write_spectra.params has the column {name!r} of dtype {column.dtype}: columns must be numbers of "
-                "numpy under names that are strings. Convert it, by astype(float) for instance, or drop it."
+                "numpy under unique names that are strings. Convert it, by astype(float) for instance, or drop it."
             )
-        if name in REQUIRED:
-            require_finite("write_spectra", f"params[{name!r}]", column.to_numpy()[:, None])
-    return table
+    require_finite("write_spectra", f"params {REQUIRED}", table[list(REQUIRED)].to_numpy(np.float64))
+    return flux, error, wave, table

@@ -14,7 +14,6 @@ from dualgate.snr import signal_to_noise
 REGIME_EDGES = ((4500.0, 5250.0), (-1.0, 0.0))  # of T_eff [K] and of [M/H]
 MAG_RANGE = (20.5, 22.5)
 WHITE_ERROR = 0.35  # of the mean flux
-NOISES = ("sky", "white")
 _LOW = np.array([*LOW, MAG_RANGE[0]])
 _SPAN = np.array([*(HIGH - LOW), MAG_RANGE[1] - MAG_RANGE[0]])
 _WORD = 2**64 - 1
@@ -95,21 +94,12 @@ class SimulatedSpectra(RowSource):
     Returned by :func:`stream_spectra`. Row i of the table is a function of the seed and of i: it has the same bits in
     blocks of any size and in any order. A pickle holds the parameters; each process loads the emulator.
 
-    Parameters
+    Attributes
     ----------
     start, stop : int
         First row of the table in this source, and the one after the last.
     seed : int
         Seed of the table.
-    noise_level, noise
-        As in :func:`make_spectra`.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (stop - start, 8192).
-    dtype : numpy.dtype
-        float32.
     """
 
     dtype = np.dtype(np.float32)
@@ -124,7 +114,7 @@ class SimulatedSpectra(RowSource):
         """Source of the arguments of the function `owner`."""
         check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
         check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
-        check_choice(owner, "noise", noise, NOISES)
+        check_choice(owner, "noise", noise, ("sky", "white"))
         noise_level, seed = check_noise(owner, noise_level, random_state)
         start = int(start)  # Python's integers do not overflow
         return cls(start, start + int(n_samples), seed=seed, noise_level=noise_level, noise=noise)
@@ -140,58 +130,36 @@ class SimulatedSpectra(RowSource):
         labels = pd.DataFrame(_LOW + uniform * _SPAN, columns=[*LABELS, "mag"])
         return labelled_spectra(self, labels, WAVE.copy(), _DESCRIPTION.format(n_samples=len(self), **vars(self)))
 
-    def simulate(self, n_jobs):
-        """Bunch of all rows in memory, in threads."""
-        X = np.empty(self.shape, self.dtype)
-        flux, error = np.hsplit(X, 2)
-
-        def fill(start, stop):
-            self.read_into(start, stop, X[start:stop])
-            return signal_to_noise(flux[start:stop], error[start:stop])
-
-        load_emulator()  # once, before the threads start
-        snr = in_threads(fill, len(self), n_jobs)
-        names = [f"{kind}_{wave:.1f}" for kind in ("flux", "error") for wave in WAVE]
-        data = self.describe()
-        data.labels["snr"] = snr
-        data.update(X=X, flux=flux, error=error, snr=snr, feature_names=names)
-        return data
-
     def read(self, start, stop):  # noqa: D102
         out = np.empty((stop - start, self.shape[1]), self.dtype)
         self.read_into(start, stop, out)
         return out
 
     def read_into(self, start, stop, out):  # noqa: D102
-        flux, error = np.hsplit(out, 2)
         start, stop = self.start + int(start), self.start + int(stop)
-        for tile in range(start - start % _TILE, stop, _TILE):
-            here = slice(max(start - tile, 0), min(stop - tile, _TILE))
-            part = slice(tile + here.start - start, tile + here.stop - start)
-            self._fill(tile, here, flux[part], error[part])
-
-    def _fill(self, tile, here, flux, error):
-        """Write flux and error of the rows `here` of the tile that starts at row `tile`."""
         at_row = generator_of_rows(self.seed)
         uniform = np.empty((_TILE, len(_LOW) + 2))
-        for row in range(_TILE):
-            generator = at_row(tile + row)
-            generator.random(out=uniform[row])
-            if self.noise_level > 0 and here.start <= row < here.stop:
-                generator.standard_normal(out=flux[row - here.start], dtype=np.float32)
-        stars = _LOW + uniform[:, : len(_LOW)] * _SPAN
-        clean = load_emulator()(stars[:, : len(LABELS)])[here]
-        if self.noise == "white":
-            error[:] = WHITE_ERROR
-        else:
-            light, sky = conditions_of_night(uniform[here, len(_LOW) :])
-            flux_error(clean, stars[here, len(LABELS)], light, sky, out=error)
-        if self.noise_level == 0:
-            flux[:] = clean
-        else:
-            flux *= error
-            flux *= np.float32(self.noise_level)
-            flux += clean
+        for tile in range(start - start % _TILE, stop, _TILE):
+            here = slice(max(start - tile, 0), min(stop - tile, _TILE))
+            flux, error = np.hsplit(out[tile + here.start - start : tile + here.stop - start], 2)
+            for row in range(_TILE):
+                generator = at_row(tile + row)
+                generator.random(out=uniform[row])
+                if self.noise_level > 0 and here.start <= row < here.stop:
+                    generator.standard_normal(out=flux[row - here.start], dtype=np.float32)
+            stars = _LOW + uniform[:, : len(_LOW)] * _SPAN
+            clean = load_emulator()(stars[:, : len(LABELS)])[here]
+            if self.noise == "white":
+                error[:] = WHITE_ERROR
+            else:
+                light, sky = conditions_of_night(uniform[here, len(_LOW) :])
+                flux_error(clean, stars[here, len(LABELS)], light, sky, out=error)
+            if self.noise_level == 0:
+                flux[:] = clean
+            else:
+                flux *= error
+                flux *= np.float32(self.noise_level)
+                flux += clean
 
 
 def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="sky", start=0, n_jobs=-1):
@@ -231,11 +199,9 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
         wave : ndarray of shape (4096,)
             Pixel centres [air Å].
         conditions : ndarray of shape (n_samples, 2)
-            T_eff [K] and [M/H].
-        regimes : ndarray of shape (n_samples,), int
-            0 to 8, three bins of T_eff times three of [M/H], T_eff major.
-        regime_edges : tuple
-            Edges of the bins, of T_eff and of [M/H].
+            T_eff [K] and [M/H] [dex].
+        regimes, regime_edges : ndarray of shape (n_samples,), int, and tuple
+            0 to 8, three bins of T_eff times three of [M/H], T_eff major; edges of these bins.
         snr : ndarray of shape (n_samples,)
             ||flux|| / ||error||; about 28, 42, 26 and 4 % of rows are in the bins up to 2, 2 to 4, 4 to 7, and above.
         labels : DataFrame
@@ -270,7 +236,21 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     >>> bool((clean.error == data.error).all())
     True
     """
-    return SimulatedSpectra.checked("make_spectra", n_samples, random_state, noise_level, noise, start).simulate(n_jobs)
+    source = SimulatedSpectra.checked("make_spectra", n_samples, random_state, noise_level, noise, start)
+    X = np.empty(source.shape, source.dtype)
+    flux, error = np.hsplit(X, 2)
+
+    def fill(start, stop):
+        source.read_into(start, stop, X[start:stop])
+        return signal_to_noise(flux[start:stop], error[start:stop])
+
+    load_emulator()  # once, before the threads start
+    snr = in_threads(fill, len(X), n_jobs)
+    names = [f"{kind}_{wave:.1f}" for kind in ("flux", "error") for wave in WAVE]
+    data = source.describe()
+    data.labels["snr"] = snr
+    data.update(X=X, flux=flux, error=error, snr=snr, feature_names=names)
+    return data
 
 
 def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0, n_jobs=-1):
@@ -288,11 +268,6 @@ def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", 
     block : Bunch
         What :func:`make_spectra` returns for these rows.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of range; the message names it.
-
     Examples
     --------
     >>> from dualgate.datasets import iter_spectra
@@ -301,11 +276,9 @@ def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", 
     """
     check_number("iter_spectra", "block_size", block_size, kind=numbers.Integral, low=1, hint="try 4096.")
     whole = SimulatedSpectra.checked("iter_spectra", n_samples, random_state, noise_level, noise, start)
-    options = {"seed": whole.seed, "noise_level": whole.noise_level, "noise": whole.noise}
-    return (
-        SimulatedSpectra(first, min(first + block_size, whole.stop), **options).simulate(n_jobs)
-        for first in range(whole.start, whole.stop, block_size)
-    )
+    options = {"random_state": whole.seed, "noise_level": noise_level, "noise": noise, "n_jobs": n_jobs}
+    starts = range(whole.start, whole.stop, block_size)
+    return (make_spectra(min(block_size, whole.stop - start), start=start, **options) for start in starts)
 
 
 def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0):
@@ -325,16 +298,6 @@ def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky"
             [flux | error], bit for bit those of :func:`make_spectra`. The seed is kept as ``X.seed``.
         y, wave, conditions, regimes, regime_edges, labels, description
             As in :func:`make_spectra`, but ``labels`` lacks snr, which would need the spectra.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range; the message names it.
-
-    See Also
-    --------
-    make_spectra : The same rows in memory.
-    iter_spectra : The same rows in blocks, once.
 
     Examples
     --------
