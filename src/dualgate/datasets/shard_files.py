@@ -124,11 +124,10 @@ def _require_layout(owner, flux, error, wave, table):
             f"{owner} has flux of shape {flux}, error of shape {error} and wave of shape {wave}: they must be (n_rows, "
             "n_pixels) twice and (n_pixels,), with at least one row and one pixel."
         )
-    lacking = [name for name in REQUIRED if name not in table]
-    if lacking or len(table) != flux[0]:
+    if len(table) != flux[0] or not set(REQUIRED) <= set(table):
         raise ValueError(
-            f"{owner} has params of {len(table):,} rows for {flux[0]:,} spectra, with the columns {list(table)}: they "
-            f"must have one row for each and the columns {', '.join(REQUIRED)}. Lacking: {lacking}."
+            f"{owner} has {len(table):,} rows of params for {flux[0]:,} spectra, with the columns {list(table)}: they "
+            f"must have one row for each spectrum and the columns {', '.join(REQUIRED)}."
         )
 
 
