@@ -116,10 +116,10 @@ def test_projection_keeps_the_likelihood():
     stars = load_emulator()(LOW + np.random.default_rng(0).random((900, 5)) * (HIGH - LOW))
     basis = SpectrumBasis.from_spectra(stars[:700], stars[700:800], data.error.min(axis=0))
     gram, moment = basis.statistics(data.flux, data.error)
-    coefficients = basis.coefficients(stars[800:]).astype(float)
+    coefficients = basis.coefficients(stars[800:])
     weighed = (data.flux[:, None].astype(float) - stars[800:]) / data.error[:, None]
     exact = -0.5 * np.einsum("ijk,ijk->ij", weighed, weighed)
-    found = log_likelihoods(gram, moment, coefficients.T)
+    found = log_likelihoods(gram, moment, coefficients)
     difference = found - exact
     difference -= np.median(difference, axis=1, keepdims=True)
     assert basis.lost <= TOLERANCE
