@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dualgate.evaluation.scores import Interval, bootstrap_scores, check_table, same_rows
+from dualgate.evaluation.scores import Interval, bootstrap_scores, check_finite, same_rows
 
 ALPHAS = np.logspace(-8, 4, 13)  # of standardised columns
 MAX_COMPONENTS = 200  # of the error vector: they predict the target nearly as well as all pixels do
@@ -52,16 +52,11 @@ class LeakageAudit:
     snr_floor: float = SNR_FLOOR
 
     @property
-    def passes(self) -> bool:
-        """Whether all intervals of the target are below their limit and all of ln(SNR) above their floor."""
-        return not self.reasons
-
-    @property
     def verdict(self) -> str:
-        """Return "pass", "fail" where a whole interval is on the wrong side, else "marginal"."""
+        """Return "pass" without `reasons`, "fail" where a whole interval is on the wrong side, else "marginal"."""
         leaks = any(found.low >= self.target_limit for found in self.target.values())
         blind = any(found.high <= self.snr_floor for found in self.snr.values())
-        return "pass" if self.passes else "fail" if leaks or blind else "marginal"
+        return "pass" if not self.reasons else "fail" if leaks or blind else "marginal"
 
     @property
     def reasons(self) -> tuple:
@@ -99,7 +94,8 @@ def leakage_audit(
     Errors of a measurement depend on what was measured: photon noise follows the spectrum, so that the target can be
     predicted from the raw error vector. The input of a quality tower must predict ln(SNR) and not the target. Ridge
     and histogram gradient boosting predict both out of fold, and the worse case counts: the larger R^2 of the target,
-    the smaller of the SNR. R^2 out of fold may be below zero.
+    the smaller of the SNR. R^2 out of fold may be below zero. A ValueError is raised where the numbers of rows differ
+    or a value is not finite.
 
     Parameters
     ----------
@@ -108,14 +104,12 @@ def leakage_audit(
     target : array-like of shape (n_samples,), [unit of y]
         What must not be predictable.
     snr : array-like of shape (n_samples,), [dimensionless]
-        Signal-to-noise ratio, above 0; its logarithm must be predictable.
+        Signal-to-noise ratio, above 0 or a ValueError is raised; its logarithm must be predictable.
     errors : array-like of shape (n_samples, n_pixels), default=None
         Raw error vectors, for comparison; a few thousand rows are enough. The ridge takes the leading principal
         components of standardised pixels, 200 or as many as there are.
-    target_limit : float, default=0.05
-        R^2 of the target that must not be reached.
-    snr_floor : float, default=0.5
-        R^2 of ln(SNR) that must be exceeded.
+    target_limit, snr_floor : float, default=0.05 and 0.5
+        Limits of the verdict, as in :class:`LeakageAudit`.
     n_folds : int, default=5
         Folds, drawn at random.
     n_resamples : int, default=1000
@@ -128,11 +122,6 @@ def leakage_audit(
     Returns
     -------
     audit : LeakageAudit
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, a value is not finite or a ratio is not above 0.
 
     Examples
     --------
@@ -147,7 +136,7 @@ def leakage_audit(
     if not (snr > 0).all():
         row = int(np.flatnonzero(~(snr > 0))[0])
         raise ValueError(f"leakage_audit.snr is {snr[row]} at row {row} and must be above 0: its logarithm is taken.")
-    features = _varying(check_table("leakage_audit.quality_features", quality_features, len(target)))
+    features = _varying(check_finite("leakage_audit.quality_features", quality_features, (len(target), None)))
     folds = KFold(n_folds, shuffle=True, random_state=random_state)
 
     def r2_of(wanted, columns_of):
@@ -160,13 +149,11 @@ def leakage_audit(
     boosting = HistGradientBoostingRegressor(early_stopping=True, random_state=random_state)
     ridge = make_pipeline(StandardScaler(), RidgeCV(ALPHAS))
     learners = {"ridge": (ridge, features), "boosting": (boosting, features)}
-    raw = {}
+    of_errors = None
     if errors is not None:
-        pixels = _varying(check_table("leakage_audit.errors", errors, len(target)))
-        raw["errors"] = (ridge, _leading_components(pixels, random_state))
-    of_target = r2_of(target, learners | raw)
-    of_errors = of_target.pop("errors", None)
-    return LeakageAudit(of_target, r2_of(np.log(snr), learners), of_errors, target_limit, snr_floor)
+        pixels = _varying(check_finite("leakage_audit.errors", errors, (len(target), None)))
+        of_errors = r2_of(target, {"errors": (ridge, _leading_components(pixels, random_state))})["errors"]
+    return LeakageAudit(r2_of(target, learners), r2_of(np.log(snr), learners), of_errors, target_limit, snr_floor)
 
 
 def _leading_components(errors, random_state):
