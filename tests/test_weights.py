@@ -259,5 +259,5 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_weights_must_fit_the_regimes():
     boundary = boundary_samples([[0.95]], [[1.0]], [0.1])
-    with pytest.raises(ValueError, match=r"boundary_crossings.weights are for 1 rows and 3 regimes"):
+    with pytest.raises(ValueError, match=r"boundary_crossings.weights has shape \(1, 3\) and must be \(1, 2\)"):
         boundary_crossings([[1.0, 0.0, 0.0]], boundary)

@@ -15,7 +15,6 @@ from dualgate.evaluation.scores import Interval, bootstrap_scores, check_finite,
 
 ALPHAS = np.logspace(-8, 4, 13)  # of standardised columns
 MAX_COMPONENTS = 200  # of the error vector: they predict the target nearly as well as all pixels do
-TARGET_LIMIT, SNR_FLOOR = 0.05, 0.5  # of R^2
 
 
 @dataclass(frozen=True)
@@ -48,32 +47,31 @@ class LeakageAudit:
     target: dict
     snr: dict
     errors: Interval | None = None
-    target_limit: float = TARGET_LIMIT
-    snr_floor: float = SNR_FLOOR
+    target_limit: float = 0.05
+    snr_floor: float = 0.5
 
     @property
     def verdict(self) -> str:
         """Return "pass" without `reasons`, "fail" where a whole interval is on the wrong side, else "marginal"."""
-        leaks = any(found.low >= self.target_limit for found in self.target.values())
-        blind = any(found.high <= self.snr_floor for found in self.snr.values())
-        return "pass" if not self.reasons else "fail" if leaks or blind else "marginal"
+        faults = list(self._faults())
+        return "fail" if any(certain for _, certain in faults) else "marginal" if faults else "pass"
 
     @property
     def reasons(self) -> tuple:
         """Why the audit does not pass, one sentence for each interval that is at fault; empty where it passes."""
-        leaks = [
-            f"the target {'is' if found.low >= self.target_limit else 'may be'} predictable from the quality features: "
-            f"R² = {found} by {learner}, allowed below {self.target_limit:g}"
-            for learner, found in self.target.items()
-            if not found.high < self.target_limit
-        ]
-        gaps = [
-            f"the SNR {'is' if found.high <= self.snr_floor else 'may be'} unpredictable from the quality features: "
-            f"R² = {found} by {learner}, required above {self.snr_floor:g}"
-            for learner, found in self.snr.items()
-            if not found.low > self.snr_floor
-        ]
-        return (*leaks, *gaps)
+        return tuple(reason for reason, _ in self._faults())
+
+    def _faults(self):
+        """Yield the reason of every fault, and whether it is certain: the whole interval on the wrong side."""
+        leak = "the target", "predictable", self.target, "allowed below", self.target_limit, -1
+        gap = "the SNR", "unpredictable", self.snr, "required above", self.snr_floor, 1
+        for what, kind, intervals, asked, limit, sign in (leak, gap):
+            for learner, found in intervals.items():
+                margins = sign * (np.array([found.low, found.high]) - limit)
+                if not margins.min() > 0:
+                    certain = bool(margins.max() <= 0)
+                    finding = f"{what} {'is' if certain else 'may be'} {kind} from the quality features"
+                    yield f"{finding}: R² = {found} by {learner}, {asked} {limit:g}", certain
 
 
 def leakage_audit(
@@ -82,8 +80,6 @@ def leakage_audit(
     snr: ArrayLike,
     *,
     errors: ArrayLike | None = None,
-    target_limit: float = TARGET_LIMIT,
-    snr_floor: float = SNR_FLOOR,
     n_folds: int = 5,
     n_resamples: int = 1000,
     confidence: float = 0.95,
@@ -108,8 +104,6 @@ def leakage_audit(
     errors : array-like of shape (n_samples, n_pixels), default=None
         Raw error vectors, for comparison; a few thousand rows are enough. The ridge takes the leading principal
         components of standardised pixels, 200 or as many as there are.
-    target_limit, snr_floor : float, default=0.05 and 0.5
-        Limits of the verdict, as in :class:`LeakageAudit`.
     n_folds : int, default=5
         Folds, drawn at random.
     n_resamples : int, default=1000
@@ -122,6 +116,7 @@ def leakage_audit(
     Returns
     -------
     audit : LeakageAudit
+        With the default limits; ``dataclasses.replace(audit, target_limit=0.02)`` judges by others.
 
     Examples
     --------
@@ -153,7 +148,7 @@ def leakage_audit(
     if errors is not None:
         pixels = _varying(check_finite("leakage_audit.errors", errors, (len(target), None)))
         of_errors = r2_of(target, {"errors": (ridge, _leading_components(pixels, random_state))})["errors"]
-    return LeakageAudit(r2_of(target, learners), r2_of(np.log(snr), learners), of_errors, target_limit, snr_floor)
+    return LeakageAudit(r2_of(target, learners), r2_of(np.log(snr), learners), of_errors)
 
 
 def _leading_components(errors, random_state):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.isotonic import isotonic_regression
 
-from dualgate.evaluation.scores import ScoreTable
+from dualgate.evaluation.scores import ScoreTable, check_finite
 from dualgate.evaluation.weights import gate_entropy, trend
 from dualgate.snr import SNR_EDGES, SNR_NAMES, SNR_RANGES, quality_bins
 
@@ -26,16 +26,12 @@ class Display(ABC):
     """A picture of arrays; `ax_` and `figure_` are the matplotlib Axes and Figure of the last `plot`."""
 
     def plot(self, ax=None):
-        """Draw the arrays.
+        """Draw the arrays and return self.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure with pyplot.
-
-        Returns
-        -------
-        self : Display
         """
         if ax is None:
             import matplotlib.pyplot as plt
@@ -77,8 +73,7 @@ class IntervalDisplay(Display):
 
     Attributes
     ----------
-    errorbars_ : list of matplotlib ErrorbarContainer
-        One for each group, or two: filled dots, then open ones.
+    errorbars_ : list of matplotlib ErrorbarContainer, one for each group, or two: filled dots, then open ones
     """
 
     names: Sequence
@@ -101,10 +96,8 @@ class IntervalDisplay(Display):
             From :func:`bootstrap_scores`, with a slice "all".
         reference : str, default=None
             The prediction that the others are compared with; None draws R^2 itself.
-        confidence : float, default=0.95
-            Coverage of the percentile intervals.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
+        confidence, ax : default=0.95 and None
+            Coverage of the percentile intervals; axes as in :meth:`plot`.
         """
         names = [name for name in table.names if name != reference]
         found = [table.estimate("r2", name, reference=reference).interval(confidence) for name in names]
@@ -185,10 +178,8 @@ class SNRDisplay(Display):
             Which score.
         unit : str, default=None
             Unit of y, such as "dex", for scores that have one.
-        confidence : float, default=0.95
-            Coverage of the percentile intervals.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
+        confidence, ax : default=0.95 and None
+            Coverage of the percentile intervals; axes as in :meth:`plot`.
         """
         estimates = ([table.estimate(score, name, part) for part in SNR_NAMES] for name in table.names)
         found = [_parts([each.interval(confidence) for each in row]) for row in estimates]
@@ -255,15 +246,7 @@ class TrendDisplay(Display):
 
     @classmethod
     def from_trace(cls, trace, snr, *, ax=None):
-        """Draw the entropy of `trace.weights` against `snr`.
-
-        Parameters
-        ----------
-        trace : MixtureTrace
-            Stages of one prediction, from :meth:`~dualgate.DualTowerMoERegressor.trace`.
-        snr, ax
-            Ratio of the same rows, as in the class; axes as in :meth:`plot`.
-        """
+        """Draw the entropy of `trace.weights`, a :class:`~dualgate.MixtureTrace`, against the SNR of the same rows."""
         return cls.from_values(snr, gate_entropy(trace.weights), n_experts=trace.weights.shape[1], ax=ax)
 
     def _draw(self, ax):
@@ -342,10 +325,10 @@ class ConfusionDisplay(Display):
 
     Parameters
     ----------
-    table : array-like of shape (n_rows, n_columns), [dimensionless]
-        Such as :func:`mean_weights` by regime; NaN leaves a cell empty.
-    row_names, column_names : sequence of str, default=None
-        Names of rows and columns; None counts from 0.
+    table : array-like of shape (n_regimes, n_regimes), [dimensionless]
+        By true regime and by regime of the gate, such as from :func:`mean_weights`; NaN leaves a cell empty.
+    names : sequence of str, length n_regimes, default=None
+        Names of the regimes; None counts from 0.
 
     Attributes
     ----------
@@ -354,13 +337,11 @@ class ConfusionDisplay(Display):
     """
 
     table: ArrayLike
-    row_names: Sequence | None = None
-    column_names: Sequence | None = None
+    names: Sequence | None = None
 
     def _draw(self, ax):
         table = 100 * np.asarray(self.table, dtype=float)
-        aspect = "equal" if table.shape[0] == table.shape[1] else "auto"
-        self.image_ = ax.imshow(table, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
+        self.image_ = ax.imshow(table, cmap="Blues", vmin=0, vmax=100)
         self.texts_ = [
             ax.text(
                 column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize="small",
@@ -368,13 +349,10 @@ class ConfusionDisplay(Display):
             )
             for row, column in np.argwhere(np.isfinite(table))
         ]  # fmt: skip
-        rows, columns = (
-            range(n) if names is None else names
-            for n, names in zip(table.shape, (self.row_names, self.column_names), strict=True)
-        )
-        overlap = len(columns) * max(len(str(name)) for name in columns) > 40
-        ax.set_yticks(range(len(rows)), rows)
-        ax.set_xticks(range(len(columns)), columns, **(SLANTED if overlap else {}))
+        places = range(len(table))
+        names = [str(place) for place in places] if self.names is None else list(self.names)
+        ax.set_yticks(places, names)
+        ax.set_xticks(places, names, **(SLANTED if len(names) * max(map(len, names)) > 40 else {}))
         ax.figure.colorbar(self.image_, ax=ax, label="mean weight [%]")
         ax.set(xlabel="regime of the gate", ylabel="true regime")
 
@@ -399,8 +377,7 @@ class CoefficientDisplay(Display):
     Attributes
     ----------
     curves_ : list of matplotlib Line2D, one for each expert, each divided by `step_`
-    step_ : float, [unit of coefs]
-        Distance between the zero lines of two experts.
+    step_ : float, distance between the zero lines of two experts [unit of coefs]
     marks_ : list of matplotlib Annotation, one for each line
     """
 
@@ -415,19 +392,14 @@ class CoefficientDisplay(Display):
         return 8, 1.6 + 0.55 * len(np.atleast_2d(self.coefs))
 
     def _draw(self, ax):
-        wave, coefs = np.asarray(self.wave, dtype=float), np.atleast_2d(np.asarray(self.coefs, dtype=float))
-        if coefs.shape[1] != len(wave):
-            raise ValueError(
-                f"CoefficientDisplay.coefs has shape {coefs.shape} and must be (n_experts, {len(wave)}): one column "
-                "for every pixel of wave. Coefficients of projected columns must be mapped to pixels first."
-            )
+        wave = np.asarray(self.wave, dtype=float)
+        hint = ", one column for every pixel of wave: map projected columns to pixels first"
+        coefs = check_finite("CoefficientDisplay.coefs", np.atleast_2d(self.coefs), (None, len(wave)), hint)
         largest = np.quantile(np.abs(coefs), 0.999)
         self.step_ = float(f"{2 * largest:.1g}") if largest > 0 else 1.0
         places = -np.arange(len(coefs))  # from top to bottom
-        self.curves_ = []
-        for place, row in zip(places, coefs, strict=True):
-            ax.axhline(place, color=_ink(ax, 0.2), linewidth=0.6)
-            self.curves_ += ax.plot(wave, place + row / self.step_, linewidth=0.6, color=f"C{-place % 10}")
+        ax.hlines(places, wave[0], wave[-1], color=_ink(ax, 0.2), linewidth=0.6)
+        self.curves_ = ax.plot(wave, (places[:, None] + coefs / self.step_).T, linewidth=0.6)
         ax.set_yticks(places, range(len(coefs)) if self.names is None else self.names)
         ax.set_ylim(places[-1] - 0.8, 0.8)
         ax.set_xlim(wave[0], wave[-1])

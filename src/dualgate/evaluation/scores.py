@@ -11,7 +11,7 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dualgate._validation import check_number
+from dualgate._validation import check_choice, check_number
 from dualgate.snr import SNR_NAMES, quality_bins
 
 ALL_ROWS = "all"
@@ -77,36 +77,23 @@ class Estimate:
         return Estimate(self.value / number, self.draws / number)
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Percentile interval of the draws; see :func:`percentile_interval`."""
-        return percentile_interval(self.value, self.draws, confidence)
+        """Percentile interval of the finite draws, with NaN ends where there is none.
+
+        Parameters
+        ----------
+        confidence : float, default=0.95
+            Coverage, between 0 and 1; else a ValueError is raised.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"Estimate.interval.confidence={confidence} must lie between 0 and 1. Try 0.95.")
+        draws, tail = self.draws[np.isfinite(self.draws)], (1 - confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+        return Interval(float(self.value), float(low), float(high), confidence)
 
 
 def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Interval around an estimate from its bootstrap draws.
-
-    Parameters
-    ----------
-    value, draws : float and array-like of shape (n_resamples,)
-        As in :class:`Estimate`; draws that are not finite are left out.
-    confidence : float, default=0.95
-        Coverage of the percentile interval, between 0 and 1; else a ValueError is raised.
-
-    Returns
-    -------
-    interval : Interval
-        With NaN ends where no draw is finite.
-
-    Examples
-    --------
-    >>> print(percentile_interval(0.5, [0.0, 0.5, 1.0], confidence=0.8))
-    +0.500 [+0.100, +0.900]
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"percentile_interval.confidence={confidence} must lie between 0 and 1. Try 0.95.")
-    draws, tail = np.asarray(draws, dtype=float), (1 - confidence) / 2
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
-    return Interval(float(value), float(low), float(high), confidence)
+    """Interval of an :class:`Estimate` with this value and these draws; see :meth:`Estimate.interval`."""
+    return Estimate(value, np.asarray(draws, dtype=float)).interval(confidence)
 
 
 def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=None) -> np.ndarray:
@@ -228,8 +215,9 @@ class ScoreTable:
         estimate : Estimate, [unit of the score]
             With "r2" and a `reference`, positive where the prediction is better.
         """
-        row, column = self._place("part", self.slices, part), self._place("name", self.names, name)
-        self._place("score", tuple(self.values), score)
+        check_choice("ScoreTable", "score", score, self.values)
+        row = self.slices.index(check_choice("ScoreTable", "part", part, self.slices))
+        column = self.names.index(check_choice("ScoreTable", "name", name, self.names))
         found = Estimate(float(self.values[score][row, column]), self.draws[score][row, column])
         return found if reference is None else found - self.estimate(score, reference, part)
 
@@ -254,11 +242,6 @@ class ScoreTable:
         gain, whole = (self.estimate("r2", each, part, reference=base) for each in (name, oracle))
         shares = np.divide(gain.draws, whole.draws, where=whole.draws > 0, out=np.full_like(gain.draws, np.nan))
         return Estimate(gain.value / whole.value if whole.value > 0 else float("nan"), shares)
-
-    def _place(self, argument, known, wanted):
-        if wanted not in known:
-            raise ValueError(f"ScoreTable.{argument}={wanted!r} must be one of {', '.join(known)}.")
-        return known.index(wanted)
 
 
 def bootstrap_scores(
@@ -370,10 +353,8 @@ def row_slices(
 def bin_members(bins, n_samples, n_bins=None):
     """Membership of every row in every bin as 0.0 and 1.0, (n_bins, n_samples)."""
     bins = np.asarray(bins)
-    if bins.shape != (n_samples,):
-        raise ValueError(f"bins has shape {bins.shape} and must be ({n_samples},): one code for every row.")
-    if not np.issubdtype(bins.dtype, np.integer):
-        raise ValueError(f"bins has dtype {bins.dtype} and must hold integer codes from 0. Try numpy.digitize.")
+    if bins.shape != (n_samples,) or not np.issubdtype(bins.dtype, np.integer):
+        raise ValueError(f"bins has shape {bins.shape}, dtype {bins.dtype} and must hold {n_samples} integer codes.")
     n_bins = int(bins.max(initial=-1)) + 1 if n_bins is None else n_bins
     if bins.min(initial=0) < 0 or bins.max(initial=-1) >= n_bins:
         raise ValueError(

@@ -77,20 +77,12 @@ def regime_weights(weights: ArrayLike, n_bins: int = 1) -> np.ndarray:
     weights = _distributions(weights, "regime_weights")
     n_samples, n_experts = weights.shape
     if n_bins < 1 or n_experts % n_bins:
-        raise ValueError(
-            f"regime_weights.n_bins={n_bins} must divide the {n_experts} experts: every regime has one for each "
-            "quality bin. Try 1 for experts by regime alone."
-        )
+        raise ValueError(f"regime_weights.n_bins={n_bins} must divide the {n_experts} experts. Try 1 without bins.")
     return weights.reshape(n_samples, -1, n_bins).sum(axis=2)
 
 
 def mean_weights(
-    weights: ArrayLike,
-    regimes: ArrayLike,
-    bins: ArrayLike | None = None,
-    *,
-    n_regimes: int | None = None,
-    n_bins: int = 4,
+    weights: ArrayLike, regimes: ArrayLike, bins: ArrayLike | None = None, *, n_regimes: int | None = None
 ) -> np.ndarray:
     """Mean expert weights of the rows of every true regime, or of every true regime and SNR bin.
 
@@ -107,23 +99,21 @@ def mean_weights(
         SNR bin of every row, such as :func:`~dualgate.evaluation.snr_bins`; None averages over all.
     n_regimes : int, default=None
         How many regimes there are; None takes the largest code plus one.
-    n_bins : int, default=4
-        How many SNR bins there are.
 
     Returns
     -------
-    table : ndarray of shape (n_regimes, n_bins, n_experts), without bins (n_regimes, n_experts), [dimensionless]
+    table : ndarray of shape (n_regimes, 4, n_experts), without bins (n_regimes, n_experts), [dimensionless]
         Sums to one over experts; NaN where no row has this regime and bin.
 
     Examples
     --------
-    >>> mean_weights([[0.8, 0.2], [0.6, 0.4]], [0, 0], [1, 1], n_bins=2).round(2).tolist()
-    [[[nan, nan], [0.7, 0.3]]]
+    >>> mean_weights([[0.8, 0.2], [0.6, 0.4]], [1, 1]).round(2).tolist()
+    [[nan, nan], [0.7, 0.3]]
     """
     weights = _distributions(weights, "mean_weights")
     members = bin_members(regimes, len(weights), n_regimes)
     if bins is not None:
-        members = members[:, None] * bin_members(bins, len(weights), n_bins)  # (n_regimes, n_bins, n_samples)
+        members = members[:, None] * bin_members(bins, len(weights), len(SNR_NAMES))  # (n_regimes, 4, n_samples)
     counts = members.sum(axis=-1, keepdims=True)
     empty = np.full((*counts.shape[:-1], weights.shape[1]), np.nan)
     return np.divide(members @ weights, counts, where=counts > 0, out=empty)
@@ -310,13 +300,9 @@ def boundary_crossings(weights: ArrayLike, boundary: Bunch, n_bins: int = 1, *, 
     >>> boundary_crossings([[0.3, 0.7], [0.6, 0.4], [0.4, 0.6]], boundary).crossed.tolist()
     [True, False, False]
     """
-    weights = regime_weights(weights, n_bins)
     near, n_regimes = boundary.near, int(np.prod(boundary.shape))
-    if weights.shape != (len(near), n_regimes):
-        raise ValueError(
-            f"boundary_crossings.weights are for {weights.shape[0]} rows and {weights.shape[1]} regimes and must be "
-            f"for {len(near)} rows and {n_regimes} regimes with n_bins={n_bins}."
-        )
+    check_finite("boundary_crossings.weights", weights, (len(near), n_regimes * n_bins), " like boundary")
+    weights = regime_weights(weights, n_bins)
     top = np.stack(np.unravel_index(weights.argmax(axis=1), boundary.shape), axis=1)
     missed = (top != boundary.bins).any(axis=1)
     crossed = missed & ((top == boundary.bins) | (top == boundary.across)).all(axis=1)
