@@ -14,22 +14,21 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dualgate.evaluation import SNR_NAMES, snr_bins
-from dualgate.study.data import ERRORS, LINES, REGIMES
-from dualgate.study.fits import gate_trace
-from dualgate.study.roster import choose_methods
-from dualgate.study.runner import fit_stage
-from dualgate.study.stages import ROWS, Stage, Stages
+from dualgate.rows.store import Store
+from dualgate.study.inputs import ERRORS, LINES, REGIMES
+from dualgate.study.methods import choose_methods
+from dualgate.study.run import fit_stage, gate_trace
 
 
 def main():
     given = sys.argv[1:]
-    home = Path(given[0]) if given else next(Path("dualgate-study/stages").iterdir())
-    stages, seeds = Stages(home), map(int, (given[1] if len(given) > 1 else "42,123,456").split(","))
+    store = Store(Path(given[0]) if given else next(Path("dualgate-study/stages").iterdir()))
+    seeds = map(int, (given[1] if len(given) > 1 else "42,123,456").split(","))
     methods, _ = choose_methods(["temperature_9", "concat_9x4"], frozenset({ERRORS, LINES, REGIMES}))
     by_name = {method.name: method for method in methods}
     for seed in seeds:
-        cut = int(stages.load(Stage(seed, ROWS, ROWS, ""))["n_validation"])
-        cool, whole = (stages.load(fit_stage(by_name[name], seed)) for name in ("temperature_9", "concat_9x4"))
+        cut = int(store.load(f"seed_{seed}/rows")["n_validation"])
+        cool, whole = (store.load(fit_stage(by_name[name], seed).name) for name in ("temperature_9", "concat_9x4"))
         snr, temperature = cool["snr"][cut:], 1 + np.logaddexp(0, cool["quality_logits"][cut:, 0])
         bins = snr_bins(snr)
         means = [f"{name} {temperature[bins == code].mean():.3f}" for code, name in enumerate(SNR_NAMES)]

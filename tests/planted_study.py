@@ -5,18 +5,19 @@ from sklearn.utils import Bunch
 
 from dualgate.study.analysis import analyse
 from dualgate.study.config import StudyConfig
-from dualgate.study.roster import GLOBAL, ROSTER, all_methods, gated_methods
-from dualgate.study.runner import SeedRecord
+from dualgate.study.methods import BINNED, GLOBAL, METHODS, TABLE
+from dualgate.study.results import RunFacts, StudyResults
+from dualgate.study.run import SeedRecord
 
-BASIC = [ROSTER[name] for name in ("global", "oracle_9", "oracle_9x4", "phys_9", "quality_9", "poe_9", "poe_9x4")]
+BASIC = [METHODS[name] for name in ("global", "oracle_9", "oracle_9x4", "phys_9", "quality_9", "poe_9", "poe_9x4")]
 
 
 def planted_rows(seed, *, constant=False, alike=False, n_samples=3000):
     """Twelve pixels that show the target with a slope of its own in each of three regimes.
 
-    The brightness of four pixels spreads the signal-to-noise ratio over all bins and says nothing of the target.
-    With `constant` errors every row is measured equally well, and quality has nothing to tell; regimes that are `alike`
-    have one slope, and physics has nothing to tell.
+    The brightness of four pixels spreads the signal-to-noise ratio over all bins and is independent of the target. With
+    `constant` errors every row is measured equally well, so that quality is uninformative; regimes that are `alike`
+    have one slope, so that physics is.
     """
     rng = np.random.default_rng(seed)
     regimes, y = rng.integers(3, size=n_samples), rng.normal(size=n_samples)
@@ -45,8 +46,8 @@ def planted_record(seed, errors, validation=None, n_samples=300):
     """A record whose methods miss the target by the given scatter, each by luck of its own."""
     rng = np.random.default_rng(seed)
     y = rng.normal(size=n_samples)
-    errors = {method.name: 0.5 for method in all_methods()} | errors
-    gated = [method.name for method in gated_methods()]
+    errors = {method.name: 0.5 for method in TABLE} | errors
+    gated = {method.name: 36 if method.experts == BINNED else 9 for method in TABLE if method.gated}
     seen = rng.normal(size=n_samples)
     return SeedRecord(
         seed=seed,
@@ -60,7 +61,7 @@ def planted_record(seed, errors, validation=None, n_samples=300):
         validation={name: seen + scale * rng.normal(size=n_samples) for name, scale in errors.items()},
         validation_r2={name: 1 - scale**2 for name, scale in errors.items()} | (validation or {}),
         entropy={name: rng.uniform(0, np.log(9), size=n_samples) for name in gated},
-        n_experts=dict.fromkeys(gated, 9),
+        n_experts=gated,
         seconds={"rows": 1.0, "fit phys_9": 2.0, "predict phys_9": 3.0},
     )
 
@@ -69,17 +70,17 @@ def quick_model(data, seed):
     return planted_model(data, seed).set_params(max_epochs=1)
 
 
-def planted_results(**more):
+def planted_results(**facts):
+    """Results of a study of planted records; `facts` are fields of `RunFacts`."""
     records = [planted_record(seed, GOOD) for seed in (1, 2, 3)]
-    return analyse(records, n_resamples=200) | {
-        "settings": {"data": "planted", "rows": 3000, "seeds": [1, 2, 3]},
+    known = {
+        "config": StudyConfig.of({"rows": 3000, "seeds": [1, 2, 3]}).as_dict(),
         "environment": {"dualgate": "0", "cores": 2},
         "hash": "0" * 64,
-        "config": StudyConfig.of({"rows": 3000, "seeds": [1, 2, 3]}).as_dict(),
         "total_seconds": 1.0,
-        "peak_memory_gib": float("nan"),
-        **more,
     }
+    run = RunFacts(**{"source": "planted", "rows": 3000, "seeds": (1, 2, 3)} | known | facts)
+    return StudyResults(run, analyse(records, n_resamples=200))
 
 
 GOOD = {GLOBAL.name: 0.8, "phys_9": 0.6, "quality_9": 0.7, "poe_9x4": 0.4}

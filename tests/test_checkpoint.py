@@ -312,7 +312,7 @@ def test_a_stage_is_computed_once_for_what_it_depends_on(tmp_path):
         assert stages(identity).stage(name, depends, compute) == expected
         assert stages(identity).stage(name, depends, compute) == expected
     keeps_nothing = FitStages()
-    assert keeps_nothing.stage("a", lambda: 0, compute) == 4  # and asks for no key
+    assert keeps_nothing.stage("a", lambda: 0, compute) == 4  # without a digest of what it depends on
     assert keeps_nothing.stage("a", lambda: 0, compute) == 5
 
 

@@ -383,7 +383,7 @@ def test_partial_fit_learns_a_regime_that_comes_late_and_refuses_an_unknown_one(
     with pytest.raises(ValueError, match="expecting 16 features"):
         experts.partial_fit(train.X[:5, :15], train.y[:5], regimes=np.zeros(5, int))
     experts.fit(train.X, train.y, regimes=train.regimes)
-    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # begins anew after a fit
+    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # starts from nothing after a fit
 
 
 # ---- rows that were read before --------------------------------------------------------------------------

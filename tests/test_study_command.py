@@ -1,20 +1,19 @@
-import csv
-import io
-import json
 import os
 import signal
 import subprocess
 import sys
 import warnings
 
+import pandas as pd
 import pytest
 
 from dualgate.experts import EmptyCellWarning
+from dualgate.rows.store import StoreError
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
-from dualgate.study.data import ERRORS, REGIMES
-from dualgate.study.roster import all_methods, main_methods
-from dualgate.study.stages import StageError
+from dualgate.study.inputs import ERRORS, REGIMES
+from dualgate.study.methods import GROUPS, TABLE, main_methods
+from dualgate.study.results import StudyResults
 from planted_study import planted_model, planted_rows
 
 
@@ -43,11 +42,11 @@ def test_the_package_runs_as_a_module():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "999"], r"--rows: 999 must be at least 1000"),
-        (["--rows", "many"], r"--rows: 'many' must be an integer"),
-        (["--seeds", "1,two"], r"--seeds: '1,two' must be integers"),
-        (["--seeds", "4,4"], r"--seeds: '4,4' names a seed twice"),
-        (["--seeds", "-1"], r"--seeds: '-1' must lie from 0"),
+        (["--rows", "999"], r"rows = 999: must be an integer at least 1,000"),
+        (["--rows", "many"], r"--rows: invalid int value: 'many'"),
+        (["--seeds", "1,two"], r"--seeds: invalid integers value: '1,two'"),
+        (["--seeds", "4,4"], r"seeds = [4, 4]: names a value twice"),
+        (["--seeds", "-1"], r"seeds = [-1]: must be an integer at least 0"),
         (["--data", "elsewhere"], r"[data] source: open_spectra.paths='elsewhere' matches no file"),
         (["--methods", "poe_9x5"], r"methods: 'poe_9x5' is no method and no group; did you mean"),
         (["--full", "--methods", "poe_9"], r"--full: runs every method"),
@@ -82,11 +81,11 @@ def test_a_missing_extra_is_named_with_the_way_to_get_it(missing, monkeypatch, c
 def test_list_names_every_method_and_group(capsys):
     assert cli_module.main(["study", "--list"]) == 0
     shown = capsys.readouterr().out
-    for method in all_methods():
+    for method in TABLE:
         assert f" {method.name} " in shown
         assert method.description
         assert method.description in shown
-    assert all(f"MVP-4.{stage}:" in shown for stage in range(4))
+    assert all(f"{group}: " in shown for group in GROUPS)
 
 
 def test_a_list_that_nobody_reads_ends_without_a_traceback():
@@ -118,10 +117,10 @@ def press_and_raise(error):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no valid PEP 3118 buffer"), StageError("x.npz: delete it"), ConfigError("no table")]
+    "error", [ValueError("no valid PEP 3118 buffer"), StoreError("x.npz: delete it"), ConfigError("no table")]
 )
 def test_an_interrupt_says_how_to_go_on_whatever_is_made_of_it(error, terminal, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("dualgate.study.command.StudyRun.__call__", lambda self: press_and_raise(error))
+    monkeypatch.setattr("dualgate.study.cli.StudyRun.__call__", lambda self: press_and_raise(error))
     before = signal.getsignal(signal.SIGINT)
     assert cli_module.main(["study", "--out", str(tmp_path)]) == 130
     assert signal.getsignal(signal.SIGINT) is before
@@ -134,11 +133,11 @@ def test_an_error_without_an_interrupt_stays_itself(monkeypatch, tmp_path, capsy
     def fail(self):
         raise error
 
-    monkeypatch.setattr("dualgate.study.command.StudyRun.__call__", fail)
+    monkeypatch.setattr("dualgate.study.cli.StudyRun.__call__", fail)
     for error in (ValueError("a fault"), RuntimeError("a fault")):
         with pytest.raises(type(error), match="a fault"):
             cli_module.main(["study", "--out", str(tmp_path)])
-    error = StageError("x.npz: delete it")
+    error = StoreError("x.npz: delete it")
     assert cli_module.main(["study", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "x.npz: delete it\n"
 
@@ -146,13 +145,13 @@ def test_an_error_without_an_interrupt_stays_itself(monkeypatch, tmp_path, capsy
 def test_an_interrupt_while_modules_are_imported_is_no_fault_of_theirs(terminal, monkeypatch, tmp_path, capsys):
     class Pressing:
         def find_spec(self, name, path=None, target=None):
-            if name == "dualgate.study.command":
+            if name == "dualgate.study.methods":
                 press_and_raise(ImportError("multiarray failed to import"))
 
-    monkeypatch.delitem(sys.modules, "dualgate.study.command", raising=False)
+    monkeypatch.delitem(sys.modules, "dualgate.study.methods", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Pressing(), *sys.meta_path])
     assert cli_module.main(["study", "--out", str(tmp_path)]) == 130
-    assert "nothing has been written" in capsys.readouterr().err
+    assert "No stage was finished, nothing has been written" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -166,9 +165,9 @@ def planted_command(monkeypatch):
         data.n_flux = 12
         return data
 
-    monkeypatch.setattr("dualgate.study.data.stream_spectra", make_rows)
-    monkeypatch.setattr("dualgate.study.data.table_model", planted_model)
-    monkeypatch.setattr("dualgate.study.data.StudyRows.offers", {ERRORS, REGIMES})  # they are no spectra
+    monkeypatch.setattr("dualgate.study.inputs.stream_spectra", make_rows)
+    monkeypatch.setattr("dualgate.study.inputs.table_model", planted_model)
+    monkeypatch.setattr("dualgate.study.inputs.StudyRows.offers", {ERRORS, REGIMES})  # they are no spectra
     monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
     return rows
 
@@ -177,46 +176,43 @@ def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_
     config = tmp_path / "study.toml"
     config.write_text("seeds = [3]\n[training]\nmax_epochs = 1\n[bootstrap]\nresamples = 50\n")
     out = tmp_path / "new"
-    line = ["study", "--config", str(config), "--rows", "2000", "--seeds", "3,5", "--out", str(out)]
+    line = ["study", "--config", str(config), "--rows", "1000", "--seeds", "3,5", "--out", str(out)]
     assert cli_module.main(line) == 0
-    assert planted_command == {3: 2000, 5: 2000}
+    assert planted_command == {3: 1000, 5: 1000}
     shown = capsys.readouterr()
-    assert all((method.label in shown.out) != (method.reader == "wiener clean") for method in main_methods())
+    assert "physics tower, 3 experts" in shown.out
     assert "left out: concat_9x4_clean: the rows have no known simulator" in shown.out
     assert "done" in shown.err
-    results = json.loads((out / "results.json").read_text())
-    assert results["settings"] == {"data": "embedded", "rows": 2000, "seeds": [3, 5]}
-    assert results["schema_version"] == 2
-    assert results["config"]["training"]["max_epochs"] == 1
-    assert results["config"]["seeds"] == [3, 5]
-    assert results["config"]["bootstrap"] == {"resamples": 50}
-    assert len(results["hash"]) == 64
-    assert {"python", "numpy", "scikit-learn", "torch", "dualgate", "cores", "memory_gib"} <= set(
-        results["environment"]
-    )
-    assert results["rows"]["test"] == 200
-    assert results["seconds"].keys() == {"3", "5"}
-    by_name = {method["name"]: method for method in results["methods"]}
-    lines = list(csv.DictReader(io.StringIO((out / "results.csv").read_text())))
-    assert {line["method"] for line in lines} == by_name.keys()
-    assert {line["run"] for line in lines} == {results["hash"]}
-    r2 = [float(line["value"]) for line in lines if (line["method"], line["slice"], line["metric"]) == _POE]
-    assert r2 == pytest.approx(list(by_name["poe_9x4"]["r2_by_seed"].values()))
-
-
-_POE = "poe_9x4", "all", "r2"
+    results = StudyResults.from_json((out / "results.json").read_text())
+    run, found = results.run, results.analysis
+    run_here = {method.title(3) for method in main_methods() if method.reader != "wiener clean"}
+    assert {method.label for method in found.methods} == run_here
+    assert (run.source, run.rows, run.seeds, len(run.hash)) == ("embedded", 1000, (3, 5), 64)
+    assert run.config["training"]["max_epochs"] == 1
+    assert run.config["bootstrap"] == {"resamples": 50}
+    assert {"python", "numpy", "scikit-learn", "torch", "dualgate", "cores", "memory_gib"} <= run.environment.keys()
+    assert found.rows.test == 100
+    assert found.seconds.keys() == {"3", "5"}
+    lines = pd.read_csv(out / "results.csv")
+    assert set(lines["method"]) == {method.name for method in found.methods}
+    assert set(lines["run"]) == {run.hash}
+    lines = lines.query("method == 'poe_9x4' and slice == 'all' and metric == 'r2'")
+    assert lines["value"].to_list() == pytest.approx(list(found.method("poe_9x4").r2_by_seed.values()))
 
 
 def test_methods_are_chosen_by_name_and_group(planted_command, tmp_path, capsys):
     base = ["study", "--rows", "1000", "--seeds", "3", "--out", str(tmp_path)]
-    assert cli_module.main([*base, "--methods", "MVP-4.2, hist_gradient_boosting"]) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert [method["name"] for method in results["methods"]] == ["temperature_9", "hist_gradient_boosting"]
-    assert results["questions"] == {}
-    assert "A verdict needs a single tower and a dual model" in capsys.readouterr().out
+    assert cli_module.main([*base, "--methods", "temperature_9, peer"]) == 0
+    results = StudyResults.from_json((tmp_path / "results.json").read_text())
+    names = {method.name for method in results.analysis.methods}
+    assert (
+        {"temperature_9", "hist_gradient_boosting"} <= names <= {"temperature_9", "hist_gradient_boosting", "lightgbm"}
+    )
+    assert results.analysis.recommendation is None
+    assert "a verdict needs a single tower and a dual model" in " ".join(capsys.readouterr().out.split())
 
 
-SOME = ["--methods", "reference,phys_9,MVP-4.0"]
+SOME = ["--methods", "reference,phys_9,concat_9"]
 
 
 def test_the_command_runs_on_shards(tmp_path, capsys):
@@ -233,8 +229,7 @@ def test_the_command_runs_on_shards(tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyCellWarning)  # 800 rows for 36 cells
         assert cli_module.main([*few[:2], str(tmp_path / "shard_*.h5"), "--seeds", "1", *few[3:], *SOME]) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["settings"]["rows"] == 1000
-    assert {"survey wiener", "reading wiener", "leakage audit"} <= results["seconds"]["1"].keys()
-    by_name = {method["name"]: method["r2"]["value"] for method in results["methods"]}
-    assert by_name["global"] > 0  # the noise of the shards' own errors was added, and something is left to see
+    results = StudyResults.from_json((tmp_path / "out" / "results.json").read_text())
+    assert results.run.rows == 1000
+    assert {"reduction wiener", "reduced rows wiener", "leakage audit"} <= results.analysis.seconds["1"].keys()
+    assert results.analysis.method("global").r2.value > 0  # though noise of the shards' own errors was added

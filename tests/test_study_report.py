@@ -1,22 +1,25 @@
-import csv
+"""The page, its tables, figures and numbers, from results whose truth is known."""
+
 import io
-import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import r2_score
 
-from dualgate.study import analyse, command, write_report
+from dualgate.evaluation import Interval
+from dualgate.study import cli, write_report
+from dualgate.study.analysis import analyse, seed_scores
 from dualgate.study.config import Thresholds
-from dualgate.study.figures import drawable
-from dualgate.study.report import html, markdown
-from dualgate.study.report_tables import method_rows, tables
-from dualgate.study.roster import ROSTER, all_methods
-from dualgate.study.summary import between, summary
-from dualgate.study.tidy import COLUMNS, tidy_rows
+from dualgate.study.figures import FIGURES, draw_figures
+from dualgate.study.methods import METHODS, TABLE
+from dualgate.study.report import headline, html, markdown, method_table, sections, summary
+from dualgate.study.results import StudyResults, between, regime_names
 from planted_study import GOOD, planted_record, planted_results
 
 
@@ -25,127 +28,68 @@ def results():
     return planted_results()
 
 
-def test_results_file_carries_everything_the_report_shows(results, tmp_path):
-    paths = write_report(results, tmp_path)
-    assert all(path.stat().st_size > 0 for path in paths)
-    again = json.loads((tmp_path / "results.json").read_text())
-    assert markdown(again) == (tmp_path / "report.md").read_text()
-    other = tmp_path / "again"
-    other.mkdir()
-    write_report(again, other)
-    assert all((other / path.name).read_bytes() == path.read_bytes() for path in paths)
+@pytest.fixture(scope="module")
+def written(results, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("report")
+    return directory, write_report(results, directory)
 
 
-def test_markdown_names_figures_that_exist(results, tmp_path):
-    write_report(results, tmp_path)
-    text = (tmp_path / "report.md").read_text()
-    for path in tmp_path.glob("*.png"):
-        assert f"({path.name})" in text
-        assert path.read_bytes().startswith(b"\x89PNG")
-    assert text.count("![") == len(drawable(results)) == len(list(tmp_path.glob("*.png")))
+def of(*records, methods=None, **facts):
+    """Results of planted records."""
+    return replace(planted_results(**facts), analysis=analyse(records, methods=methods, n_resamples=50))
 
 
-def test_page_stands_alone_and_says_the_verdict_first(results):
-    images = dict.fromkeys(drawable(results), b"png")
-    page = html(results, images, images)
-    assert page.count(' src="data:image/png;base64,') == page.count(' srcset="data:image/png;base64,') == len(images)
+def frames(results):
+    return {each.heading: each.frame for each in sections(results)}
+
+
+# ---- files ---------------------------------------------------------------------------------------------------
+
+
+def test_results_file_carries_everything_the_report_shows(results, written, tmp_path):
+    directory, paths = written
+    again = StudyResults.from_json((directory / "results.json").read_text())
+    assert len(paths) > 6
+    for path in write_report(again, tmp_path):
+        assert path.read_bytes() == (directory / path.name).read_bytes()
+    with pytest.raises(ValueError, match=r"StudyResults\.from_json: schema_version is 2"):
+        StudyResults.from_json('{"schema_version": 2}')
+
+
+def test_markdown_names_figures_that_exist(written):
+    directory, _ = written
+    text = (directory / "report.md").read_text()
+    figures = list(directory.glob("*.png"))
+    assert {path.stem for path in figures} <= FIGURES.keys()
+    assert all(f"({path.name})" in text and path.read_bytes().startswith(b"\x89PNG") for path in figures)
+    assert text.count("![") == len(figures)
+
+
+def test_page_stands_alone_and_gives_the_answer_first(results, written):
+    page = (written[0] / "report.html").read_text()
+    answer, use, code = headline(results)
     assert "http" not in page
-    assert 'name="viewport"' in page
-    assert page.index(results["questions"]["overall"]["verdict"]) < page.index("<table>")
+    assert page.index(answer[:30]) < page.index(use[:30]) < page.index("for_spectra") < page.index("<img")
+    assert page.index("<img") < page.index("Contents") < page.index("<table>")
+    assert code.startswith("DualTowerMoERegressor.for_spectra(wave)")
+    for each in sections(results):
+        assert page.count(f'href="#{each.anchor}"') == page.count(f'id="{each.anchor}"') == 1
+    assert page.count("<details>") == sum(each.folded for each in sections(results))
 
 
-def test_names_cannot_break_the_page(results):
-    images = dict.fromkeys(drawable(results), b"")
-    page = html(results | {"environment": {"cpu": "<b>&"}}, images, images)
-    assert "&lt;b&gt;&amp;" in page
+def test_names_cannot_break_the_page():
+    results = of(planted_record(0, GOOD), environment={"cpu": "<b>&|"}, target="<i>")
+    assert {"&lt;b&gt;&amp;|", "&lt;i&gt;"} <= set(_words_of(html(results, {}, {})))
+    assert "<b>&\\|" in markdown(results, {})
 
 
-def test_every_table_is_rectangular(results):
-    for heading, _, rows in tables(results):
-        assert len({len(row) for row in rows}) == 1, heading
-
-
-def test_the_table_has_one_line_for_every_method(results):
-    head, *body = method_rows(results)
-    assert [row[0] for row in body] == [method.label for method in all_methods()]
-    assert [row[2] for row in body].count("best single") == 1
-    assert len(head) == 8
-
-
-def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
-    record = planted_record(0, GOOD)
-    record.snr = np.full_like(record.snr, 3.0)
-    results = planted_results(**analyse([record], n_resamples=50), settings={"data": "p", "rows": 3000, "seeds": [0]})
-    write_report(results, tmp_path)
-    line = json.loads((tmp_path / "results.json").read_text())["methods"][0]
-    assert line["r2_by_snr"]["H"]["value"] is None
-    assert method_rows(results)[1][-1] == "n/a"
-    assert "scatter between seeds is unknown" in summary(results)
-
-
-def test_an_interval_beside_its_value_can_be_drawn(results, tmp_path):
-    """The bootstrap of a bin with a handful of rows is skewed enough for that."""
-    skewed = json.loads(json.dumps(results))
-    for method in skewed["methods"]:
-        method["r2_by_snr"]["H"] = {"value": -3.0, "low": -2.0, "high": -1.0}
-        method["r2"] = {"value": -3.0, "low": -5.0, "high": -4.0}
-    assert all(path.exists() for path in write_report(skewed, tmp_path))
-
-
-def test_methods_without_a_single_tower_have_a_report_without_verdicts(tmp_path):
-    methods = [ROSTER[name] for name in ("concat_9", "hist_gradient_boosting")]
-    record = planted_record(0, {"hist_gradient_boosting": 0.2})
-    results = planted_results(**analyse([record], methods=methods, n_resamples=50))
-    write_report(results, tmp_path)
-    assert results["best_single"] is None
-    assert "HistGradientBoosting reaches" in summary(results)
-    assert [heading for heading, _, _ in tables(results)] == ["Methods", "By regime", "Gates", "Words", "Run"]
-
-
-def test_tidy_lines_hold_the_numbers_of_every_slice(tmp_path):
-    record = planted_record(3, GOOD)
-    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), ([9.0], [4.0])
-    methods = [ROSTER[name] for name in ("phys_9", "poe_9x4")]
-    lines = tidy_rows([record], methods, "phys_9", Thresholds(boundary=(0.5, 0.25)))
-    table = {line[1:2] + line[3:5]: line[5:] for line in lines}
-    assert len(table) == len(lines)
-    near = np.abs(record.snr - 4) <= 0.25
-    for name, members in [("all", record.snr >= 0), ("snr M", (record.snr > 4) & (record.snr <= 7)),
-                          ("regime 5", record.regimes == 5), ("boundary", near)]:  # fmt: skip
-        y, guess = record.y[members], record.predictions["poe_9x4"][members]
-        assert table["poe_9x4", name, "r2"] == (pytest.approx(r2_score(y, guess)), members.sum())
-        assert table["poe_9x4", name, "rmse"][0] == pytest.approx(np.sqrt(np.mean((guess - y) ** 2)))
-        assert table["poe_9x4", name, "mae"][0] == pytest.approx(np.mean(np.abs(guess - y)))
-        assert table["poe_9x4", name, "bias"][0] == pytest.approx(np.mean(guess - y))
-        single = r2_score(y, record.predictions["phys_9"][members])
-        assert table["poe_9x4", name, "delta_r2"][0] == pytest.approx(r2_score(y, guess) - single)
-    write_report(planted_results(), tmp_path, lines)
-    with open(tmp_path / "results.csv", newline="") as file:
-        again = list(csv.reader(file))
-    assert again[0] == [*COLUMNS, "run"]
-    assert {line[-1] for line in again[1:]} == {planted_results()["hash"]}
-    assert [float(line[5]) for line in again[1:]] == [line[5] for line in lines]
-
-
-def test_a_peer_that_does_better_is_named():
-    peer, other = (
-        summary(planted_results(**analyse([planted_record(0, GOOD | {"lightgbm": miss})], n_resamples=50)))
-        for miss in (0.1, 0.9)
-    )
-    assert "On the same columns LightGBM does better: +0." in peer
-    assert "LightGBM" not in other
-
-
-def test_a_recommended_model_that_predicts_nothing_is_called_so():
-    nothing = {method.name: 1.2 for method in all_methods()}
-    poor = planted_results(**analyse([planted_record(0, nothing)], n_resamples=50))
-    assert "is not shown to predict anything" in summary(poor)
-    assert "is not shown to predict anything" not in summary(planted_results())
+def _words_of(page):
+    return page.replace("<td", " ").replace("</td>", " ").replace(">", "> ").split()
 
 
 def test_a_figure_of_an_earlier_run_does_not_stay(results, tmp_path):
     (tmp_path / "places.png").write_bytes(b"old")
-    write_report({**results, "places": []}, tmp_path)
+    write_report(replace(results, analysis=replace(results.analysis, places=[])), tmp_path)
     assert not (tmp_path / "places.png").exists()
     assert (tmp_path / "ablation.png").exists()
 
@@ -156,35 +100,169 @@ def test_numbers_are_written_though_a_figure_fails(results, tmp_path, monkeypatc
 
     monkeypatch.setattr("dualgate.study.report.draw_figures", fail)
     with pytest.raises(RuntimeError, match="no fonts"):
-        write_report(results, tmp_path, [])
-    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.md", "results.csv"}
+        write_report(results, tmp_path, pd.DataFrame())
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.csv"}
 
 
-def test_what_cannot_be_measured_is_drawn_as_absent(tmp_path):
-    """Targets and qualities that do not vary: no R2, no rank correlation."""
+def test_the_lines_of_seeds_hold_the_numbers_of_every_slice(results, tmp_path, monkeypatch):
+    record = planted_record(3, GOOD)
+    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), ([9.0], [4.0])
+    methods = [METHODS[name] for name in ("phys_9", "poe_9x4")]
+    lines = seed_scores([record], methods, "phys_9", Thresholds(boundary=(0.5, 0.25)))
+    table = lines.set_index(["method", "slice", "metric"])[["value", "rows"]].sort_index()
+    assert table.index.is_unique
+    near = np.abs(record.snr - 4) <= 0.25
+    for name, members in [("all", record.snr >= 0), ("snr M", (record.snr > 4) & (record.snr <= 7)),
+                          ("regime 5", record.regimes == 5), ("boundary", near)]:  # fmt: skip
+        y, guess = record.y[members], record.predictions["poe_9x4"][members]
+        r2, single = r2_score(y, guess), r2_score(y, record.predictions["phys_9"][members])
+        expected = {"r2": r2, "delta_r2": r2 - single, "rmse": np.sqrt(np.mean((guess - y) ** 2)),
+                    "mae": np.mean(np.abs(guess - y)), "bias": np.mean(guess - y)}  # fmt: skip
+        found = table.loc["poe_9x4", name]
+        assert found["value"].to_dict() == pytest.approx(expected)
+        assert set(found["rows"]) == {members.sum()}
+    monkeypatch.setattr("dualgate.study.report.draw_figures", lambda results, dark=False: {})
+    write_report(results, tmp_path, lines)
+    again = pd.read_csv(tmp_path / "results.csv", dtype={"run": str})
+    assert set(again.pop("run")) == {results.run.hash}
+    pd.testing.assert_frame_equal(again, lines)
+
+
+# ---- words and tables ----------------------------------------------------------------------------------------
+
+
+@given(
+    ends=st.lists(st.floats(-0.1, 0.1), min_size=3, max_size=3).map(sorted), mark=st.sampled_from([0.01, 0.005, 0.02])
+)
+def test_a_written_interval_compares_as_it_did_before_rounding(ends, mark):
+    low, value, high = (round(end, 6) for end in ends)
+    text = between(Interval(value, low, high), gain=True, marks=(mark,)).replace("\N{MINUS SIGN}", "-")
+    shown = map(float, text.replace("[", "").replace("]", "").replace(",", "").split())
+    for before, after in zip((value, low, high), shown, strict=True):
+        assert [np.sign(after - each) for each in (0, mark)] == [np.sign(before - each) for each in (0, mark)]
+
+
+def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):
+    table = method_table(results)
+    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.label for method in TABLE)
+    assert list(table["ΔR² to best single"]).count("best single") == 1
+    by_label = {method.label: method for method in results.analysis.methods}
+    for group, rows in table.groupby(level=0, sort=False):
+        values = [by_label[label.removesuffix(" (recommended)")].r2.value for label in rows["method"]]
+        assert values == sorted(values, reverse=True), group
+    assert table.index.nunique() == (table.index[1:] != table.index[:-1]).sum() + 1
+
+
+def test_an_r2_is_not_written_above_one(results):
+    method = results.analysis.methods[0]
+    wide = replace(method.slices["all"], r2=Interval(0.9, 0.7, 1.2))
+    changed = replace(method, slices=method.slices | {"all": wide})
+    methods = [changed, *results.analysis.methods[1:]]
+    table = method_table(replace(results, analysis=replace(results.analysis, methods=methods)))
+    assert "0.900 [0.700, 1.000]" in set(table["R²"])
+
+
+def test_the_proposal_is_audited_for_spectra_alone(results):
+    table = planted_results(kind="table", target="protein", unit=None)
+    assert {"Q6.1", "S5.2", "MVP-4.0"} <= set(frames(results)["Audit of the proposal"]["number"])
+    for page in (markdown(table, {}), html(table, {}, {}), summary(table)):
+        assert not any(code in page for code in ("Q6.", "S1.2", "MVP", "proposal"))
+    others = "".join(frame.to_csv() for heading, frame in frames(results).items() if heading != "Audit of the proposal")
+    assert not any(code in others for code in ("Q6.", "S1.2", "MVP"))
+
+
+def test_experts_are_counted_and_regimes_named_as_they_are():
     record = planted_record(0, GOOD)
-    record.y = np.zeros_like(record.y)
-    record.entropy = {name: np.ones_like(values) for name, values in record.entropy.items()}
-    results = planted_results(**analyse([record], n_resamples=50))
-    assert all(path.exists() for path in write_report(results, tmp_path))
-    assert "n/a" in (tmp_path / "report.md").read_text()
+    record.regimes, record.edges = record.regimes % 3, (np.array([12.0, 15.5]),)
+    record.n_experts = {name: 12 if METHODS[name].experts == "9x4" else 3 for name in record.n_experts}
+    found = of(record, kind="table", config={"data": {"conditions": ["moisture [%]"]}})
+    assert found.analysis.method("concat_9x4").label == "both towers (concat), 3x4 experts"
+    assert regime_names(found) == ["moisture < 12 %", "moisture 12 to 15.50 %", "moisture ≥ 15.50 %"]
+    assert list(frames(found)["By regime"]["regime"]) == [f"{name} ({k})" for k, name in enumerate(regime_names(found))]
+
+
+def test_methods_without_a_single_tower_have_a_report_without_verdicts(tmp_path):
+    methods = [METHODS[name] for name in ("concat_9", "hist_gradient_boosting")]
+    found = of(planted_record(0, {"hist_gradient_boosting": 0.2}), methods=methods)
+    write_report(found, tmp_path)
+    assert found.analysis.best_single is None
+    assert "HistGradientBoosting reaches" in summary(found)
+    assert {"Answers", "Recommendation", "Gain by SNR bin"}.isdisjoint(frames(found))
+    assert {"Methods", "By regime", "Gates", "Run"} <= frames(found).keys()
+
+
+def test_a_peer_that_does_better_is_named():
+    peer, other = (summary(of(planted_record(0, GOOD | {"lightgbm": miss}))) for miss in (0.1, 0.9))
+    assert "On the same columns LightGBM does better: +0." in peer
+    assert "LightGBM" not in other
+
+
+def test_a_recommended_model_that_predicts_nothing_is_called_so(results):
+    poor = of(planted_record(0, {method.name: 1.2 for method in TABLE}))
+    assert "it may predict nothing" in summary(poor)
+    assert "it may predict nothing" not in summary(results)
 
 
 def test_scores_named_after_wiener_are_of_wiener_scores():
     """Rows of a table are read as they are, and the report does not call that scores."""
-    names = ("concat_9", "concat_9_whitened", "phys_9")
     record = planted_record(0, GOOD)
-    for reader, n_places in [("default", 1), ("wiener", 2)]:
-        methods = [replace(ROSTER[name], reader=reader) for name in names]
-        assert len(analyse([record], methods=methods, n_resamples=20)["places"]) == n_places
+    for reader, places in [("default", {"gate"}), ("wiener", {"gate", "representation"})]:
+        methods = [METHODS["concat_9_whitened"]]
+        methods += [replace(METHODS[name], reader=reader) for name in ("concat_9", "phys_9")]
+        assert {each.place for each in of(record, methods=methods).analysis.places} == places
 
 
 def test_a_narrow_terminal_shows_numbers_whole(results, monkeypatch):
     for width, shown in [(80, False), (140, True)]:
         text = io.StringIO()
         made = partial(Console, width=width, force_terminal=True, color_system=None, file=text)
-        monkeypatch.setattr(command, "Console", made)
-        command._print({**results, "left_out": {}}, [])
+        monkeypatch.setattr("rich.console.Console", made)
+        cli._print(results, [])
         assert "\N{HORIZONTAL ELLIPSIS}" not in text.getvalue()
-        assert all(between(method["r2"]) in text.getvalue() for method in results["methods"])
+        assert all(between(method.r2, most=1) in text.getvalue() for method in results.analysis.methods)
         assert ("R² X" in text.getvalue()) == shown
+
+
+# ---- what cannot be measured ---------------------------------------------------------------------------------
+
+
+def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
+    record = planted_record(0, GOOD)
+    record.snr = np.full_like(record.snr, 3.0)
+    found = of(record, seeds=(0,))
+    write_report(found, tmp_path)
+    assert set(method_table(found)["R² H"]) == {"n/a"}
+    assert "variation between seeds is unknown" in summary(found)
+    again = StudyResults.from_json((tmp_path / "results.json").read_text())
+    assert np.isnan(again.analysis.methods[0].slices["H"].r2.value)
+
+
+def test_what_cannot_be_measured_is_drawn_as_absent(tmp_path):
+    """Targets and qualities that do not vary: no R2, no rank correlation; intervals beside their values."""
+    record = planted_record(0, GOOD)
+    record.y = np.zeros_like(record.y)
+    record.entropy = {name: np.ones_like(values) for name, values in record.entropy.items()}
+    assert all(path.exists() for path in write_report(of(record), tmp_path))
+    assert "n/a" in (tmp_path / "report.md").read_text()
+
+
+def test_an_interval_beside_its_value_can_be_drawn(results):
+    """The bootstrap of a bin with a handful of rows is skewed enough for that."""
+    skewed = Interval(-3.0, -2.0, -1.0)
+    methods = [
+        replace(method, slices={name: replace(scores, r2=skewed) for name, scores in method.slices.items()})
+        for method in results.analysis.methods
+    ]
+    figures = draw_figures(replace(results, analysis=replace(results.analysis, methods=methods)))
+    assert {"r2_by_method", "r2_by_snr"} <= figures.keys()
+
+
+def test_a_trend_is_drawn_where_it_says_something(results):
+    record = planted_record(0, GOOD)
+    record.entropy = dict.fromkeys(record.entropy, 1 / (1 + record.snr))
+    zeros = np.zeros((2 * len(record.y), 9))
+    outputs = dict.fromkeys(("phys_logits", "quality_logits", "log_weights", "expert_predictions"), zeros)
+    record.traces = dict.fromkeys(("concat_9", "phys_9"), outputs | {"root_prediction": zeros[:, 0]})
+    title, _ = draw_figures(of(record))["entropy_by_snr"]
+    assert title == "Entropy falls with SNR: weights of noisy rows are less certain"
+    assert "entropy_by_snr" not in draw_figures(results)

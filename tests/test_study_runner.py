@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -5,23 +7,35 @@ from sklearn.metrics import r2_score
 from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
-from dualgate._fitting import fit_reader
+from dualgate.experts import EmptyCellWarning
 from dualgate.study import analyse, run_study
-from dualgate.study.methods import DUAL, SINGLE, Method
-from dualgate.study.roster import GLOBAL, ORACLES, ROSTER, all_methods, main_methods
-from dualgate.study.runner import Observer, plan_stages
-from dualgate.study.verdict import FAIL, PASS
+from dualgate.study.analysis import FAIL, PASS
+from dualgate.study.methods import (
+    BOTH,
+    DUAL,
+    GLOBAL,
+    METHODS,
+    ORACLES,
+    PHYS,
+    QUALITY,
+    SINGLE,
+    TABLE,
+    VARIANT,
+    main_methods,
+)
+from dualgate.study.run import Observer, plan_stages
 from planted_study import BASIC, planted_model, planted_rows, quick_model
 
 
 def fitted(model, data):
     """Fit a mixture to the training rows without the study."""
-    rows = fit_reader(model, data.X[:1200]).read(data.X[:1200])
+    reduction = model.make_reduction().fit(data.X[:1200], data.y[:1200], regimes=data.regimes[:1200])
+    rows = reduction.read(data.X[:1200], training=True)
     return model.fit(rows, data.y[:1200], regimes=data.regimes[:1200])
 
 
 class Heard(Observer):
-    """Keeps what the runner says of its stages."""
+    """Keeps the stages that began and ended."""
 
     def __init__(self):
         self.begun, self.ended = [], []
@@ -39,7 +53,7 @@ def test_runner_trains_on_the_first_rows_and_keeps_the_last():
     assert (record.n_train, record.n_validation, record.n_rows) == (1200, 150, 1500)
     assert_allclose(record.y, data.y[1350:])
     assert_allclose(record.snr, data.snr[1350:], rtol=1e-6)
-    assert heard.begun == heard.ended == [stage for stage, _ in plan_stages(BASIC, 7)]
+    assert heard.begun == heard.ended == plan_stages(BASIC, [7])
     # what a model learned does not depend on the targets and regimes of the rows held out
     changed = Bunch(X=data.X, y=data.y.copy(), regimes=data.regimes.copy(), snr=data.snr)
     changed.y[1200:], changed.regimes[1200:] = 99.0, 0
@@ -73,47 +87,47 @@ def test_main_methods_are_both_towers_alone_and_every_fusion_twice():
     assert sorted(m.name for m in methods if m.kind == DUAL) == sorted(
         f"{fusion}_{kind}" for fusion in FUSIONS for kind in ("9", "9x4")
     )
-    assert len({method.name for method in all_methods()}) == len(all_methods())
+    assert len({method.name for method in TABLE}) == len(TABLE)
 
 
 def test_methods_that_differ_in_their_view_share_a_fit():
-    """Routing, oracle and root train nothing of their own, and say what the model says when it is routed so."""
+    """Routing, oracle and root train nothing of their own, and predict as the model does when it is routed so."""
     data, heard = planted_rows(3, n_samples=1500), Heard()
     names = ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"]
     (record,) = run_study(
-        lambda seed: data, [3], methods=[ROSTER[name] for name in names], make_model=quick_model, observer=heard
+        lambda seed: data, [3], methods=[METHODS[name] for name in names], make_model=quick_model, observer=heard
     )
-    assert [stage.kind for stage in heard.begun] == ["rows", "survey", "reading", "fit 9", "fit 9x4"]
+    assert [stage.kind for stage in heard.begun] == ["rows", "reduction", "reduced rows", "fit 9", "fit 9x4"]
     model = fitted(quick_model(data, 3), data)
     for name, routing in [("concat_9x4", "soft"), ("concat_9x4_hard", "hard"), ("concat_9x4_top3", 3)]:
         expected = model.set_params(routing=routing).predict(data.X[1350:])
         assert_allclose(record.predictions[name], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_the_oracle_of_quality_bins_knows_no_regime():
+def test_the_experts_of_quality_bins_have_no_regime():
     data = planted_rows(3, n_samples=1500)
-    (record,) = run_study(lambda seed: data, [3], methods=[ROSTER["oracle_4"]], make_model=quick_model)
+    (record,) = run_study(lambda seed: data, [3], methods=[METHODS["oracle_4"]], make_model=quick_model)
     experts = HierarchicalExperts(slice(0, 12), slice(12, None), quality_edges=(2, 4, 7), random_state=0)
     experts.fit(data.X[:1200], data.y[:1200])
     expected = experts.predict(data.X[1350:], regimes=np.zeros(150, dtype=int))
-    assert np.corrcoef(record.predictions["oracle_4"], expected)[0, 1] > 0.99  # folds are drawn anew
+    assert np.corrcoef(record.predictions["oracle_4"], expected)[0, 1] > 0.99  # other folds
 
 
-def test_readers_are_read_once_and_see_what_they_say():
+def test_every_reader_reduces_the_rows_once_in_its_own_way():
     data, heard = planted_rows(3, n_samples=1500), Heard()
-    methods = [ROSTER[name] for name in ("concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample")]
+    methods = [METHODS[name] for name in ("concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample")]
     (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=quick_model, observer=heard)
-    assert sum(stage.kind == "reading" for stage in heard.begun) == 2
+    assert sum(stage.kind == "reduced rows" for stage in heard.begun) == 2
     assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
-    assert {"survey whitened", "reading whitened"} <= record.seconds.keys()
-    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened", phys_gate__scores=True), data)
+    assert {"reduction whitened", "reduced rows whitened"} <= record.seconds.keys()
+    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened", phys_gate__discriminants=True), data)
     assert_allclose(record.predictions["concat_9x4_whitened"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
-def test_a_peer_sees_projected_columns_and_quality_features(name):
-    """Only quality features tell the error level so well, only projected columns a pixel."""
-    method = ROSTER[name]
+def test_a_peer_reads_projected_columns_and_quality_features(name):
+    """Only quality features predict the error level so well, only projected columns a pixel."""
+    method = METHODS[name]
     if method.package:
         pytest.importorskip(method.package)
     data = planted_rows(3, n_samples=2000)
@@ -125,18 +139,44 @@ def test_a_peer_sees_projected_columns_and_quality_features(name):
 
 
 def test_a_method_is_added_by_a_line():
-    """The runner asks nothing of the roster that the method does not say itself."""
-    method = Method("narrow", "narrow", "variant", "9x4", {"quality_gate__hidden": (2,)}, "ablation", "a narrow gate")
+    """The runner reads nothing of a method but its fields."""
+    method = replace(METHODS["concat_9x4"], name="narrow", kind=VARIANT, settings={"quality_gate__hidden": (2,)})
     data = planted_rows(3, n_samples=1500)
-    (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
-    assert analyse([record], methods=[method], n_resamples=20)["methods"][0]["name"] == "narrow"
+    (record,) = run_study(lambda seed: data, [3], [method], make_model=quick_model)
+    assert analyse([record], methods=[method], n_resamples=20).methods[0].name == "narrow"
+
+
+def test_fields_of_a_method_are_those_of_what_it_changes():
+    """Choices are made by fields: a variant has the towers, fusion and experts of its reference."""
+    for method in TABLE:
+        if method.kind == VARIANT:
+            reference = METHODS[method.changes]
+            fields = ("towers", "fusion", "experts", "view", "head")
+            assert [getattr(method, name) for name in fields] == [getattr(reference, name) for name in fields]
+        elif method.kind in (SINGLE, DUAL):
+            dropped = {f"{tower}_gate" for tower in (PHYS, QUALITY) if tower not in method.towers}
+            assert {name for name, value in method.parameters.items() if value == "drop"} == dropped
+
+
+def test_a_regime_without_training_rows_has_an_expert():
+    """The highest regime occurs among the last rows alone: its true-regime expert is the ridge for all rows."""
+    data = planted_rows(3, n_samples=1500)
+    data.regimes[1400:] = 3
+    names = ("global", "oracle_9", "oracle_9x4", "phys_9", "concat_9", "concat_9x4")
+    methods = [METHODS[name] for name in names]
+    with pytest.warns(EmptyCellWarning, match="regime 3"):
+        (record,) = run_study(lambda seed: data, [3], methods, make_model=quick_model)
+    unseen = record.regimes == 3
+    assert_allclose(record.predictions["oracle_9"][unseen], record.predictions["global"][unseen], rtol=1e-6)
+    assert record.n_experts["phys_9"] == 4
+    assert "regime 3" in analyse([record], methods=methods, n_resamples=20).rows.by_slice
 
 
 def test_rows_without_regimes_and_errors_have_what_remains():
     """Regimes are found, and tables by regime or SNR are left out of the results."""
     data = planted_rows(3, n_samples=1500)
     data.regimes = data.snr = None
-    methods = [ROSTER[name] for name in ("global", "phys_9", "concat_9")]
+    methods = [METHODS[name] for name in ("global", "phys_9", "concat_9")]
 
     def model(data, seed):
         flux, error = slice(0, 12), slice(12, None)
@@ -149,17 +189,16 @@ def test_rows_without_regimes_and_errors_have_what_remains():
     assert record.snr is None
     assert record.regimes is None
     results = analyse([record], methods=methods, n_resamples=20)
-    assert results["regimes"] == []
-    assert results["entropy"] == {}
-    assert set(results["rows"]["test_by_snr"].values()) == {0}
-    assert results["questions"].keys() == {"overall", "gate"}
+    assert all(gate.trends == {} for gate in results.gates.values())
+    assert not any(name.startswith(("snr", "regime")) for name in results.rows.by_slice)
+    assert {"gain", "gate"} <= {answer.key for answer in results.answers}
 
 
-CASES = {  # which tower tells something: verdicts on the gains over one tower and over physics, what to ship
-    (True, True): (PASS, PASS, DUAL),
-    (True, False): (FAIL, FAIL, "phys"),
-    (False, True): (FAIL, None, "quality"),
-    (False, False): (FAIL, FAIL, "global"),
+CASES = {  # which tower is informative: verdicts on the gains over one tower and over physics, towers recommended
+    (True, True): (PASS, PASS, BOTH),
+    (True, False): (FAIL, FAIL, (PHYS,)),
+    (False, True): (FAIL, None, (QUALITY,)),
+    (False, False): (FAIL, FAIL, ()),
 }
 
 
@@ -170,13 +209,12 @@ def test_the_verdicts_follow_the_data(physics, quality):
     records = run_study(
         lambda seed: planted_rows(seed, constant=not quality, alike=not physics, n_samples=4000),
         range(1, 4),
-        methods=[ROSTER[name] for name in names],
+        methods=[METHODS[name] for name in names],
         make_model=lambda data, seed: planted_model(data, seed).set_params(max_epochs=12),
     )
     results = analyse(records, n_resamples=200)
     gain, over_physics, shipped = CASES[physics, quality]
-    verdicts = {answer["id"]: answer["verdict"] for answer in results["answers"]}
-    assert results["questions"]["overall"]["verdict"] == verdicts["S1.2, S4.1"] == gain
-    assert verdicts["Q6.1"] == over_physics or (over_physics is None and verdicts["Q6.1"] != FAIL)
-    chosen = ROSTER[results["recommendation"]["name"]]
-    assert chosen.kind == shipped or chosen.name.startswith(shipped)
+    verdicts = {answer.key: answer.verdict for answer in results.answers}
+    assert verdicts["gain"] == gain
+    assert verdicts["physics"] == over_physics or (over_physics is None and verdicts["physics"] != FAIL)
+    assert METHODS[results.recommendation.name].towers == shipped

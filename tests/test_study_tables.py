@@ -12,13 +12,14 @@ from sklearn.utils import Bunch
 from dualgate.study import StudyConfig, analyse, run_study
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
-from dualgate.study.data import StudyRows
-from dualgate.study.roster import ROSTER, all_methods, choose_methods
+from dualgate.study.inputs import StudyRows, table_model
+from dualgate.study.methods import METHODS, TABLE, choose_methods
+from dualgate.study.results import StudyResults
 from planted_study import planted_rows, quick_model
 
 N_FLUX = 12
 COLUMNS = {"flux": ["flux_*"], "error": ["error_*"], "target": "y", "regimes": "regime"}
-FEW = [ROSTER[name] for name in ("oracle_9", "poe_9x4", "hist_gradient_boosting")]
+FEW = [METHODS[name] for name in ("oracle_9", "poe_9x4", "hist_gradient_boosting")]
 
 
 def planted_frame(n_samples=1000):
@@ -83,8 +84,6 @@ def test_a_table_gives_what_its_array_gives(kind, tables):
 
 
 def test_the_study_of_a_table_is_that_of_its_array(tables):
-    from dualgate.study.data import table_model
-
     one, two = (predictions(rows_of(tables[kind])) for kind in ("csv", "npz"))
     frame = planted_frame()
     data = planted_rows(5, n_samples=1000)
@@ -106,7 +105,7 @@ def test_parquet_gives_the_same(tables, tmp_path):
 
 def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "t.parquet").write_bytes(b"")
-    monkeypatch.setattr("dualgate.study.tables.find_spec", lambda name: None)
+    monkeypatch.setattr("dualgate.study.inputs.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"need pyarrow; install it with: pip install \"dualgate\[parquet\]\""):
         rows_of({"source": str(tmp_path / "t.parquet"), **COLUMNS}).check()
 
@@ -122,7 +121,7 @@ def test_conditions_are_cut_into_regimes(tmp_path):
 
 
 def test_a_target_far_from_zero_is_predicted_as_one_around_it(tables):
-    methods = [ROSTER[name] for name in ("global", "oracle_9", "concat_9_hard", "poe_9")]
+    methods = [METHODS[name] for name in ("global", "oracle_9", "concat_9_hard", "poe_9")]
     data = rows_of(tables["csv"]).make(0)
     moved = Bunch(**data | {"y": 1e-3 * data.y - 1e6})
     plain, far = (
@@ -146,16 +145,16 @@ def test_quality_columns_stand_in_for_errors(tmp_path):
     assert {method.experts for method in methods} == {"", "9"}
     assert left_out["poe_9x4"] == "the rows have no errors"
     rows = rows_of(named | {"quality": ["depth"]})
-    record = predictions(rows, [ROSTER["concat_9"]])
+    record = predictions(rows, [METHODS["concat_9"]])
     assert rows.make_model(rows.make(0), 0).quality_gate.features == "passthrough"
     assert record.snr is None
-    assert analyse([record], n_resamples=20)["entropy"] == {}
+    assert all(gate.trends == {} for gate in analyse([record], n_resamples=20).gates.values())
 
 
 def test_the_snr_may_be_a_column(tmp_path):
     planted_frame().assign(snr=3.0).to_csv(tmp_path / "t.csv", index=False)
     named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "quality": ["depth"], "snr": "snr"}
-    record = predictions(rows_of(named), [ROSTER["phys_9"]])
+    record = predictions(rows_of(named), [METHODS["phys_9"]])
     assert_allclose(record.snr, 3.0)
 
 
@@ -175,7 +174,7 @@ def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path, monkeypat
 
 def test_a_method_that_cannot_run_is_left_out_of_a_group_and_refused_by_name():
     chosen, left_out = choose_methods(["all"], ["errors"])
-    assert {method.name for method in chosen} | left_out.keys() == {method.name for method in all_methods()}
+    assert {method.name for method in chosen} | left_out.keys() == {method.name for method in TABLE}
     assert left_out["oracle_9"] == "the rows have no regimes"
     assert "oracle_4" not in left_out
     with pytest.raises(ConfigError, match="methods: 'oracle_9' cannot run: the rows have no regimes"):
@@ -324,7 +323,8 @@ def test_the_command_runs_on_a_table(tables, tmp_path):
     config.write_text("\n".join(["methods = ['reference', 'phys_9', 'concat_9']", "seeds = [1]", "[training]",
                                  "max_epochs = 1", "[data]", *lines]))  # fmt: skip
     assert cli_module.main(["study", "--config", str(config), "--out", str(tmp_path / "out")]) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["target"] == "y"
-    assert results["settings"]["rows"] == 1000
-    assert " in y and the best dual model" in results["summary"]
+    results = StudyResults.from_json((tmp_path / "out" / "results.json").read_text())
+    assert (results.run.target, results.run.rows) == ("y", 1000)
+    labels = {method.name: method.label for method in results.analysis.methods}
+    assert labels["phys_9"] == "physics tower, 3 experts"
+    assert "MVP" not in (tmp_path / "out" / "report.md").read_text()

@@ -21,7 +21,7 @@ def owner_name(owner):
 
 
 def check_choice(owner, name, value, choices):
-    """Return `value` if it is one of `choices`, else say which exist."""
+    """Return `value` if it is one of `choices`, else name those that exist."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"{owner_name(owner)}.{name}={value!r} must be one of {', '.join(map(repr, sorted(choices)))}."

@@ -22,8 +22,10 @@ from dualgate.rows import FitStages, choose_spread, map_blocks, open_fit_rows, o
 from dualgate.snr import SNR_EDGES
 from dualgate.trace import MixtureTrace
 
-LOSSES = ("mse", "cross_entropy")
+LOSSES, STARTS = ("mse", "cross_entropy"), ("linear", "random")
 TOWERS = ("phys", "quality")
+PRIOR_ROWS = 10  # rows of all cells that the residual variance of each expert includes
+LEAST_VARIANCE = 1e-6  # of y
 
 
 class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
@@ -55,6 +57,11 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Rows whose largest weight, before routing, is smaller are answered by the root ridge.
     loss : {"mse", "cross_entropy"}
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
+    start : {"linear", "random"}, default="linear"
+        What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
+        gates that are fitted to the true cells (a logistic regression) and then, for ``loss="mse"``, to the likelihood
+        of y under the weighted experts; the net with the smaller loss on held-out rows is kept. A callable network has
+        random weights.
     cross_fit : bool
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
@@ -137,9 +144,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         routing="soft",
         fallback_confidence=None,
         loss="mse",
+        start="linear",
         cross_fit=True,
         entropy_penalty=0.0,
-        weight_decay=0.0,
+        weight_decay=0.1,
         n_regimes=9,
         max_epochs=30,
         lr=1e-2,
@@ -160,6 +168,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self.routing = routing
         self.fallback_confidence = fallback_confidence
         self.loss = loss
+        self.start = start
         self.cross_fit = cross_fit
         self.entropy_penalty = entropy_penalty
         self.weight_decay = weight_decay
@@ -218,7 +227,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         )
         phys_gate = PhysGate(flux, LineWindows(wave), discriminants=True)
         quality_gate = QualityGate(error, score_variances=True)
-        return cls(phys_gate, quality_gate, experts=experts).set_params(**params)
+        return cls(phys_gate, quality_gate, experts=experts, start="random", weight_decay=0.0).set_params(**params)
 
     def fit(self, X, y, *, regimes=None, checkpoint=None):
         """Fit the experts in closed form, then train the gates.
@@ -291,6 +300,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
                 "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one."
             )
         check_choice(self, "loss", self.loss, LOSSES)
+        check_choice(self, "start", self.start, STARTS)
         self._check_routing()
         for name, low in {"n_regimes": 1, "max_epochs": 1, "warmup_epochs": 0, "patience": 1}.items():
             check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
@@ -401,12 +411,24 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             experts.n_quality_bins_,
             GateTarget(self.loss, values, held_out),
             GateSettings(batch_size=batch_size, **{name: getattr(self, name) for name in names}),
+            start=self._linear_start(columns["cells"], values) if self.start == "linear" else None,
             seed=int(generator.integers(2**31)),
             device=self.device,
             verbose=self.verbose,
         )
         weights = np.exp(run_gates(self.net_, features)[2]).mean(axis=0)
         warn_of_collapse(self, weights, experts.cell_counts_)
+
+    def _linear_start(self, cells, values):
+        """What linear gates are fitted to: cells and, for the squared error, the residual variance of every expert."""
+        from dualgate.gating.training import GateStart
+
+        if self.loss == "cross_entropy":
+            return GateStart(cells, None)
+        squares = np.square(np.take_along_axis(values, cells[:, None], axis=1)[:, 0] - values[:, -1])
+        counts, sums = (np.bincount(cells, each, values.shape[1] - 1) for each in (None, squares))
+        variances = (sums + PRIOR_ROWS * squares.mean()) / (counts + PRIOR_ROWS)
+        return GateStart(cells, np.maximum(variances, LEAST_VARIANCE))
 
     def _tower_features(self, columns, folds=None):
         """What each tower reads of reduced rows; by `folds`, discriminants of training rows that they did not see."""

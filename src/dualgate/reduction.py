@@ -25,6 +25,7 @@ from dualgate.features import (
     NoiseWhitenedPCA,
     PlainColumns,
     Projection,
+    SignalPCA,
     TransformerProjection,
     WienerScores,
 )
@@ -64,7 +65,7 @@ class Reduction(BaseEstimator):
         self,
         columns=None,
         error_columns=None,
-        projection=None,
+        projection="auto",
         n_components=50,
         *,
         gates=None,
@@ -116,15 +117,17 @@ class Reduction(BaseEstimator):
     @property
     def n_projected(self):
         """Number of projected columns where it is known before any row is read, else None."""
-        return len(self.columns_) if self.projection is None else None
+        return len(self.columns_) if isinstance(self.projection_, PlainColumns) else None
 
     def _make_projection(self):
         check_number(self.owner, "n_components", self.n_components, kind=numbers.Integral, low=1)
         value, width, paired = self.projection, len(self.columns_), self.error_columns_ is not None
+        if value == "auto" and isinstance(value, str):
+            value = None if width <= self.n_components else "whitened" if paired else SignalPCA(self.n_components)
         if value is None:
             return PlainColumns()
         if isinstance(value, str):
-            check_choice(self.owner, "projection", value, PROJECTIONS)
+            check_choice(self.owner, "projection", value, ["auto", *PROJECTIONS])
             errors = slice(width, 2 * width) if paired else None
             made = PROJECTIONS[value](self.n_components).set_params(columns=slice(0, width), error_columns=errors)
         else:
@@ -265,7 +268,7 @@ class Reduction(BaseEstimator):
         return columns
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReducedRows:
     """Rows that were reduced once, for any number of fits and predictions by mixtures with the same reduction.
 
@@ -303,6 +306,9 @@ class ReducedRows:
         named = {"projected": self.projected, "snr": self.snr, "variances": self.variances}
         named |= {FEATURES + name: values for name, values in self.features.items()}
         return {name: values for name, values in named.items() if values is not None}
+
+    def __repr__(self):
+        return f"ReducedRows({len(self):,} rows: {', '.join(f'{n} {v.shape[1:]}' for n, v in self.columns.items())})"
 
     def __len__(self):
         return len(self.projected)

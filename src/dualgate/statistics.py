@@ -185,14 +185,19 @@ class CellStatistics:
             self._mirrored = True
         return self._gram
 
+    @classmethod
+    def _map(cls, function, *parts):
+        """Apply a function to the arrays of statistics about the same origin."""
+        return cls(*(function(*(getattr(part, name) for part in parts)) for name in _ADDED), parts[0].origin)
+
     def __add__(self, other):
-        return _mapped(np.add, self, other.about(self.origin))
+        return self._map(np.add, self, other.about(self.origin))
 
     def __radd__(self, other):
         return self if isinstance(other, int) and other == 0 else NotImplemented  # where `sum` begins
 
     def __sub__(self, other):
-        return _mapped(np.subtract, self, other.about(self.origin))
+        return self._map(np.subtract, self, other.about(self.origin))
 
     def about(self, origin):
         """Return the statistics of the same rows, summed about another origin (n_features,)."""
@@ -219,21 +224,21 @@ class CellStatistics:
 
     def __getitem__(self, index):
         """Select along the leading axes."""
-        return _mapped(lambda values: values[index], self)
+        return self._map(lambda values: values[index], self)
 
     def sum(self, axis):
         """Merge the cells along leading axes (non-negative integers)."""
-        return _mapped(lambda values: values.sum(axis=axis), self)
+        return self._map(lambda values: values.sum(axis=axis), self)
 
     def reshape(self, *shape):
         """Arrange the cells in leading axes of the given shape."""
         n_leading = self.count.ndim
-        return _mapped(lambda values: values.reshape(*shape, *values.shape[n_leading:]), self)
+        return self._map(lambda values: values.reshape(*shape, *values.shape[n_leading:]), self)
 
-    @staticmethod
-    def stack(parts):
+    @classmethod
+    def stack(cls, parts):
         """Join statistics about the same origin along a new first axis."""
-        return _mapped(lambda *values: np.stack(values), *parts)
+        return cls._map(lambda *values: np.stack(values), *parts)
 
     def means(self):
         """Means of x and y per cell; `origin` and zero where a cell is empty."""
@@ -293,12 +298,6 @@ class CellStatistics:
         coef = solve_ridge(*self.centred(), alphas)
         x_mean, y_mean = self.means()
         return coef, y_mean - (x_mean * coef).sum(-1)
-
-
-def _mapped(function, *parts):
-    """Apply a function to each sum of some statistics about the same origin."""
-    columns = zip(*([getattr(part, name) for name in _ADDED] for part in parts), strict=True)
-    return CellStatistics(*(function(*arrays) for arrays in columns), parts[0].origin)
 
 
 def _is_far(x):

@@ -131,15 +131,17 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     alphas : None or sequence of float above zero
         Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
         to a million times the mean variance of the projected columns.
-    projection : None, "whitened", "wiener" or transformer
-        What the ridges read in place of the columns. ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA`,
-        ``"wiener"`` a supervised :class:`~dualgate.features.WienerScores`, each with `n_components`; WienerScores see y
-        where they are supervised, and training rows are read by loadings that did not see them. Any other
-        transformer receives the selected columns, and never y. One that is fitted already
-        stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA with errors is given
-        [flux | error].
-    n_components : int
-        Components of the ``"whitened"`` projection, at most; free factors of ``"wiener"``.
+    projection : {"auto", "whitened", "wiener"}, None or transformer, default="auto"
+        What reduces the columns before the ridges. None keeps the columns, whose penalties are then in units of their
+        scatter within a cell. ``"auto"`` is None for up to `n_components` columns, above that ``"whitened"`` where
+        there are `error_columns` and :class:`~dualgate.features.SignalPCA` where there are none.
+        ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA`, ``"wiener"`` a supervised
+        :class:`~dualgate.features.WienerScores`; supervised WienerScores see y and the regimes, and reduce training rows
+        by loadings that did not see them. Any other transformer receives the selected columns, and never y. One that is
+        fitted already stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores with
+        error columns is given [flux | error].
+    n_components : int, default=50
+        Components of the projections ``"auto"`` and ``"whitened"``, at most; free factors of ``"wiener"``.
     clip : bool
         Hold every prediction within the range of the training targets. A linear expert overshoots where the noise is
         strong; no use where targets beyond the training range are expected.
@@ -202,7 +204,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         regime_edges=None,
         sharing="shrink",
         alphas=None,
-        projection=None,
+        projection="auto",
         n_components=50,
         clip=False,
         cv=5,
@@ -346,9 +348,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs))
         )  # fmt: skip
         edges = find_edges(self, sample.snr, n_regimes, len(y))
-        if in_hand and codes is None:
-            codes = finder.codes(rows.columns)
         if in_hand:
+            codes = finder.codes(rows.columns) if codes is None else codes
             bins = quality_bins(rows.snr, edges) if len(edges) else 0
             folds = draw_folds(self, codes * (len(edges) + 1) + bins)
         else:

@@ -3,6 +3,7 @@
 from dualgate.features.lines import LinePixels, LineWindows
 from dualgate.features.projection import FrozenProjection, PlainColumns, Projection, TransformerProjection
 from dualgate.features.quality import QualityStatistics
+from dualgate.features.signal import SignalPCA
 from dualgate.features.whitened import NoiseWhitenedPCA
 from dualgate.features.wiener import WienerScores
 from dualgate.snr import signal_to_noise
@@ -15,6 +16,7 @@ __all__ = [
     "PlainColumns",
     "Projection",
     "QualityStatistics",
+    "SignalPCA",
     "TransformerProjection",
     "WienerScores",
     "signal_to_noise",

@@ -175,12 +175,12 @@ class TransformerProjection(Projection):
 
     def _fitted(self, source, stages):
         if source.shape[0] * source.shape[1] <= WHOLE_CELLS:
-            self.transformer.fit(source.read(0, len(source)))
+            self.transformer.fit(source.read(0, len(source)), None)
         elif hasattr(self.transformer, "partial_fit"):
             (step,) = stages.run("projection", self, [PartialFit(self.transformer)], source)
             self.transformer = step.found
         else:
-            self.transformer.fit(spread_rows(source))
+            self.transformer.fit(spread_rows(source), None)
         return self
 
     def project(self, block, rows=None):  # noqa: D102

@@ -7,17 +7,16 @@ from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._components import realise
 from dualgate._validation import check_number, check_rows, resolve_columns, take_columns
-from dualgate.features import QualityStatistics
+from dualgate.features import QualityStatistics, SignalPCA
 from dualgate.gating.networks import NETWORKS
 
 MAX_PLAIN_FEATURES = 20  # a physics gate without features of its own reduces more columns than this
+LEADING = 5  # components of such a gate beside discriminants
 
 
 class _Gate(TransformerMixin, BaseEstimator, ABC):
@@ -198,8 +197,8 @@ class PhysGate(_Gate):
         all columns.
     features : None, "passthrough" or transformer
         Makes the gate's features from those columns. None keeps up to twenty columns as they are and reduces more to
-        twenty standardised principal components. For spectra, :class:`~dualgate.features.LineWindows` beside a few
-        components serves well; `DualTowerMoERegressor.for_spectra` sets this up.
+        principal components (:class:`~dualgate.features.SignalPCA`), five of them where there are discriminants too,
+        else twenty. `DualTowerMoERegressor.for_spectra` takes :class:`~dualgate.features.LineWindows`.
     hidden : sequence of int
         Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
     network : {"mlp", "cnn"} or callable
@@ -209,7 +208,7 @@ class PhysGate(_Gate):
         :class:`~dualgate.features.LinePixels`. A callable ``network(n_features, n_outputs)`` returns a new
         torch.nn.Module from features (n_samples, n_features), float32, to logits (n_samples, n_outputs); `hidden` does
         not reach it.
-    discriminants : bool
+    discriminants : bool, default=True
         Whether the tower also reads discriminants of the columns that the experts work with, such as Wiener scores:
         ridge estimates of the target, of each regime's membership and of the target within each regime, and the
         logarithm of each regime's probability if regimes are Gaussians in these memberships.
@@ -230,7 +229,7 @@ class PhysGate(_Gate):
 
     tower_parameters = ("hidden", "network", "discriminants")  # what acts after the features
 
-    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", discriminants=False):
+    def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", discriminants=True):
         super().__init__(columns, features, hidden, network)
         self.discriminants = discriminants
 
@@ -251,8 +250,7 @@ class PhysGate(_Gate):
     def _default_features(self, n_samples, n_columns):
         if n_columns <= MAX_PLAIN_FEATURES:
             return FunctionTransformer(feature_names_out="one-to-one")
-        kept = min(MAX_PLAIN_FEATURES, n_samples)
-        return make_pipeline(StandardScaler(), PCA(kept, random_state=0))
+        return SignalPCA(LEADING if self.discriminants else MAX_PLAIN_FEATURES)
 
 
 class QualityGate(_Gate):

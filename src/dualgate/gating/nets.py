@@ -51,6 +51,13 @@ class _Network(nn.Module):
     def forward(self, features):
         return self.linear(features) if self.layers is None else self.linear(features) + self.layers(features)
 
+    def reset(self):
+        """Set all outputs to zero, and return the parameters of the linear map."""
+        for layer in (self.linear, *([] if self.layers is None else [self.layers[-1]])):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        return self.linear.weight, self.linear.bias
+
 
 class Perceptron(_Network):
     """A linear map plus a multilayer perceptron with layers of widths `hidden`."""
@@ -214,6 +221,11 @@ class GateNet(nn.Module):
 
     def forward(self, **features):
         return self.stages(**features)[2]
+
+    def reset(self):
+        """Set the outputs of all towers to zero; weights and biases of their linear maps, None where one has none."""
+        networks = [tower.network for tower in self.towers.values()]
+        return [network.reset() for network in networks] if all(hasattr(n, "reset") for n in networks) else None
 
 
 def as_tensors(features, rows=slice(None)):

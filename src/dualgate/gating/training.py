@@ -17,8 +17,10 @@ from torch.nn.functional import nll_loss
 
 from dualgate.gating.nets import GateNet, Tower, as_tensors, run_gates
 
-__all__ = ["GateSettings", "GateTarget", "fit_gates", "run_gates"]
+__all__ = ["GateSettings", "GateStart", "GateTarget", "fit_gates", "run_gates"]
 
+START_STEPS = 200  # of L-BFGS for the linear start, for the cells and for the likelihood each
+START_PENALTY = 1 / 30  # of the squared weights of the linear start, as C = 30 of a logistic regression
 MIN_GAIN = 1e-4  # fall of the loss that counts as an improvement, in units of the best loss so far
 _TRAINING = threading.RLock()  # torch's default generator and number of threads belong to the whole process
 
@@ -41,6 +43,22 @@ class GateTarget:
     loss: str
     values: np.ndarray
     held_out: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class GateStart:
+    """What linear gates are fitted to before the training: the cells, then the likelihood of y.
+
+    Parameters
+    ----------
+    cells : ndarray of int of shape (n_samples,)
+        Cell of every row.
+    variances : None or ndarray of shape (n_experts,)
+        Residual variance of each expert, in the units of the target's `values`; None fits the cells alone.
+    """
+
+    cells: np.ndarray
+    variances: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +133,7 @@ def _exclusively(seed):
 
 
 def fit_gates(
-    features, networks, fusion, n_regimes, n_bins, target, settings, *, before=(), seed, device="cpu", verbose=0
+    features, networks, fusion, n_regimes, n_bins, target, settings, *, start=None, seed, device="cpu", verbose=0
 ):
     """Train towers and fusion together.
 
@@ -130,9 +148,10 @@ def fit_gates(
         Numbers of regimes and of quality bins.
     target : GateTarget
     settings : GateSettings
-    before : sequence of (GateTarget, GateSettings)
-        Earlier phases of the training: each continues with the net of the phase before it, with a new optimiser and
-        learning-rate schedule, and ends at its best epoch.
+    start : None or GateStart
+        Trains two nets, one from random weights and one from linear gates that were fitted by L-BFGS, a logistic
+        regression of the cells followed by the mixture's likelihood, and returns the one with the smaller loss on the
+        held-out rows. None trains the first alone, and so does a network of the user's own.
     seed : int
         Seed of initial weights, batches and dropout.
     device : str
@@ -145,7 +164,7 @@ def fit_gates(
     net : GateNet
         On the CPU, in evaluation mode, at its best epoch.
     history : list of dict
-        "loss", "epoch" (from 1 in every phase), "train_loss" and, with held-out rows, "valid_loss" of every epoch.
+        "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss" of every epoch.
 
     Raises
     ------
@@ -159,14 +178,50 @@ def fit_gates(
     in two or four threads took as long with the lock as without it, within the scatter of the timings.
     """
     with _exclusively(seed):
-        net = _build(
-            {name: each[~target.held_out] for name, each in features.items()}, networks, fusion, n_regimes, n_bins
-        )
+        seen = {name: each[~target.held_out] for name, each in features.items()}
         generator = torch.Generator().manual_seed(seed)
-        history = []
-        for phase in [*before, (target, settings)]:
-            history += _train(net, features, *phase, generator, device, verbose)
+        net = _build(seen, networks, fusion, n_regimes, n_bins)
+        history, loss = _train(net, features, target, settings, generator, device, verbose)
+        if start is not None:
+            other = _build(seen, networks, fusion, n_regimes, n_bins)
+            if _fit_linear(other, seen, target, start, one_tower=n_bins == 1):
+                found = _train(other, features, target, settings, generator, device, verbose, keep_start=True)
+                if found[1] < loss:
+                    net, (history, _) = other, found
         return net.to("cpu").eval(), history
+
+
+def _fit_linear(net, features, target, start, *, one_tower):
+    """Fit the linear maps of the towers, of the first alone with `one_tower`; returns whether they have such maps."""
+    maps = net.reset()
+    if maps is None:
+        return False
+    maps, seen = maps[:1] if one_tower else maps, ~target.held_out
+    inputs, cells = as_tensors(features), torch.as_tensor(start.cells[seen], dtype=torch.int64)
+    level = None
+    if start.variances is not None:
+        values, variances = torch.as_tensor(target.values[seen]).double(), torch.as_tensor(start.variances)
+        level = -0.5 * ((values[:, :-1] - values[:, -1:]).square() / variances + variances.log())
+
+    def cell_loss(log_weights):
+        return nll_loss(log_weights, cells, reduction="sum")
+
+    def likelihood_loss(log_weights):
+        return -torch.logsumexp(log_weights + level, dim=1).sum()
+
+    for loss in (cell_loss,) if level is None else (cell_loss, likelihood_loss):
+        parameters = [each for pair in maps for each in pair]
+        optimiser = torch.optim.LBFGS(parameters, max_iter=START_STEPS, line_search_fn="strong_wolfe")
+
+        def closure(loss=loss, optimiser=optimiser):
+            optimiser.zero_grad()
+            penalty = 0.5 * START_PENALTY * sum(weight.square().sum() for weight, _ in maps)
+            value = (loss(net(**inputs)) + penalty) / len(cells)
+            value.backward()
+            return value
+
+        optimiser.step(closure)
+    return True
 
 
 def _build(features, networks, fusion, n_regimes, n_bins):
@@ -182,16 +237,24 @@ def _build(features, networks, fusion, n_regimes, n_bins):
     return GateNet(towers, fusion.build_alone(n_experts) if alone else fusion.build(n_regimes, n_bins))
 
 
-def _train(net, features, target, settings, generator, device, verbose):
-    """Train `net` in place for one phase, load its best epoch, and return the history of the phase."""
+def _train(net, features, target, settings, generator, device, verbose, *, keep_start=False):
+    """Train `net` in place and load its best epoch; returns the history and the loss of that epoch.
+
+    With `keep_start` the net may also stay as it was before the first epoch.
+    """
     values = torch.as_tensor(target.values, dtype=torch.int64 if target.loss == "cross_entropy" else torch.float32)
     train, valid = (
         Dataset(as_tensors(features, rows), values[torch.as_tensor(rows)])
         for rows in (~target.held_out, target.held_out)
     )
+    lowest, criterion = math.inf, GateLoss(target.loss, settings.entropy_penalty)
+    if keep_start:
+        watched = valid if len(valid) else train
+        with torch.inference_mode():
+            lowest = criterion(net(**watched.X), watched.y).item()
     trainer = NeuralNet(
         net,
-        criterion=GateLoss(target.loss, settings.entropy_penalty),
+        criterion=criterion,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=settings.weight_decay,
         lr=settings.lr,
@@ -201,12 +264,13 @@ def _train(net, features, target, settings, generator, device, verbose):
         iterator_valid=Batches,
         train_split=predefined_split(valid) if len(valid) else None,
         callbacks=[("rate", _schedule(settings, len(Batches(train, settings.batch_size, generator))))],
-        callbacks__print_log=None,  # it prints escape sequences for colours, into files too
         device=device,
-        verbose=0,
+        verbose=0,  # skorch's log prints escape sequences for colours, into files too
     ).initialize()
     trainer.notify("on_train_begin", X=train, y=None)
     history, n_misses, best, threshold = [], 0, None, math.inf
+    if keep_start:
+        best, threshold = deepcopy(net.state_dict()), lowest - MIN_GAIN * abs(lowest)
     while len(history) < settings.max_epochs and n_misses < settings.patience:
         trainer.fit_loop(train, epochs=1)  # skorch's `fit` would take Ctrl-C for the end of the training
         losses = {
@@ -215,7 +279,7 @@ def _train(net, features, target, settings, generator, device, verbose):
         history.append({"loss": target.loss, "epoch": len(history) + 1, **losses})
         watched = losses.get("valid_loss", losses["train_loss"])
         if watched < threshold:
-            n_misses, best, threshold = 0, deepcopy(net.state_dict()), watched - MIN_GAIN * abs(watched)
+            n_misses, best, lowest, threshold = 0, deepcopy(net.state_dict()), watched, watched - MIN_GAIN * abs(watched)
         else:
             n_misses += 1
         if verbose:
@@ -224,7 +288,7 @@ def _train(net, features, target, settings, generator, device, verbose):
     _check_convergence(history[-1]["train_loss"], settings)
     if n_misses and best is not None:
         net.load_state_dict(best)
-    return history
+    return history, lowest
 
 
 def _schedule(settings, n_batches):

@@ -383,7 +383,7 @@ class FitStages:
         try:
             result = compute()
             self.store.save(key, result)
-            for run in self._runs:  # nothing asks for them again
+            for run in self._runs:  # the result of the stage replaces them
                 self.store.discard(run)
         finally:
             self._stage, self._runs = outer

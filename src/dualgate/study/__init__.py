@@ -5,10 +5,10 @@ from importlib import import_module
 _HOMES = {
     "StudyConfig": "dualgate.study.config",
     "load_config": "dualgate.study.config",
-    "run_study": "dualgate.study.runner",
+    "run_study": "dualgate.study.run",
     "analyse": "dualgate.study.analysis",
-    "decide": "dualgate.study.verdict",
-    "seed_interval": "dualgate.study.verdict",
+    "judge": "dualgate.study.analysis",
+    "seed_interval": "dualgate.study.analysis",
     "write_report": "dualgate.study.report",
 }
 

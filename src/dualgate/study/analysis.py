@@ -1,26 +1,688 @@
-"""From predictions to the results: scores with intervals, choices made on validation rows, verdicts."""
+"""From the predictions of a study to its results: scores pooled over seeds, verdicts, and the model to recommend."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
+import pandas as pd
+from scipy.stats import sem, t
+from sklearn.metrics import confusion_matrix, r2_score
 
-from dualgate.evaluation import SNR_NAMES, Interval
-from dualgate.study.answers import Candidates, answer_all, comparisons, recommend
-from dualgate.study.bayes import bayes_share
+from dualgate import evaluation
+from dualgate.evaluation import Estimate, Interval, bootstrap_weights, percentile_interval
+from dualgate.snr import SNR_NAMES, quality_bins
+from dualgate.study import results
 from dualgate.study.config import Thresholds
-from dualgate.study.extras import AUDIT_NUMBERS
-from dualgate.study.gates import describe_gates
-from dualgate.study.methods import DUAL, REFERENCE, SINGLE, Method
-from dualgate.study.places import changes, places_of_quality
-from dualgate.study.roster import GLOBAL, ORACLES, PLAIN, all_methods
-from dualgate.study.runner import SeedRecord
-from dualgate.study.scoring import StudyScores
-from dualgate.study.verdict import FAIL, MARGINAL, PASS
+from dualgate.study.methods import (
+    BINNED,
+    BOTH,
+    DUAL,
+    GLOBAL,
+    METHODS,
+    MIXTURE,
+    ORACLE,
+    ORACLES,
+    PEER,
+    PHYS,
+    PLAIN,
+    QUALITY,
+    REFERENCE,
+    SINGLE,
+    VARIANT,
+    Method,
+)
+from dualgate.study.run import AUDIT_NUMBERS, SeedRecord, gate_trace
 
+PASS, MARGINAL, FAIL = LADDER = "pass", "marginal", "fail"  # from best to worst
 METRICS = ("r2", "mae", "rmse", "bias")
+LOW_BINS = SNR_NAMES[:2]  # where a quality tower must be worth the most
+MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
+FUSIONS_BY_SIZE = ("logit_add", "temperature", "poe", "concat")  # what each adds to two towers, from nothing upward
+READERS_BY_NOISE = ("pixels", "whitened", "wiener", "wiener clean")  # from no use of the errors to most
+READER_WORDS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
+                "wiener clean": "Wiener scores, noise-free loadings", "default": "columns"}  # fmt: skip
+MIN_TREND_ROWS = 4
+AXIS_RESAMPLES = 300
 MAX_POINTS = 1500  # rows of the figures that show rows
 PIXELS_SHOWN = 1024  # of the coefficients
+
+# ---- intervals over seeds, and verdicts ---------------------------------------------------------------------
+
+
+def judge(found: Interval, bar: float, *, what: str = "", zero: float | None = 0.0) -> results.Part:
+    """Verdict on a number that should reach a bar; the interval decides, never the estimate alone.
+
+    Pass where the whole interval is at or above the bar. Fail where the whole interval is below it, and where the
+    interval includes zero. Marginal in between: the interval is above zero, but includes the bar.
+
+    Parameters
+    ----------
+    found : Interval
+    bar : float, [unit of the number]
+        What is asked for.
+    what : str, default=""
+        What the number is.
+    zero : float, default=0.0
+        What the number is without any effect; None where there is no such value, and then an interval that includes
+        the bar is marginal.
+
+    Returns
+    -------
+    part : Part
+        With the `verdict`, `PASS`, `MARGINAL` or `FAIL`, and the comparison that decided as its `reason`.
+
+    Examples
+    --------
+    >>> judge(Interval(0.03, 0.02, 0.04), 0.01).verdict, judge(Interval(0.03, 0.005, 0.055), 0.01).verdict
+    ('pass', 'marginal')
+    >>> judge(Interval(0.03, -0.01, 0.07), 0.01).reason
+    'the interval includes zero'
+    """
+    asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
+    if not all(map(math.isfinite, (found.value, found.low, found.high))):
+        decided = FAIL, "it could not be measured"
+    elif found.low >= bar:
+        decided = PASS, f"the whole interval is at or above {asked}"
+    elif found.high < bar:
+        decided = FAIL, f"the whole interval is below {asked}"
+    elif zero is not None and not found.low > zero:
+        decided = FAIL, "the interval includes zero" if zero == 0 else f"the interval includes {zero:g}"
+    else:
+        decided = MARGINAL, f"the interval {'excludes zero and ' * (zero == 0)}includes {asked}"
+    return results.Part(what, found, bar, *decided)
+
+
+def seed_interval(estimates: Sequence[Estimate], *, confidence: float = 0.95) -> Interval:
+    """Mean over seeds with an interval for test rows and seeds: the wider of two.
+
+    Each seed has its own rows, division and fit, so that the values of several seeds are independent draws of one
+    number, and the t-interval of their mean covers test rows, training rows and initial weights. With three seeds its
+    width is itself uncertain, so the interval is never narrower than the bootstrap over test rows of the mean of the
+    seeds. With one seed that bootstrap stands alone, and the interval excludes variation between fits. Seeds that
+    divide one table share its rows: with more than a handful of them the interval is too narrow.
+
+    Parameters
+    ----------
+    estimates : sequence of Estimate
+        The number in each seed, with its draws in the bootstrap resamples of that seed's test rows; seeds where it is
+        NaN are left out.
+    confidence : float, default=0.95
+        Nominal coverage, between 0 and 1.
+
+    Returns
+    -------
+    interval : Interval
+        NaN throughout where no seed has the number.
+
+    References
+    ----------
+    Davison, A., & Hinkley, D. (1997). Bootstrap methods and their application. Cambridge, section 3.8
+    (hierarchical data).
+
+    Examples
+    --------
+    >>> print(seed_interval([Estimate(value, np.full(2, value)) for value in (0.1, 0.2, 0.3)]))
+    +0.200 [-0.048, +0.448]
+    """
+    known = [each for each in estimates if math.isfinite(each.value)]
+    if not known:
+        return Interval(math.nan, math.nan, math.nan, confidence)
+    rows = percentile_interval(math.nan, np.mean([each.draws for each in known], axis=0), confidence)
+    return _no_narrower_than_students([each.value for each in known], rows.low, rows.high, confidence)
+
+
+def pool_intervals(intervals: Iterable[Interval]) -> Interval:
+    """Mean over seeds of a number that has an interval in each, as in :func:`seed_interval`; NaN ones are left out.
+
+    In place of the bootstrap stand the half widths of the seeds, which add up as independent errors do.
+
+    Examples
+    --------
+    >>> print(pool_intervals([Interval(0.1, 0.0, 0.2), Interval(0.1, 0.0, 0.2), Interval(0.1, 0.0, 0.2)]))
+    +0.100 [+0.042, +0.158]
+    """
+    known = [each for each in intervals if math.isfinite(each.value)]
+    if not known:
+        return Interval(math.nan, math.nan, math.nan)
+    value, n = np.mean([each.value for each in known]), len(known)
+    low = value - math.hypot(*(each.value - each.low for each in known)) / n
+    high = value + math.hypot(*(each.high - each.value for each in known)) / n
+    return _no_narrower_than_students([each.value for each in known], low, high, known[0].confidence)
+
+
+def _no_narrower_than_students(values, low, high, confidence):
+    value = np.mean(values)
+    if len(values) > 1:
+        half = t.ppf((1 + confidence) / 2, len(values) - 1) * sem(values)
+        low, high = min(low, value - half), max(high, value + half)
+    return Interval(float(value), float(low), float(high), confidence)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------
+
+
+class StudyScores:
+    """Paired scores of all methods on the test rows, and on the validation rows that choose among them.
+
+    `tables` and `validation` hold a ScoreTable for each seed; `slices` are "all", the SNR bins, "regime 0", ...,
+    "boundary" and "interior", as far as they are known; `sizes` are the regimes and quality bins of the experts.
+    """
+
+    def __init__(self, records: Sequence[SeedRecord], methods: Sequence[Method], n_resamples: int, thresholds):
+        self.records, self.methods = list(records), list(methods)
+        self.names = tuple(method.name for method in methods)
+        known = [record.regimes for record in records if record.regimes is not None]
+        n_regimes = 1 + max(int(codes.max()) for codes in known) if known else None
+
+        def table(record, y, predictions, slices=None):
+            chosen = {name: predictions[name] for name in self.names}
+            return evaluation.bootstrap_scores(y, chosen, slices, n_resamples=n_resamples, random_state=record.seed)
+
+        self.tables = [table(r, r.y, r.predictions, slices_of(r, thresholds, n_regimes)) for r in records]
+        self.validation = [table(r, r.y_validation, r.validation) for r in records]
+        self.slices, self.sizes = self.tables[0].slices, _sizes(self.records[0], methods, n_regimes)
+
+    def find(self, **fields) -> Method | None:
+        """Return the first method with these fields; None where there is none."""
+        found = (m for m in self.methods if all(getattr(m, name) == value for name, value in fields.items()))
+        return next(found, None)
+
+    def best(self, kind: str, experts: Sequence[str] = (PLAIN, BINNED), towers: tuple | None = None) -> Method | None:
+        """Return the method of a kind with the largest validation R^2; None where there is none."""
+        found = [m for m in self.methods if m.kind == kind and m.experts in experts and towers in (None, m.towers)]
+        return max(found, key=self.validation_r2, default=None)
+
+    def interval(self, score, method, part="all", *, reference=None, confidence=0.95) -> Interval:
+        """One score of a method in a slice, less that of a reference where one is given."""
+        other = None if reference is None else reference.name
+        found = [table.estimate(score, method.name, part, reference=other) for table in self.tables]
+        return seed_interval(found, confidence=confidence)
+
+    def gain(self, method: Method, reference: Method, part: str = "all", confidence: float = 0.95) -> Interval:
+        """R^2 of a method minus that of another on the same rows."""
+        return self.interval("r2", method, part, reference=reference, confidence=confidence)
+
+    def recovery(self, method: Method) -> Interval | None:
+        """Share that a method keeps of the gain of the true-regime experts over the global ridge.
+
+        None without both, and where the interval of that gain includes zero.
+        """
+        base, oracle = self.find(name=GLOBAL.name), self.find(name=ORACLES[method.experts].name)
+        if base is None or oracle is None or not self.gain(oracle, base).low > 0:
+            return None
+        found = [table.recovery(method.name, base.name, oracle.name) for table in self.tables]
+        return None if any(math.isnan(each.value) for each in found) else seed_interval(found)
+
+    def shapley(self, dual: Method) -> dict[str, Interval]:
+        """Shapley value of each tower of a dual model; empty where one of the four methods is missing."""
+        four = self.find(name=GLOBAL.name), *(
+            self.find(kind=SINGLE, towers=(tower,), experts=dual.experts) for tower in BOTH
+        ), dual  # fmt: skip
+        if dual.kind != DUAL or None in four:
+            return {}
+        estimates = ([table.estimate("r2", each.name) for each in four] for table in self.tables)
+        found = [evaluation.shapley_values(*each) for each in estimates]
+        return {share: seed_interval([values[share] for values in found]) for share in found[0]}
+
+    def counts(self) -> dict[str, int]:
+        """Test rows in each slice, over all seeds."""
+        return dict(zip(self.slices, sum(table.counts for table in self.tables).tolist(), strict=True))
+
+    def validation_r2(self, method: Method) -> float:
+        """R^2 on the validation rows, averaged over seeds."""
+        return float(np.mean([record.validation_r2[method.name] for record in self.records]))
+
+    def validation_behind(self, method: Method, best: Method) -> tuple[float, float]:
+        """How much less R^2 a method has on the validation rows than another, and the standard error of that.
+
+        The error is the larger of the scatter between seeds and that between resamples of the rows.
+        """
+        found = [table.estimate("r2", best.name, reference=method.name) for table in self.validation]
+        values = [each.value for each in found]
+        errors = [float(np.nanstd(np.mean([each.draws for each in found], axis=0)))]
+        return float(np.mean(values)), max([*errors, *([float(sem(values))] if len(values) > 1 else [])])
+
+
+def _sizes(record, methods, n_known):
+    """Regimes and quality bins of the experts: as the models of the first seed have them, else as the rows do."""
+    width = {m.experts: record.n_experts[m.name] for m in methods if m.name in record.n_experts}
+    on_grid = math.prod(len(each) + 1 for each in record.edges) if record.edges else None
+    n_regimes = width.get(PLAIN) or on_grid or n_known or width.get(BINNED, 36) // 4
+    return n_regimes, width[BINNED] // n_regimes if BINNED in width else 4
+
+
+def slices_of(record: SeedRecord, thresholds: Thresholds, n_regimes: int | None = None) -> dict[str, np.ndarray]:
+    """Mark the test rows (n_test,) of every slice that is known, by name."""
+    found = boundary_of(record, thresholds)
+    near = None if found is None else found.near
+    return evaluation.row_slices(len(record.y), snr=record.snr, regimes=record.regimes, n_regimes=n_regimes, near=near)
+
+
+def boundary_of(record: SeedRecord, thresholds: Thresholds):
+    """Boundary samples of the test rows; None where conditions or distances are not known."""
+    if record.conditions is None or thresholds.boundary is None or not record.edges:
+        return None
+    return evaluation.boundary_samples(record.conditions, record.edges, thresholds.boundary)
+
+
+def seed_scores(
+    records: Sequence[SeedRecord],
+    methods: Sequence[Method],
+    best_single: str | None,
+    thresholds: Thresholds | None = None,
+) -> pd.DataFrame:
+    """Score every method in every slice of each seed's test rows, one line each.
+
+    Returns
+    -------
+    scores : DataFrame
+        Columns `seed`, `method`, `group`, `slice`, `metric`, `value` and `rows`. Slices are "all", "snr X" to "snr H",
+        "regime 0", ..., "boundary", "interior" and, for the R^2 that chose among models, "validation"; those without
+        rows are left out. Metrics are r2, delta_r2 [dimensionless], mae, rmse and bias [unit of y]; delta_r2 is over
+        `best_single`, r2 is NaN where the targets of a slice do not vary.
+    """
+    scores, lines = StudyScores(records, methods, 1, thresholds or Thresholds()), []
+    metrics = [("r2", "r2", None), ("delta_r2", "r2", best_single), *((name, name, None) for name in METRICS[1:])]
+    metrics = [each for each in metrics if each[0] != "delta_r2" or best_single is not None]
+    for record, table in zip(records, scores.tables, strict=True):
+        parts = [(part, count) for part, count in zip(table.slices, table.counts.tolist(), strict=True) if count]
+        for method in methods:
+            head = record.seed, method.name, method.group
+            lines.append((*head, "validation", "r2", record.validation_r2[method.name], record.n_validation))
+            lines += [
+                (*head, f"snr {part}" if part in SNR_NAMES else part, metric,
+                 table.estimate(score, method.name, part, reference=reference).value, count)
+                for part, count in parts
+                for metric, score, reference in metrics
+            ]  # fmt: skip
+    return pd.DataFrame(lines, columns=["seed", "method", "group", "slice", "metric", "value", "rows"])
+
+
+# ---- questions, and what to recommend -------------------------------------------------------------------------
+
+
+def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[results.Answer]:
+    """Every question that the methods can answer, the main one first.
+
+    Validation rows choose the dual model and the single tower of each comparison, the test rows judge these two alone:
+    the largest of many gains on the test rows would be biased upwards.
+    """
+    best = scores.best
+    smallest = scores.find(kind=DUAL, fusion="concat", experts=PLAIN)
+    found = [
+        _compared(scores, "gain", "S1.2, S4.1", f"Is the gain over the best single tower {bars.continue_:+g} or more?",
+                  best(DUAL), best(SINGLE), "ΔR² over the best single tower", bars.continue_),
+        _low_snr(scores, bars),
+        _compared(scores, "physics", "Q6.1", "Are two towers better than the physics tower alone?",
+                  best(DUAL), best(SINGLE, towers=(PHYS,)), "ΔR² over the physics tower", bars.continue_),
+        _compared(scores, "gate", "", "Does quality help at the gate alone, one expert for each regime?",
+                  best(DUAL, (PLAIN,)), best(SINGLE, (PLAIN,)), "ΔR² over the best single tower with the same experts",
+                  bars.continue_),
+        _compared(scores, "experts", "", "Does quality help at the gate and in the experts together?",
+                  best(DUAL, (BINNED,)), best(SINGLE, (PLAIN,)),
+                  "ΔR² over the best single tower with one expert for each regime", bars.continue_),
+        _compared(scores, "first", "S5.2", f"Does the smallest dual model gain {bars.first:+g} or more?", smallest,
+                  best(SINGLE, (PLAIN,)), "ΔR² over the best single tower with the same experts", bars.first),
+        _recovered(scores, bars),
+        _cooled(scores, gates, bars),
+        _separated(scores, gates),
+    ]  # fmt: skip
+    return [each for each in found if each is not None]
+
+
+def _compared(scores, key, code, question, dual, single, what, bar):
+    """Judge the gain of a dual model over a single tower; None without both."""
+    if dual is None or single is None:
+        return None
+    part = judge(scores.gain(dual, single), bar, what=what)
+    by_snr = {bin_: scores.gain(dual, single, bin_) for bin_ in SNR_NAMES if bin_ in scores.slices}
+    return results.Answer(key, question, code, part.verdict, part.reason, [part], dual.name, single.name, by_snr)
+
+
+def _low_snr(scores, bars):
+    dual, single = scores.best(DUAL), scores.best(SINGLE)
+    parts = _low_parts(scores, dual, single, bars)
+    if not parts:
+        return None
+    first = min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
+    question = f"Is the gain {bars.low_snr:+g} or more at low SNR?"
+    reason = f"{first.what}: {first.reason}"
+    return results.Answer("low_snr", question, "S1.2", first.verdict, reason, parts, dual.name, single.name)
+
+
+def _low_parts(scores, dual, single, bars):
+    """Gain within each bin of low SNR with enough rows; as either bin may decide, their intervals are wider.
+
+    The bootstrap of a handful of rows is too narrow, so that such bins decide nothing.
+    """
+    if dual is None or single is None:
+        return []
+    counts = scores.counts()
+    bins = [bin_ for bin_ in LOW_BINS if counts.get(bin_, 0) >= MIN_BIN_ROWS]
+    return [
+        judge(scores.gain(dual, single, each, 1 - 0.05 / len(bins)), bars.low_snr, what=f"ΔR² in SNR bin {each}")
+        for each in bins
+    ]
+
+
+def _recovered(scores, bars):
+    dual = scores.best(DUAL)
+    found = None if dual is None else scores.recovery(dual)
+    if found is None:
+        return None
+    what = "share of the gain from the global ridge to the true-regime experts"
+    part = judge(found, bars.rho, what=what, zero=None)
+    question = f"Does the gate keep {bars.rho:g} of what knowing the true regime gains?"
+    return results.Answer("recovery", question, "S4.1", part.verdict, part.reason, [part], dual.name)
+
+
+def _cooled(scores, gates, bars):
+    """Whether the temperature falls with SNR, and whether that gains R^2 where SNR is low; the weaker decides."""
+    dual = scores.find(kind=DUAL, fusion="temperature", experts=PLAIN)
+    single = scores.find(kind=SINGLE, towers=(PHYS,), experts=PLAIN)
+    low = _low_parts(scores, dual, single, bars)
+    found = gates[dual.name].trends.get("temperature") if low and dual.name in gates else None
+    if found is None:
+        return None
+    fall = Interval(-found.rho.value, -found.rho.high, -found.rho.low)
+    falls = judge(fall, 0.0, what="fall of the temperature with SNR (rank correlation)")
+    gained = min((part.verdict for part in low), key=LADDER.index)
+    does = "rises" if falls.found.high < 0 else "may rise or fall"
+    does = "falls" if falls.verdict == PASS else does
+    pays = {PASS: "there is a gain", MARGINAL: "there is a gain, perhaps smaller than asked for"}.get(
+        gained, "the gain fails"
+    )
+    verdict = max(falls.verdict, gained, key=LADDER.index)
+    question, reason = "Does quality work as the gate's temperature?", f"it {does} with SNR, and at low SNR {pays}"
+    return results.Answer("temperature", question, "Q6.2", verdict, reason, [falls, *low], dual.name, single.name)
+
+
+def _separated(scores, gates):
+    """Whether each tower of added logits follows its own axis; the weaker tower decides."""
+    added = [scores.find(kind=DUAL, fusion="logit_add", experts=experts) for experts in (PLAIN, BINNED)]
+    dual = next((each for each in added if each is not None and each.name in gates and gates[each.name].axes), None)
+    if dual is None:
+        return None
+    parts = [
+        judge(gates[dual.name].axes[tower], 0.0,
+              what=f"{tower} tower: share that {own} explains less the share that {other} explains")
+        for tower, own, other in (("physics", "the regime", "the SNR bin"), ("quality", "the SNR bin", "the regime"))
+    ]  # fmt: skip
+    verdict = max((part.verdict for part in parts), key=LADDER.index)
+    off = [part.what.split(":")[0] for part in parts if part.verdict != PASS]
+    reason = f"the interval of the {' and that of the '.join(off)} includes zero or less" if off else (
+        "both intervals are above zero")  # fmt: skip
+    question = "Can factorised gates be interpreted: does each tower follow its own axis?"
+    return results.Answer("axes", question, "Q6.3", verdict, reason, parts, dual.name)
+
+
+def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
+    """Recommend the simplest model that is within one standard error of the best; None with fewer than two candidates.
+
+    Candidates are the global ridge, the single towers, and the dual models unless the verdict on their gain over the
+    best single tower is `FAIL`. The best has the largest validation R^2; the error is that of the paired difference to
+    it. Fewer towers are simpler than more, nine experts simpler than 9x4, and fusions are ordered by what they add.
+    :class:`~dualgate.selection.OneStandardError` takes its error from the scatter of many splits, of which there are
+    here one to three: :meth:`StudyScores.validation_behind` adds the scatter of the rows.
+    """
+    duals = gain_verdict != FAIL
+    fit = [m for m in scores.methods if _simplicity(m) is not None and (duals or m.kind != DUAL)]
+    fit.sort(key=_simplicity)
+    if len(fit) < 2:
+        return None
+    best = max(fit, key=scores.validation_r2)
+    candidates = []
+    for method in fit:
+        behind, error = scores.validation_behind(method, best)
+        within = method is best or behind <= error
+        candidates.append(results.Candidate(method.name, scores.validation_r2(method), behind, error, within))
+    chosen = next(each.name for each in candidates if each.within)
+    peer = scores.best(PEER, ("",))
+    more = {} if peer is None else {"peer": peer.name, "peer_gain": scores.gain(peer, scores.find(name=chosen))}
+    return results.Recommendation(chosen, best.name, duals, candidates, **more)
+
+
+def _simplicity(method):
+    """Place in the order of simplicity; None for what is not to be recommended."""
+    size = int(method.experts == BINNED)
+    if method.name == GLOBAL.name:
+        return 0, 0, 0
+    if method.kind == SINGLE:
+        return 1, size, int(method.towers == (QUALITY,))
+    if method.kind == DUAL:
+        known = method.fusion in FUSIONS_BY_SIZE
+        return 2, size, FUSIONS_BY_SIZE.index(method.fusion) if known else len(FUSIONS_BY_SIZE)
+    return None
+
+
+# ---- gains of methods that differ in one thing ----------------------------------------------------------------
+
+
+def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
+    """Gains of R^2 from quality at the gate, in the experts and in the representation, as far as methods are there."""
+    plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
+    readers = {reader: READER_WORDS[reader] for reader in dict.fromkeys(m.reader for m in plain)}
+    n_regimes, n_bins = scores.sizes
+    counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
+    both, phys, oracle = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
+    pairs = [  # place, words, and the fields of the better and of the worse method, with their experts and reader
+        *(("gate", f"{counted[size]}, {words}", (both, size, reader), (phys, size, reader))
+          for size in counted for reader, words in readers.items()),
+        *(("experts", f"{kind}, {words}", (fields, BINNED, reader), (fields, PLAIN, reader))
+          for kind, fields in (("true regime known", oracle), ("both towers", both))
+          for reader, words in readers.items()),
+        *(("representation", f"{counted[size]}: {READER_WORDS[after]} instead of {READER_WORDS[before]}",
+           (both, size, after), (both, size, before))
+          for size in counted for before, after in pairwise(READERS_BY_NOISE)),
+    ]  # fmt: skip
+
+    def pick(fields, experts, reader):
+        fields = {**fields, "experts": experts, "reader": reader}
+        return next((m for m in plain if all(getattr(m, name) == value for name, value in fields.items())), None)
+
+    found = ((place, what, pick(*better), pick(*worse)) for place, what, better, worse in pairs)
+    return [
+        results.PairedGain(place, what, better.name, worse.name, scores.gain(better, worse))
+        for place, what, better, worse in found
+        if better is not None and worse is not None
+    ]
+
+
+def gains_of_changes(scores: StudyScores) -> list[results.PairedGain]:
+    """Gains of R^2 of every variant of both towers over the method that it changes."""
+    variants = (m for m in scores.methods if m.kind == VARIANT and m.towers == BOTH and m.view == MIXTURE)
+    pairs = [(method, scores.find(name=method.changes)) for method in variants]
+    return [
+        results.PairedGain(method.group, method.words, method.name, reference.name, scores.gain(method, reference))
+        for method, reference in pairs
+        if reference is not None
+    ]
+
+
+# ---- gates ----------------------------------------------------------------------------------------------------
+
+
+def describe_gates(
+    records: Sequence[SeedRecord], methods: Sequence[Method], scores: StudyScores, bars: Thresholds
+) -> dict[str, results.GateReport]:
+    """Describe the gates of the given methods by name, pooled over seeds, as far as rows and methods allow."""
+    return {method.name: _describe_gate(records, method, scores, bars) for method in methods}
+
+
+def _describe_gate(records, method, scores, bars):
+    if any(method.name not in record.traces for record in records):
+        return results.GateReport()
+    outputs = []  # weights and towers' outputs of the test rows
+    for record in records:
+        trace = gate_trace(method, record.traces[method.name])
+        parts = {"weights": trace.weights, PHYS: trace.phys_logits, QUALITY: trace.quality_logits}
+        outputs.append({k: None if each is None else each[record.n_validation :] for k, each in parts.items()})
+    permuted = [record.traces[method.name].get("permutation") for record in records]
+    lost = {} if any(each is None for each in permuted) else {
+        part: pool_intervals(Interval(*map(float, each[place])) for each in permuted)
+        for place, part in enumerate((*BOTH, "both"))
+    }  # fmt: skip
+    added = method.fusion == "logit_add" and all(r.snr is not None and r.regimes is not None for r in records)
+    return results.GateReport(
+        trends=_trends(records, method, outputs), axes=_axes(records, outputs) if added else {},
+        shapley=scores.shapley(method), permutation=lost,
+        **_regimes_of_gate(records, method, outputs, scores.sizes, bars),
+    )  # fmt: skip
+
+
+def _trends(records, method, outputs):
+    """Trends with SNR of entropy, confidence and temperature."""
+    if any(record.snr is None or len(record.snr) < MIN_TREND_ROWS for record in records):
+        return {}
+    columns = {
+        "entropy": [record.entropy[method.name] for record in records],
+        "confidence": [evaluation.gate_confidence(each["weights"]) for each in outputs],
+    }
+    if method.fusion == "temperature":
+        columns["temperature"] = [1 + np.logaddexp(0, each[QUALITY][:, 0]) for each in outputs]
+    return {name: _pooled_trend(records, values) for name, values in columns.items()}
+
+
+def _pooled_trend(records, values):
+    found = [evaluation.trend(record.snr, each) for record, each in zip(records, values, strict=True)]
+    rho = pool_intervals(each.rho for each in found)  # the interval of three seeds may be wider than any correlation
+    means = [pool_intervals(each) for each in zip(*(each.means for each in found), strict=True)]
+    return results.PooledTrend(
+        replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0)), max(each.p_value for each in found), means
+    )
+
+
+def _axes(records, outputs):
+    """By how much each tower's own axis explains more of its outputs than the other axis does."""
+    leads = {}
+    for tower, name in ((PHYS, "physics"), (QUALITY, "quality")):
+        found = []
+        for record, each in zip(records, outputs, strict=True):
+            values = each[tower] - each[tower].mean(axis=1, keepdims=True)  # a common offset changes no weight
+            axes = record.regimes, quality_bins(record.snr)
+            own, other = axes if tower == PHYS else axes[::-1]
+            weights = bootstrap_weights(len(values), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
+            lead = float(lead_of(values, own, other, np.ones((1, len(values))))[0])
+            resampled = lead_of(values, own, other, weights)  # rows drawn twice look like groups: a bias
+            found.append(Estimate(lead, resampled - resampled.mean() + lead))
+        leads[name] = seed_interval(found)
+    return leads
+
+
+def lead_of(outputs, own, other, weights) -> np.ndarray:
+    r"""Share of the outputs' variance that the groups of `own` explain, less what the groups of `other` explain.
+
+    With k groups among n rows, the sum of squares between groups holds k - 1 times the variance within groups by
+    chance alone, which is subtracted (:math:`\epsilon^2`; Kelley 1935, PNAS 21, 554). One value for each row of
+    `weights` (n_weightings, n_rows), NaN where the outputs (n_rows, n_outputs) do not vary.
+
+    Examples
+    --------
+    >>> outputs, own, other = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]), np.zeros(4)
+    >>> lead_of(outputs, own, other, np.ones((1, 4)))
+    array([1.])
+    """
+    outputs = outputs - outputs.mean(axis=0)
+    total = weights.sum(axis=1)
+    mean = weights @ outputs / total[:, None]
+    whole = weights @ np.square(outputs).sum(axis=1) - total * np.square(mean).sum(axis=1)
+
+    def between(groups):
+        found, n_groups = -total * np.square(mean).sum(axis=1), np.zeros(len(weights))
+        for code in np.unique(groups):
+            rows = groups == code
+            size = weights[:, rows].sum(axis=1)
+            sums = np.square(weights[:, rows] @ outputs[rows]).sum(axis=1)
+            found += np.divide(sums, size, where=size > 0, out=np.zeros_like(sums))
+            n_groups += size > 0
+        return found - (n_groups - 1) * (whole - found) / np.maximum(total - n_groups, 1)
+
+    lead = between(own) - between(other)
+    return np.divide(lead, whole, where=whole > 1e-12, out=np.full_like(lead, np.nan))
+
+
+def _regimes_of_gate(records, method, outputs, sizes, bars):
+    """Accuracy, mean weights and edges, where regimes are known and each has its own experts."""
+    n_regimes, n_bins = sizes[0], {PLAIN: 1, BINNED: sizes[1]}.get(method.experts)
+    right = n_bins and all(each["weights"].shape[1] == n_regimes * n_bins for each in outputs)
+    if not right or any(r.regimes is None or r.regimes.max() >= n_regimes for r in records):
+        return {}
+    by_regime = [evaluation.regime_weights(each["weights"], n_bins) for each in outputs]
+    pairs = list(zip(records, by_regime, strict=True))
+    counts = sum(confusion_matrix(r.regimes, w.argmax(axis=1), labels=range(n_regimes)) for r, w in pairs)
+    found = {
+        "accuracy": float(np.trace(counts) / counts.sum()),
+        "confusion": _mean_known([evaluation.mean_weights(w, r.regimes, n_regimes=n_regimes) for r, w in pairs]),
+    }
+    if all(record.snr is not None for record in records):
+        found["weights"] = _mean_known(
+            [evaluation.mean_weights(w, r.regimes, quality_bins(r.snr), n_regimes=n_regimes) for r, w in pairs]
+        )
+    edges = [boundary_of(record, bars) for record in records]
+    if all(each is not None and int(np.prod(each.shape)) == n_regimes for each in edges):
+        near = zip(outputs, edges, strict=True)
+        crossings = [evaluation.boundary_crossings(each["weights"], edge, n_bins) for each, edge in near]
+        found["boundary"] = {
+            name: pool_intervals(getattr(each, name) for each in crossings)
+            for name in ("crossing_rate", "missed_near", "missed_far")
+        }
+    return found
+
+
+def _mean_known(tables):
+    """Mean over seeds of what is known, as nested lists; NaN where no seed has it."""
+    return np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
+
+
+# ---- the Bayes limit ------------------------------------------------------------------------------------------
+
+
+def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> results.BayesLimit | None:
+    """Pool the Bayes limit over seeds; None where it is not known.
+
+    Its expected R^2, 1 - mean posterior variance / prior variance, scatters less than the R^2 of the posterior means of
+    as few rows. Nothing is trained for it, so that its interval is that of the rows.
+    """
+    if any(record.limit is None for record in records):
+        return None
+    sizes = [int(record.limit["rows"]) for record in records]
+    left = np.concatenate(
+        [np.square(record.limit["std"]) / float(record.limit["prior_variance"]) for record in records]
+    )
+    bins = [np.full(n, -1) if r.snr is None else quality_bins(r.snr)[:n] for r, n in zip(records, sizes, strict=True)]
+    weights = bootstrap_weights(len(left), n_resamples=n_resamples, random_state=[record.seed for record in records])
+
+    def expected(members):
+        if not members.any():
+            return Interval(math.nan, math.nan, math.nan)
+        count = weights[:, members].sum(axis=1)
+        sums = weights[:, members] @ left[members]
+        draws = np.divide(sums, count, where=count > 0, out=np.full(len(count), math.nan))
+        return percentile_interval(1 - left[members].mean(), 1 - draws)
+
+    codes = np.concatenate(bins)
+    observed = [r2_score(r.y[:n], r.limit["prediction"]) for r, n in zip(records, sizes, strict=True)]
+    by_snr = {name: expected(codes == code) for code, name in enumerate(SNR_NAMES)}
+    return results.BayesLimit(len(left), expected(np.ones(len(left), dtype=bool)), by_snr, float(np.mean(observed)))
+
+
+def ratio(part: Interval, whole: Interval) -> Interval:
+    """Ratio of two independent numbers above zero; their relative errors add up in squares.
+
+    Examples
+    --------
+    >>> print(ratio(Interval(0.4, 0.37, 0.43), Interval(0.5, 0.45, 0.55)))
+    +0.800 [+0.700, +0.900]
+    """
+    value = part.value / whole.value
+    below = math.hypot(part.value - part.low, value * (whole.high - whole.value)) / whole.value
+    above = math.hypot(part.high - part.value, value * (whole.value - whole.low)) / whole.value
+    return Interval(value, value - below, value + above, part.confidence)
+
+
+# ---- all of it ------------------------------------------------------------------------------------------------
 
 
 def analyse(
@@ -29,175 +691,118 @@ def analyse(
     methods: Sequence[Method] | None = None,
     n_resamples: int = 1000,
     thresholds: Thresholds | None = None,
-) -> dict:
-    """Everything the report shows, as plain numbers and words.
-
-    Which single tower is the best, and which dual model is to beat it, the validation rows decide; the test
-    rows then judge these two alone. The best of many duals on the test rows would look better than it is.
+) -> results.Analysis:
+    """Find everything that the report shows.
 
     Parameters
     ----------
     records : sequence of SeedRecord
-        What :func:`~dualgate.study.run_study` kept.
+        From :func:`~dualgate.study.run_study`.
     methods : sequence of Method, default=None
         Methods to judge; None is all that the records hold.
     n_resamples : int, default=1000
-        Bootstrap resamples of every seed's test rows.
+        Bootstrap resamples of each seed's test rows.
     thresholds : Thresholds, default=None
         What a gain must reach; None is `Thresholds()`.
 
     Returns
     -------
-    results : dict
-        Ready for JSON; its keys are described in the documentation of the study.
+    analysis : results.Analysis
     """
     bars = thresholds or Thresholds()
     if methods is None:
-        methods = [method for method in all_methods() if method.name in records[0].predictions]
+        methods = [method for method in METHODS.values() if method.name in records[0].predictions]
     scores = StudyScores(records, methods, n_resamples, bars)
-    candidates = Candidates(methods, scores)
-    single, questions = candidates.best(SINGLE), comparisons(candidates, bars)
-    name = None if single is None else single.name
-    gates = describe_gates(records, _shown_gates(candidates, questions, name), scores, bars)
-    limit = bayes_share(records, scores)
-    shipped = recommend(candidates, questions["overall"]["verdict"] if "overall" in questions else None)
-    return {
-        "rows": {
-            "train": records[0].n_train,
-            "validation": records[0].n_validation,
-            "test": len(records[0].y),
-            "test_by_snr": {bin_: scores.counts()[bin_] for bin_ in SNR_NAMES},
-            "test_by_slice": scores.counts(),
+    single, limit = scores.best(SINGLE), bayes_limit_of(records, n_resamples)
+    gates = describe_gates(records, _gates_shown(scores, single), scores, bars)
+    answers = answer_all(scores, gates, bars)
+    gain = next((answer for answer in answers if answer.key == "gain"), None)
+    recommended = recommend(scores, None if gain is None else gain.verdict)
+    first = records[0]
+    return results.Analysis(
+        rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts()),
+        thresholds=bars,
+        edges=[np.asarray(each, dtype=float).tolist() for each in first.edges],
+        methods=[_describe_method(method, scores, single, limit) for method in methods],
+        best_single=None if single is None else single.name,
+        answers=answers,
+        recommendation=recommended,
+        places=places_of_quality(scores),
+        changes=gains_of_changes(scores),
+        gates=gates,
+        limit=limit,
+        audit=_audit(records, bars),
+        entropy={
+            name: _points(name, [r.snr for r in records], [r.entropy[name] for r in records], MAX_POINTS,
+                          first.n_experts[name])
+            for name in gates
+            if all(record.snr is not None and name in record.entropy for record in records)
         },
-        "thresholds": {name.rstrip("_"): getattr(bars, name) for name in bars.__dataclass_fields__},
-        "best_single": name,
-        "methods": [_describe(method, records, scores, single, limit, bars) for method in methods],
-        "questions": questions,
-        "answers": answer_all(candidates, gates, bars),
-        "recommendation": shipped,
-        "places": places_of_quality(candidates),
-        "changes": changes(candidates),
-        "gates": gates,
-        "limit": None if limit is None else limit["limit"],
-        "audit": _audit(records, bars),
-        "regimes": _by_regime(scores, questions.get("overall", {"single": name, "dual": None})),
-        "entropy": _clouds(records, gates),
-        "predictions": _guesses(records, shipped),
-        "coefficients": _coefficients(records[0], methods),
-        "seconds": {str(record.seed): record.seconds for record in records},
-    }
+        predictions=None if recommended is None else _points(
+            recommended.name, [r.y for r in records], [r.predictions[recommended.name] for r in records],
+            2 * MAX_POINTS),
+        coefficients=_coefficients(first, methods),
+        seconds={str(record.seed): record.seconds for record in records},
+    )  # fmt: skip
 
 
-def _shown_gates(candidates, questions, single):
-    """Methods whose gates are described: those compared, and the factorised ones."""
-    names = [single, *(questions[key]["dual"] for key in ("gate", "experts") if key in questions)]
-    names += ["concat_9", "logit_add_9", "temperature_9", "concat_9x4", "temperature_9x4"]
-    found = [candidates[name] for name in dict.fromkeys(names) if name is not None]
-    return [method for method in found if method is not None]
+def _gates_shown(scores, single):
+    """Methods whose gates are described: those compared, and both towers of each kind of fusion."""
+    duals = [scores.best(DUAL, (experts,)) for experts in (PLAIN, BINNED)]
+    more = [m for m in scores.methods if m.kind == DUAL and m.fusion in ("concat", "temperature")]
+    added = scores.find(kind=DUAL, fusion="logit_add", experts=PLAIN)
+    return list({m.name: m for m in (single, *duals, *more, added) if m is not None}.values())
 
 
-def _describe(method, records, scores, single, limit, bars):
-    """One line of the table, and its scores in every slice."""
+def _describe_method(method, scores, single, limit):
+    records, reference = scores.records, None if single is None or method.name == single.name else single
     gauged = method.kind != REFERENCE and method.experts in ORACLES and method.group != "representation"
-    ratio = scores.recovery(method.name, GLOBAL.name, ORACLES[method.experts].name) if gauged else None
-    reference = None if single is None or method.name == single.name else single.name
-    gain = None if reference is None else scores.gain(method.name, reference)
     towers = [record.towers[method.name] for record in records if method.name in record.towers]
     entropies = [record.entropy[method.name].mean() for record in records if method.name in record.entropy]
-    return {
-        "name": method.name,
-        "label": method.label,
-        "kind": method.kind,
-        "group": method.group,
-        "experts": method.experts,
-        "r2": asdict(scores.r2(method.name)),
-        "delta": None if gain is None else asdict(gain),
-        "rho": None if ratio is None else {**asdict(ratio), "reached": ratio.low >= bars.rho},
-        "share_of_limit": None if limit is None else asdict(limit["shares"][method.name]),
-        "r2_by_snr": {bin_: asdict(scores.r2(method.name, bin_)) for bin_ in SNR_NAMES},
-        "r2_by_seed": {
-            str(record.seed): table.sample("r2", method.name)[0]
+    slices = {
+        part: results.SliceScores(
+            **{metric: scores.interval(metric, method, part) for metric in METRICS},
+            gain=None if reference is None else scores.gain(method, reference, part),
+        )
+        for part in scores.slices
+    }
+    return results.MethodScores(
+        **{name: getattr(method, name) for name in ("name", "kind", "group", "experts", "fusion", "reader")},
+        label=method.title(*scores.sizes),
+        parameters={name: repr(value) for name, value in method.parameters.items()},
+        validation_r2=scores.validation_r2(method),
+        r2_by_seed={
+            str(record.seed): table.estimate("r2", method.name).value
             for record, table in zip(records, scores.tables, strict=True)
         },
-        "slices": {part: _slice(scores, method.name, reference, part) for part in scores.slices},
-        "validation_r2": scores.validation_r2(method.name),
-        "mean_entropy": float(np.mean(entropies)) if entropies else None,
-        "tower_likeness": float(np.mean(towers)) if towers else None,
-    }
-
-
-def _slice(scores, name, reference, part):
-    """Every metric in a slice as [value, low, high]."""
-    found = {metric: scores.interval(metric, name, part) for metric in METRICS}
-    if reference is not None:
-        found["delta_r2"] = scores.gain(name, reference, part)
-    return {metric: [each.value, each.low, each.high] for metric, each in found.items()}
-
-
-def _by_regime(scores, pair):
-    """R^2 of a single tower and a dual model within every regime."""
-    counts = scores.counts()
-    chosen = {kind: pair[kind] for kind in ("single", "dual") if pair[kind] is not None}
-    lines = []
-    for part in (part for part in scores.slices if part.startswith("regime ")):
-        line = {"regime": int(part.removeprefix("regime ")), "rows": counts[part], "single": None, "dual": None}
-        lines.append(line | {kind: asdict(scores.r2(name, part)) for kind, name in chosen.items()})
-        both = len(chosen) == len(("single", "dual"))
-        lines[-1]["gain"] = asdict(scores.gain(chosen["dual"], chosen["single"], part)) if both else None
-    return lines
+        slices=slices,
+        recovery=scores.recovery(method) if gauged else None,
+        share_of_limit=None if limit is None else ratio(slices["all"].r2, limit.r2),
+        mean_entropy=float(np.mean(entropies)) if entropies else None,
+        tower_likeness=float(np.mean(towers)) if towers else None,
+    )
 
 
 def _audit(records, bars):
-    """Leakage audit of the seed that has one: its numbers, and whether it passes; None without."""
+    """Leakage audit of the seed that has one; None without."""
     found = next((record.audit for record in records if record.audit is not None), None)
     if found is None:
         return None
     numbers = {name: Interval(*map(float, line)) for name, line in zip(AUDIT_NUMBERS, found["audit"], strict=True)}
-    target = [numbers[name] for name in AUDIT_NUMBERS if name.startswith("target")]
-    snr = [numbers[name] for name in AUDIT_NUMBERS if name.startswith("snr")]
-    if all(each.high < bars.leak_target for each in target) and all(each.low > bars.leak_snr for each in snr):
-        verdict, reason = PASS, "the quality features know the SNR and not the target"
-    elif any(each.low >= bars.leak_target for each in target):
-        verdict, reason = FAIL, "the quality features give the target away"
-    elif any(each.high <= bars.leak_snr for each in snr):
-        verdict, reason = FAIL, "the quality features do not know the SNR"
-    else:
-        verdict, reason = MARGINAL, "an interval holds its limit"
-    return {"rows": int(found["rows"]), "verdict": verdict, "reason": reason,
-            "numbers": {name: asdict(each) for name, each in numbers.items()}}  # fmt: skip
+    target, snr = ({each: numbers[f"{what} {each}"] for each in ("ridge", "boosting")} for what in ("target", "snr"))
+    audit = evaluation.LeakageAudit(target, snr, numbers["errors"], bars.leak_target, bars.leak_snr)
+    return results.AuditNumbers(int(found["rows"]), audit.verdict, "; ".join(audit.reasons), numbers)
 
 
-def _clouds(records, gates):
-    """Evenly many rows of every seed for the entropy figure, of the gates described; empty where there is no SNR."""
-    if any(record.snr is None for record in records):
-        return {}
-    step = max(1, sum(len(record.y) for record in records) // MAX_POINTS)
-    return {
-        name: {
-            "n_experts": records[0].n_experts[name],
-            "snr": [round(float(snr), 3) for record in records for snr in record.snr[::step]],
-            "entropy": [round(float(each), 4) for record in records for each in record.entropy[name][::step]],
-        }
-        for name in gates
-        if all(name in record.entropy for record in records)
-    }
-
-
-def _guesses(records, shipped):
-    """Targets and predictions of the recommended model, for some rows of every seed; None without one."""
-    if shipped is None:
-        return None
-    step = max(1, sum(len(record.y) for record in records) // (2 * MAX_POINTS))
-    name = shipped["name"]
-    return {
-        "name": name,
-        "true": [_rounded(each, 6) for record in records for each in record.y[::step]],
-        "predicted": [_rounded(each, 6) for record in records for each in record.predictions[name][::step]],
-    }
+def _points(name, x, y, n_points, n_experts=None):
+    """Two columns of each seed for about so many rows of all of them."""
+    step = max(1, sum(map(len, x)) // n_points)
+    shown = ([_rounded(value) for column in columns for value in column[::step]] for columns in (x, y))
+    return results.Points(name, *shown, n_experts)
 
 
 def _coefficients(record, methods):
-    """Coefficients of nine experts on the pixels, neighbours averaged, in the first seed; None where unknown."""
+    """Coefficients of each regime's expert on pixels, neighbours averaged, in the first seed; None where unknown."""
     if record.wave is None:
         return None
     for method in methods:
@@ -207,14 +812,13 @@ def _coefficients(record, methods):
             step = max(1, len(wave) // PIXELS_SHOWN)
             kept = len(wave) // step * step
             shown = coefs[:, :kept].reshape(len(coefs), -1, step).mean(axis=2)
-            return {
-                "method": method.name,
-                "wave": wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
-                "experts": [[_rounded(each, 4) for each in row] for row in shown],  # the root last
-            }
+            return results.Coefficients(
+                method.name, wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
+                [[_rounded(each) for each in row] for row in shown],
+            )  # fmt: skip
     return None
 
 
-def _rounded(value, digits):
-    """Round to so many significant digits: targets have any unit."""
-    return float(f"{value:.{digits}g}")
+def _rounded(value):
+    """Round to significant digits that a figure may show: targets have any unit."""
+    return float(f"{value:.5g}")

@@ -1,11 +1,17 @@
-"""The command line; it imports nothing heavy before it knows what is asked."""
+"""The command `dualgate study`, from its arguments to its files. Nothing heavy is imported before there is work."""
 
 import argparse
 import os
+import platform
 import shlex
 import signal
 import sys
 import threading
+import time
+from collections import Counter, defaultdict
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,7 +19,14 @@ from tempfile import TemporaryFile
 from dualgate import __version__
 from dualgate.study.config import MIN_ROWS, ROWS, ConfigError, StudyConfig, load_config
 
-EXTRAS = ("matplotlib", "rich")
+EXTRAS = ("jinja2", "matplotlib", "rich")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "matplotlib")
+AUDIT_ROWS = {False: 1500, True: 5000}  # test rows of the first seed that are audited, at most; whether all is run
+TABLE_WIDTH = 140  # where the output is no terminal
+FULL_WIDTH, NARROW_COLUMNS = 125, 3  # letters that the whole table takes; columns that are shown where there are fewer
+HASH_SHOWN = 16  # digits of a hash that name the directory of stages
+SCORES, REPORT = "scores and intervals", "report"  # the stages after those of the seeds
+WEIGHTS = defaultdict(lambda: 1, {"rows": 0.05, "reduction": 8, "reduced rows": 3, "limit": 8, "audit": 3, REPORT: 2})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 when finished, 1 where an extra package is missing, a stage's file is damaged or nobody reads the output, 130
+        0 when finished, 1 where an extra package is missing, a stage's file is damaged or the output is closed, 130
         when interrupted. Wrong arguments leave through `SystemExit(2)`.
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -42,35 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-class Interrupts:
-    """Context that Ctrl-C leaves as KeyboardInterrupt, whatever was made of it inside.
-
-    Compiled code and modules that are half imported raise errors of their own when they are interrupted.
-    """
-
-    def __enter__(self):
-        self._came, self._former = False, signal.getsignal(signal.SIGINT)
-        self._ours = callable(self._former) and threading.current_thread() is threading.main_thread()
-        if self._ours:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if self._ours:
-            signal.signal(signal.SIGINT, self._former)
-        if self._came and kind is not None:
-            raise KeyboardInterrupt from error
-
-    def _remember(self, number, frame):
-        self._came = True
-        raise KeyboardInterrupt
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of `dualgate` and of its commands."""
     parser = argparse.ArgumentParser(
-        prog="dualgate",
-        description="Dual-tower mixtures of experts for measurements that know their own quality.",
+        prog="dualgate", description="Dual-tower mixtures of experts for measurements with known errors."
     )
     parser.add_argument("--version", action="version", version=f"dualgate {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -78,22 +66,22 @@ def build_parser() -> argparse.ArgumentParser:
         "study",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,  # only what is given overrides the file
-        help="compare one tower with two on spectra, and say which to use",
+        help="compare one tower with two on spectra, and recommend a model",
         description="Train single towers and all fusions on simulated or given spectra, print their scores, and write "
         "results.json, results.csv, report.md, report.html and figures with a verdict: continue, marginal, or fall "
         "back to one tower. Files of these names in the output directory are replaced. A run that was interrupted "
-        "goes on from its finished stages when it is started again.",
+        "continues from its finished stages when it is started again.",
     )
     defaults = StudyConfig()
-    study.add_argument("--config", metavar="FILE", help="TOML file; flags override what it says")
+    study.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
     study.add_argument(
         "--rows",
-        type=_rows,
+        type=int,
         help=f"spectra per seed, at least {MIN_ROWS} (default: {ROWS:,} simulated ones, or all there are in the files)",
     )
     study.add_argument(
         "--seeds",
-        type=_seeds,
+        type=integers,
         help=f"comma-separated seeds, each a full run (default: {','.join(map(str, defaults.seeds))})",
     )
     study.add_argument("--out", help=f"directory for the report and the stages (default: {defaults.out})")
@@ -113,81 +101,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rows(text):
-    try:
-        rows = int(text.replace("_", ""))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer. Try 20000.") from None
-    if rows < MIN_ROWS:
-        raise argparse.ArgumentTypeError(
-            f"{rows} must be at least {MIN_ROWS}: a tenth of the rows is for the test, in four SNR bins. Try 20000."
-        )
-    return rows
-
-
-def _seeds(text):
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be integers with commas between. Try 42,123,456.") from None
-    if min(seeds) < 0 or max(seeds) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} must lie from 0 to 2**32 - 1. Try 42,123,456.")
-    if len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"{text!r} names a seed twice: it would only repeat itself.")
-    return seeds
+def integers(text):
+    """Read integers with commas between; argparse names the function in its message."""
+    return [int(part) for part in text.split(",")]
 
 
 def _study(args, line):
     if "list" in args:
-        from dualgate.study.listing import list_methods
+        from dualgate.study.methods import list_methods
 
         print(list_methods())
         return 0
     missing = [name for name in EXTRAS if find_spec(name) is None]
     if missing:
         print(
-            f"dualgate study draws figures and progress and needs {' and '.join(EXTRAS)}; missing: "
+            f"dualgate study draws figures and progress and needs {', '.join(EXTRAS)}; missing: "
             f'{", ".join(missing)}. Install them with: pip install "dualgate[study]"',
             file=sys.stderr,
         )
         return 1
     if "full" in args and "methods" in args:
         args.parser.error("argument --full: runs every method, it cannot be given with --methods.")
+    flags = {name: getattr(args, name) for name in ("rows", "seeds", "out", "methods", "full") if name in args}
+    flags |= {"data": {"source": args.data}} if "data" in args else {}
     try:
-        config = load_config(getattr(args, "config", None), _flags(args))
+        config = load_config(getattr(args, "config", None), flags)
         _make_directory(config.out, args.parser)
         return _run(config, line)
     except ConfigError as error:
         args.parser.error(str(error))
-
-
-def _run(config, line):
-    run = None
-    try:
-        with Interrupts():
-            from dualgate.study.command import StudyRun
-
-            run = StudyRun(config)
-            run()
-    except KeyboardInterrupt:
-        print(_interrupted(run, line), file=sys.stderr)
-        return 130
-    except RuntimeError as error:
-        from dualgate.study.stages import StageError
-
-        if not isinstance(error, StageError):
-            raise
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-def _flags(args):
-    """Return what was given on the command line, nested as the file."""
-    flags = {name: getattr(args, name) for name in ("rows", "seeds", "out", "methods", "full") if name in args}
-    if "data" in args:
-        flags["data"] = {"source": args.data}
-    return flags
 
 
 def _make_directory(out, parser):
@@ -200,11 +142,263 @@ def _make_directory(out, parser):
         parser.error(f"argument --out: {out} must be a directory that can be written: {error.strerror}.")
 
 
-def _interrupted(run, line):
-    finished = 0 if run is None else run.n_finished()
-    if not finished:
-        return "dualgate study was interrupted before a stage was finished; nothing has been written."
-    return (
-        f"dualgate study was interrupted. {finished} finished stages are in {run.stages.directory}; the same command "
-        f"goes on from them:\n  {line}"
-    )
+def _run(config, line):
+    run = None
+    try:
+        with Interrupts():
+            run = StudyRun(config)
+            run()
+    except KeyboardInterrupt:
+        finished = 0 if run is None else run.n_finished()
+        words = (
+            f"{finished} finished stages are in {run.store.directory}; the same command continues from them:\n  {line}"
+            if finished
+            else "No stage was finished, nothing has been written."
+        )
+        print(f"dualgate study was interrupted. {words}", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        from dualgate.rows.store import StoreError
+
+        if not isinstance(error, StoreError):
+            raise
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+class Interrupts:
+    """Context that Ctrl-C leaves as KeyboardInterrupt, also where compiled code or an import raised something else."""
+
+    def __enter__(self):
+        self._came, self._former = False, signal.getsignal(signal.SIGINT)
+        self._ours = callable(self._former) and threading.current_thread() is threading.main_thread()
+        if self._ours:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if self._ours:
+            signal.signal(signal.SIGINT, self._former)
+        if self._came and kind is not None:
+            raise KeyboardInterrupt from error
+
+    def _remember(self, number, frame):
+        self._came = True
+        raise KeyboardInterrupt
+
+
+# ---- a run of the study ------------------------------------------------------------------------------------
+
+
+class StudyRun:
+    """One run of the study: its rows and methods are chosen and checked, nothing is computed yet."""
+
+    def __init__(self, config: StudyConfig):
+        from dualgate.rows.store import Store
+        from dualgate.study.inputs import ERRORS, StudyRows
+        from dualgate.study.methods import choose_methods
+        from dualgate.study.run import plan_stages
+
+        self.config, self.rows = config, StudyRows(config)
+        self.rows.check()
+        self.methods, self.left_out = choose_methods(("all",) if config.full else config.methods, self.rows.offers)
+        audited = ERRORS in self.rows.offers and any(method.gated for method in self.methods)
+        self.extras = {"limit_rows": config.limit.rows, "audit_rows": AUDIT_ROWS[config.full] if audited else 0}
+        self.plan = plan_stages(self.methods, config.seeds, **self.extras)
+        self.hash = stages_hash(config, self.rows.fingerprint())
+        self.store = Store(Path(config.out, "stages", self.hash[:HASH_SHOWN]))
+
+    def n_finished(self) -> int:
+        """Stages that are finished, in this run or in earlier ones that it continues."""
+        return sum(stage.name in self.store for stage in self.plan)
+
+    def __call__(self):
+        """Run what is not finished, write the files, print the table, and return the `StudyResults`."""
+        from dualgate.study.analysis import analyse, seed_scores
+        from dualgate.study.report import write_report
+        from dualgate.study.results import StudyResults
+        from dualgate.study.run import Stage, run_study
+
+        config, start = self.config, time.perf_counter()
+        last = [Stage(None, kind, kind, kind) for kind in (SCORES, REPORT)]
+        with StudyProgress([*self.plan, *last]) as progress:
+            records = run_study(
+                self.rows.make, config.seeds, self.methods, make_model=self.rows.make_model, store=self.store,
+                observer=progress, **self.extras,
+            )  # fmt: skip
+            with progress.measure(last[0]):
+                analysis = analyse(
+                    records, methods=self.methods, n_resamples=config.bootstrap.resamples, thresholds=config.thresholds
+                )
+                scores = seed_scores(records, self.methods, analysis.best_single, config.thresholds)
+            with progress.measure(last[1]):
+                facts = self._facts(records[0].n_rows, time.perf_counter() - start, progress.kept)
+                results = StudyResults(facts, analysis)
+                paths = write_report(results, Path(config.out), scores)
+            progress.finish()
+        _print(results, paths)
+        return results
+
+    def _facts(self, n_rows, seconds, n_kept):
+        """Describe what was run, on what, and what it took."""
+        from dualgate.rows.store import digest
+        from dualgate.study.results import RunFacts
+
+        data, surroundings = self.config.data, environment()
+        about = {"target": data.target, "unit": None} if data.kind == "table" else {}
+        return RunFacts(
+            source=data.source, kind=data.kind, rows=n_rows, seeds=self.config.seeds, **about,
+            model=self.rows.model_source(), config=self.config.as_dict(), environment=surroundings,
+            hash=digest(self.config.as_dict(), surroundings), stages_hash=self.hash, left_out=self.left_out,
+            created=datetime.now(UTC).isoformat(timespec="seconds"), total_seconds=seconds, stages_kept=n_kept,
+            peak_memory_gib=peak_memory_gib(),
+        )  # fmt: skip
+
+
+def _print(results, paths):
+    """Print the table, the verdicts and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dualgate.study.report import method_table, summary
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    narrow, frame = console.width < FULL_WIDTH, method_table(results)
+    table = Table(header_style="bold")
+    for place, name in enumerate(frame.columns[: NARROW_COLUMNS if narrow else None]):
+        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
+    for row in frame.itertuples(index=False):
+        table.add_row(*row[: len(table.columns)])
+    console.print(table)
+    hint = f"ρ and R² by SNR bin are in report.md, and here in a terminal of {FULL_WIDTH} columns."
+    key = "ρ: share of the gain from global ridge to true-regime experts. SNR bins: X ≤ 2, L 2 to 4, M 4 to 7, H > 7."
+    lines = [hint if narrow else key]
+    lines += [summary(results), *(f"left out: {name}: {reason}" for name, reason in results.run.left_out.items())]
+    for line in (*lines, *map(str, paths)):
+        console.print(line, highlight=False, markup=False, soft_wrap=line not in lines)
+
+
+class StudyProgress:
+    """Context that shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere."""
+
+    def __init__(self, stages, console=None):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.console = console or Console(stderr=True)
+        self.left, self.took = Counter(stage.kind for stage in stages), defaultdict(list)
+        self.n_stages, self.n_done, self.kept, self._running, self._live = len(stages), 0, 0, set(), None
+        if self.console.is_terminal:
+            columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+            self._live = Progress(*columns, console=self.console)
+            self._task = self._live.add_task("", total=self.n_stages)
+
+    def __enter__(self):
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *reason):
+        if self._live is not None:
+            self._live.stop()
+
+    def begin(self, stage):
+        """Show what runs."""
+        self._running.add(stage)
+        if self._live is not None:
+            self._live.update(self._task, description=f"{stage.label}{self._words()}")
+
+    def end(self, stage, seconds: float | None):
+        """Count what is finished; elsewhere than on a terminal, write a line for what ran now."""
+        ran = stage in self._running
+        self._running.discard(stage)
+        self.left[stage.kind] -= 1
+        self.n_done += 1
+        if seconds is not None:
+            self.took[stage.kind].append(seconds)
+            self.kept += not ran
+        if self._live is not None:
+            self._live.update(self._task, completed=self.n_done)
+        elif ran:
+            self._write(f"[{self.n_done}/{self.n_stages}] {stage.label}, {seconds:.1f} s{self._words()}")
+
+    @contextmanager
+    def measure(self, stage):
+        """Begin a stage, and end it with its duration."""
+        since = time.perf_counter()
+        self.begin(stage)
+        yield
+        self.end(stage, time.perf_counter() - since)
+
+    def finish(self):
+        """Show that all is finished."""
+        if self._live is not None:
+            self._live.update(self._task, description="done")
+        else:
+            self._write("done")
+
+    def seconds_left(self) -> float | None:
+        """Return how long the rest takes; None before anything is finished.
+
+        That is what finished stages of the same kind took; a kind of which none is finished takes its weight, times
+        the seconds that a unit of weight took so far.
+        """
+        weighed = sum(len(each) * WEIGHTS[kind] for kind, each in self.took.items())
+        if not weighed:
+            return None
+        unit = sum(map(sum, self.took.values())) / weighed
+        typical = {kind: sum(each) / len(each) for kind, each in self.took.items()}
+        return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in self.left.items())
+
+    def _write(self, line):
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _words(self):
+        left = self.seconds_left()
+        return "" if left is None or self.n_done == self.n_stages else f"; about {timedelta(seconds=round(left))} left"
+
+
+# ---- what a result depends on ------------------------------------------------------------------------------
+
+
+def stages_hash(config: StudyConfig, fingerprint: list) -> str:
+    """SHA-256 of what the stages' numbers depend on.
+
+    The rows and what they hold, the training, the library's code and the versions; not where results go, which
+    methods and seeds are asked for (each has stages of its own), how gains are judged, nor where the files lie.
+    """
+    from dualgate.rows.store import code_hash, digest
+
+    settings = config.as_dict()
+    columns = {name: value for name, value in settings["data"].items() if name != "source"}
+    relevant = [columns, *(settings[name] for name in ("rows", "training", "scores"))]
+    return digest(relevant, config.data.kind, fingerprint, code_hash("dualgate.study.run"))
+
+
+def environment() -> dict:
+    """Versions of what may change the numbers, cores, and memory [GiB]; nothing that names the host."""
+    import joblib
+
+    found = {"dualgate": __version__, "python": platform.python_version()}
+    found |= {package: version(package) for package in PACKAGES}
+    return found | {"cores": joblib.cpu_count(), "memory_gib": memory_gib()}
+
+
+def memory_gib() -> float:
+    """Memory of this machine [GiB]; NaN where the system does not tell."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (AttributeError, ValueError):  # Windows
+        return float("nan")
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process so far [GiB]; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,12 +1,12 @@
 """What a study is asked to do: a TOML file and flags, checked key by key. It imports nothing heavy."""
 
 import difflib
+import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
-
-from dualgate.study.keys import a_flag, a_list, a_number, a_text, a_texts, a_wave, key
 
 ROWS = 20_000
 LIMIT_ROWS = {False: 150, True: 1000}  # whether every method runs
@@ -18,6 +18,75 @@ STELLAR_BOUNDARY = (100.0, 0.1)  # [K, dex] how near an edge a spectrum is calle
 
 class ConfigError(ValueError):
     """A key of the study's configuration is unknown, or its value is not what it must be; the message names it."""
+
+
+# ---- checks of values: each returns the value as it is kept ------------------------------------------------
+
+
+def a_text(value):
+    """Check a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a text that is not empty")
+    return value
+
+
+def a_texts(value):
+    """Check a text, or a list of them."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ValueError('must be a text or a list of texts, such as ["flux_*"]')
+    return tuple(map(a_text, values))
+
+
+def a_flag(value):
+    """Check a truth value."""
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def a_number(low=-math.inf, high=math.inf, *, above=False, integer=False) -> Callable:
+    """Check a number within [low, high], above `low` where it is strict."""
+    bounds = [f"above {low:g}" if above else f"at least {low:,g}"] if low > -math.inf else []
+    bounds += [f"at most {high:,g}"] if high < math.inf else []
+    words = f"must be {'an integer' if integer else 'a number'} {' and '.join(bounds)}".rstrip()
+
+    def check(value):
+        right = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+        if not (right and math.isfinite(value) and low <= value <= high) or (above and value == low):
+            raise ValueError(words)
+        return value if integer else float(value)
+
+    return check
+
+
+def a_list(each: Callable, *, distinct=False, increasing=False) -> Callable:
+    """Check every item of a list that is not empty."""
+
+    def check(value):
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError("must be a list that is not empty")
+        values = tuple(map(each, value))
+        if distinct and len(set(values)) < len(values):
+            raise ValueError("names a value twice")
+        if increasing and any(after <= before for before, after in pairwise(values)):
+            raise ValueError("must increase")
+        return values
+
+    return check
+
+
+def a_wave(value):
+    """Check wavelengths, or where they are."""
+    return a_text(value) if isinstance(value, str) else a_list(a_number(), increasing=True)(value)
+
+
+def key(default, check):
+    """Make a field of a section, with the check of its value."""
+    return field(default=default, metadata={"check": check})
+
+
+# ---- the sections ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -79,11 +148,11 @@ class Thresholds:
     continue_ : float, [dimensionless]
         Delta R^2 that asks for further development; the key is `continue`.
     first : float, [dimensionless]
-        Delta R^2 that the smallest dual model, MVP-4.0, must gain over nine experts.
+        Delta R^2 that the smallest dual model (concat, an expert for each regime) must gain over one tower.
     low_snr : float, [dimensionless]
-        Delta R^2 within an SNR bin that says quality helps there.
+        Delta R^2 within an SNR bin from which quality helps there.
     rho : float, [dimensionless]
-        Share of the oracle's gain that a gate should keep.
+        Share of the gain of known regimes that a gate should keep.
     boundary : tuple of float
         For each condition, how near one of its edges a row is a boundary sample, in the condition's unit. For stellar
         spectra 100 K and 0.1 dex where none are given.
@@ -114,11 +183,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Scores:
-    """Section `[scores]`: how Wiener scores of spectra are found, as in `WienerScores`.
+    """Section `[scores]`: how Wiener scores of spectra are computed, as in `WienerScores`.
 
     Parameters
     ----------
-    n_iter, max_rows : int
+    max_iter, max_rows : int
         Steps of expectation-maximisation, and how many training rows they read.
     smooth : bool
         Whether loadings are smooth along the wavelength.
@@ -126,7 +195,7 @@ class Scores:
     None is 8, 20,000 and false; where every method runs 10, 60,000 and true, as in `for_spectra`, five times the work.
     """
 
-    n_iter: int = key(None, a_number(1, integer=True))
+    max_iter: int = key(None, a_number(1, integer=True))
     max_rows: int = key(None, a_number(1000, integer=True))
     smooth: bool = key(None, a_flag)
 
@@ -140,7 +209,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Limit:
-    """Section `[limit]`: test rows of every seed that the Bayes limit is found of, each about a fifth of a second.
+    """Section `[limit]`: test rows of every seed whose Bayes limit is computed, each about a fifth of a second.
 
     Parameters
     ----------
@@ -166,7 +235,7 @@ class StudyConfig:
     methods : tuple of str
         Names of methods or of groups, "main" or "all".
     full : bool
-        Every method, whatever `methods` says.
+        Every method, whatever `methods` names.
     data, thresholds, training, scores, bootstrap, limit
         The sections.
 
@@ -203,24 +272,23 @@ class StudyConfig:
         """
         config = _build(cls, mapping, "")
         _check_data(config.data)
-        _check_thresholds(config)
-        fills = {"rows": ROWS} if config.rows is None and config.data.kind == "embedded" else {}
-        if config.thresholds.boundary is None and config.data.kind != "table":
-            values = _flat(config.thresholds) | {"boundary": STELLAR_BOUNDARY}
-            fills["thresholds"] = Thresholds(**values)
-        fills["scores"] = _fill_scores(config)
-        if config.limit.rows is None:
-            fills["limit"] = Limit(LIMIT_ROWS[config.full] if config.data.kind == "embedded" else 0)
-        elif config.limit.rows and config.data.kind != "embedded":
+        _check_thresholds(config.thresholds, config.data)
+        embedded, bars, limit = config.data.kind == "embedded", config.thresholds, config.limit
+        if bars.boundary is None and config.data.kind != "table":
+            bars = replace(bars, boundary=STELLAR_BOUNDARY)
+        if limit.rows is None:
+            limit = Limit(LIMIT_ROWS[config.full] if embedded else 0)
+        elif limit.rows and not embedded:
             raise ConfigError(
-                f"[limit] rows = {config.limit.rows}: must be 0 where source = {config.data.source!r}; the limit is "
-                "known of simulated spectra alone"
+                f"[limit] rows = {limit.rows}: must be 0 where source = {config.data.source!r}; the limit is known of "
+                "simulated spectra alone"
             )
-        return cls(**_flat(config) | fills)
+        rows = ROWS if config.rows is None and embedded else config.rows
+        return replace(config, rows=rows, thresholds=bars, limit=limit, scores=_fill_scores(config))
 
     def as_dict(self) -> dict:
         """Return the effective configuration as plain numbers, texts, lists and mappings, ready for JSON."""
-        return _plain(self)
+        return _plain(asdict(self))
 
 
 def load_config(path: str | None, flags: Mapping) -> StudyConfig:
@@ -237,7 +305,14 @@ def load_config(path: str | None, flags: Mapping) -> StudyConfig:
     ConfigError
         As :meth:`StudyConfig.of`, and where the file cannot be read.
     """
-    given = {} if path is None else _read(path)
+    given = {}
+    if path is not None:
+        try:
+            given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is no TOML file: {error}") from None
     if "methods" in flags and not flags.get("full"):
         given.pop("full", None)
     for name, value in flags.items():
@@ -252,16 +327,6 @@ def nearest(word: str, known, *, quote='"') -> str:
     if close:
         return f"did you mean {quote}{close[0]}{quote}?"
     return f"there are {', '.join(known)}."
-
-
-def _read(path):
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no TOML file: {error}") from None
 
 
 def _build(cls, mapping, where):
@@ -286,7 +351,7 @@ def _build(cls, mapping, where):
 
 def _check_data(data):
     """Check that columns are named where there is a table, and fit together."""
-    named = [part.name for part in fields(data) if part.name != "source" and getattr(data, part.name) is not None]
+    named = [name for name, value in vars(data).items() if name != "source" and value is not None]
     if data.kind != "table":
         if named:
             raise ConfigError(
@@ -296,12 +361,12 @@ def _check_data(data):
         return
     for name in ("flux", "target"):
         if name not in named:
-            raise ConfigError(f"[data] {name}: missing; source = {data.source!r} is a table, say what its columns are")
+            raise ConfigError(f"[data] {name}: missing; source = {data.source!r} is a table: name its columns")
     if data.error is None and data.quality is None:
         raise ConfigError("[data] error: missing, and quality too; one of both must name what the quality tower reads")
     for one, other in [("error", "quality"), ("error", "snr"), ("regimes", "conditions")]:
         if one in named and other in named:
-            raise ConfigError(f"[data] {other}: cannot be given beside {one}; leave one of both out")
+            raise ConfigError(f"[data] {other}: cannot be given together with {one}; leave one of both out")
     if ("conditions" in named) != ("regime_edges" in named):
         raise ConfigError("[data] regime_edges: must be given where conditions are, and only there")
     if data.conditions is not None and len(data.conditions) != len(data.regime_edges):
@@ -311,39 +376,33 @@ def _check_data(data):
         )
 
 
-def _check_thresholds(config):
-    bars, data = config.thresholds, config.data
+def _check_thresholds(bars, data):
     if bars.first > bars.continue_:
         raise ConfigError(
             f"[thresholds] first = {bars.first}: must not be above continue = {bars.continue_}; the first step is to "
             "gain no more than the whole"
         )
-    if bars.boundary is not None:
-        n_conditions = 2 if data.kind != "table" else len(data.conditions or ())
-        if len(bars.boundary) != n_conditions:
-            raise ConfigError(
-                f"[thresholds] boundary: holds {len(bars.boundary)} distances, the rows have {n_conditions} conditions;"
-                " there must be one for each"
-            )
+    n_conditions = 2 if data.kind != "table" else len(data.conditions or ())
+    if bars.boundary is not None and len(bars.boundary) != n_conditions:
+        raise ConfigError(
+            f"[thresholds] boundary: holds {len(bars.boundary)} distances, the rows have {n_conditions} conditions; "
+            "there must be one for each"
+        )
 
 
 def _fill_scores(config):
-    """Fill in what `[scores]` leaves out; a table without wavelengths has no spectra to find scores of."""
-    given = {name: value for name, value in _flat(config.scores).items() if value is not None}
-    if config.data.kind == "table" and config.data.wave is None:
-        for name, value in given.items():
-            raise ConfigError(
-                f"[scores] {name} = {value!r}: is for spectra; give their wavelengths as [data] wave, or leave it out"
-            )
-        return config.scores
-    return Scores(**dict(zip(_flat(Scores()), SCORES[config.full], strict=True)) | given)
-
-
-def _flat(section):
-    return {part.name: getattr(section, part.name) for part in fields(section)}
+    """Fill in what `[scores]` leaves out; a table without wavelengths has no spectra to compute scores of."""
+    given = {name: value for name, value in vars(config.scores).items() if value is not None}
+    if config.data.kind != "table" or config.data.wave is not None:
+        return Scores(**dict(zip(vars(config.scores), SCORES[config.full], strict=True)) | given)
+    for name, value in given.items():
+        raise ConfigError(
+            f"[scores] {name} = {value!r}: is for spectra; give their wavelengths as [data] wave, or leave it out"
+        )
+    return config.scores
 
 
 def _plain(value):
-    if is_dataclass(value):
-        return {name.rstrip("_"): _plain(each) for name, each in _flat(value).items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        return {name.rstrip("_"): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -1,30 +1,25 @@
 """The figures of the study, from its results alone, for light pages and for dark ones."""
 
 import io
+from textwrap import fill
 
 import numpy as np
 
-from dualgate.evaluation import (
-    SNR_NAMES,
-    BayesLimitDisplay,
-    CoefficientDisplay,
-    ConfusionDisplay,
-    EntropyDisplay,
-    GainDisplay,
-    PredictionDisplay,
-    R2ByMethodDisplay,
-    SNRBarsDisplay,
-)
+from dualgate import evaluation
 from dualgate.features.lines import WINDOWS
-from dualgate.study.methods import DUAL
-from dualgate.study.roster import GLOBAL, ORACLES
-from dualgate.study.summary import number
+from dualgate.snr import SNR_NAMES
+from dualgate.study.methods import BINNED, GLOBAL, GROUPS, ORACLES, VARIANT
+from dualgate.study.results import MethodScores, StudyResults, between, number, regime_names
 
-MARGIN = 0.15  # of R^2, above and below the bars of the SNR figure
-ROOM = 2.0  # how far the ablation figure reaches, in units of a large change
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
+TITLE_LETTERS = 62  # in a line of a title
+MARGIN = 0.15  # of R^2, above and below the bars of the SNR figure
+REACH = 2.0  # how far the figure of changes reaches, in units of a large change
 MAX_PANELS = 3  # of the entropy figure
+MIN_TREND = 0.1  # rank correlation; weaker ones explain less than a hundredth of the variance of ranks
+LINE_REACH = 10.0  # [A] around a line's core
 ELEMENTS = {"ca": "Ca II", "na": "Na I"}
+PLACES = {"gate": "at the gate", "experts": "in the experts", "representation": "in what the experts read"}
 DARK = {
     "figure.facecolor": "#16191d", "axes.facecolor": "#16191d", "savefig.facecolor": "#16191d", "text.color": "#d8dbe0",
     "axes.labelcolor": "#d8dbe0", "axes.edgecolor": "#9aa0a8", "xtick.color": "#d8dbe0", "ytick.color": "#d8dbe0",
@@ -32,258 +27,252 @@ DARK = {
 }  # fmt: skip
 
 
-def draw_figures(results: dict, *, dark: bool = False) -> dict:
-    """Draw every figure of the report.
+def draw_figures(results: StudyResults, *, dark: bool = False) -> dict[str, tuple[str, bytes]]:
+    """Draw every figure that the results have numbers for and that shows something.
 
     Parameters
     ----------
-    results : dict
-        Results of the study, as in `results.json`.
+    results : StudyResults
     dark : bool, default=False
         Whether the page around is dark.
 
     Returns
     -------
-    figures : dict of str to bytes
-        PNG images by file stem, those of :func:`drawable`.
+    figures : dict of str to (str, bytes)
+        Title and PNG image by file stem, a key of `FIGURES`.
     """
     from matplotlib import rc_context
+    from matplotlib.figure import Figure  # no pyplot: the study leaves the session's figures alone
 
+    drawn = {}
     with rc_context(DARK if dark else {}):
-        drawn = {}
-        for name in drawable(results):
-            figure = _FIGURES[name](results)
-            if dark:
-                _lighten(figure)
-            drawn[name] = _png(figure)
-        return drawn
+        for name, draw in FIGURES.items():
+            figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+            title = draw(results, figure)
+            if title is not None:
+                figure.suptitle(fill(title, TITLE_LETTERS), x=0.02, ha="left", fontsize="medium")
+                drawn[name] = title, _png(figure, dark)
+    return drawn
 
 
-def drawable(results: dict) -> list[str]:
-    """File stems of the figures that the results have numbers for."""
-    by_snr = any(
-        np.isfinite(_numbers([m["r2_by_snr"][n] for n in SNR_NAMES], "value")).any() for m in results["methods"]
-    )
-    told = {
-        "r2_by_method": True,
-        "r2_by_snr": by_snr,
-        "r2_against_limit": results["limit"] is not None and by_snr,
-        "places": bool(results["places"]),
-        "ablation": np.isfinite(_numbers(results["changes"], "gain", "value")).any(),
-        "predictions": results["predictions"] is not None,
-        "entropy_by_snr": bool(results["entropy"]),
-        "confusion": _confused(results) is not None,
-        "coefficients": results["coefficients"] is not None,
-    }
-    return [name for name, known in told.items() if known]
+# ---- one function a figure: draws, and returns the finding as its title; None where there is nothing to show ----
 
 
-def _methods(results):
-    methods = results["methods"]
-    figure = _figure(1.6 + 0.26 * len(methods))
-    r2, low, high = _bars(_numbers(methods, "r2", end) for end in ("value", "low", "high"))
-    groups = [f"{m['kind']}, {m['experts']} experts" if m["kind"] == DUAL else m["kind"] for m in methods]
-    display = R2ByMethodDisplay([m["label"] for m in methods], r2, low, high, groups=groups)
-    display.plot(figure.add_subplot())
-    display.ax_.margins(y=0.7 / len(methods))
-    for best in (m for m in methods if m["name"] == results["best_single"] and m["r2"]["value"] is not None):
-        display.ax_.axvline(best["r2"]["value"], color="0.5", linestyle=":", linewidth=1)
-    if results["limit"] is not None:
-        display.ax_.axvline(results["limit"]["r2"]["value"], color="0.3", linestyle="--", linewidth=1)
+def _methods(results, figure):
+    """R^2 of all methods but variants, sorted within their groups."""
+    found, shown = results.analysis, grouped(results.analysis.methods)
+    if not shown:
+        return None
+    figure.set_figheight(1.8 + 0.26 * len(shown))
+    limit = {} if found.limit is None else {"Bayes limit": found.limit.r2.value}
+    evaluation.IntervalDisplay(
+        [method.label for _, method in shown], *_parts([method.r2 for _, method in shown]),
+        groups=[name for name, _ in shown], lines=limit,
+    ).plot(figure.add_subplot())  # fmt: skip
     _legend(figure)
-    return figure
+    gain = found.answer("gain")
+    if gain is None:
+        best = max(found.methods, key=lambda method: method.validation_r2)
+        return f"{best.label} reaches R² = {between(best.r2, most=1)}"
+    part = gain.parts[0]
+    return f"Both towers gain {between(part.found, gain=True, marks=(part.bar,))} over one: {part.reason}"
 
 
-def _compared(results):
-    """Methods of the figures by SNR: references, the best single tower, and the duals compared."""
-    questions = results["questions"]
-    duals = [questions[key]["dual"] for key in ("gate", "experts") if key in questions]
-    names = [GLOBAL.name, results["best_single"], *duals, list(ORACLES.values())[-1].name]
-    methods = {m["name"]: m for m in results["methods"]}
-    shown = [methods[name] for name in names if name in methods] or results["methods"][:5]
-    parts = (
-        [_numbers([m["r2_by_snr"][bin_] for m in shown], end) for bin_ in SNR_NAMES] for end in ("value", "low", "high")
-    )
-    return [m["label"] for m in shown], *(np.transpose(part) for part in _bars(parts))
-
-
-def _snr(results):
-    labels, r2, low, high = _compared(results)
-    figure = _figure(4.2)
-    display = SNRBarsDisplay(labels, r2, low, high).plot(figure.add_subplot())
+def _by_snr(results, figure):
+    """R^2 by SNR bin of the methods compared, under the Bayes limit where it is known."""
+    found = results.analysis
+    duals = [answer.dual for answer in map(found.answer, ("gate", "experts")) if answer is not None]
+    names = [GLOBAL.name, found.best_single, *duals, ORACLES[BINNED].name]
+    if SNR_NAMES[0] not in found.rows.by_slice:
+        return None
+    shown = [m for m in found.methods if m.name in names] or found.methods[:5]
+    parts = [_parts([method.slices[name].r2 for name in SNR_NAMES]) for method in shown]
+    r2, low, high = np.swapaxes(parts, 0, 1)
+    if not np.isfinite(r2).any():
+        return None
+    ends = None if found.limit is None else np.array(_parts([found.limit.r2_by_snr[name] for name in SNR_NAMES]))
+    axes = evaluation.SNRDisplay([m.label for m in shown], r2, low, high, limit=ends).plot(figure.add_subplot()).ax_
     # a bin of few rows has an interval many times as long as all differences between methods
-    display.ax_.set_ylim(min(0.0, np.nanmin(r2)) - MARGIN / 3, np.nanmax(r2) + MARGIN)
+    top = np.nanmax(r2 if ends is None else np.vstack([r2, ends[:1]]))
+    axes.set_ylim(min(0.0, np.nanmin(r2)) - MARGIN / 3, min(top + MARGIN, 1.05))
     _legend(figure)
-    return figure
+    gain = found.answer("gain")
+    if gain is None:
+        return "Noisy rows are harder for every method"
+    noisy, clear = (between(gain.gain_by_snr[name], gain=True) for name in (SNR_NAMES[0], SNR_NAMES[-1]))
+    return f"The second tower gains {noisy} in the noisiest SNR bin and {clear} in the clearest"
 
 
-def _limit(results):
-    labels, r2, low, high = _compared(results)
-    ends = [_numbers([results["limit"]["r2_by_snr"][n] for n in SNR_NAMES], e) for e in ("value", "low", "high")]
-    figure = _figure(4.4)
-    display = BayesLimitDisplay(
-        labels, r2, low, high, limit=ends[0], limit_low=np.fmin(*ends[:2]), limit_high=np.fmax(ends[0], ends[2])
-    )
-    display.plot(figure.add_subplot())
-    display.ax_.set_ylim(np.nanmin(r2) - MARGIN, max(np.nanmax(ends[0]), np.nanmax(r2)) + MARGIN)
-    _legend(figure)
-    return figure
+def _places(results, figure):
+    lines = results.analysis.places
+    if not lines:
+        return None
+    figure.set_figheight(1.8 + 0.45 * len(lines))
+    names = [each.what.replace(" instead of ", "\ninstead of ") for each in lines]
+    _gains(figure, names, lines, [PLACES[each.place] for each in lines])
+    shown = [each for each in lines if each.gain.low > 0]
+    if not shown:
+        return "No place where quality enters has a gain whose interval excludes zero"
+    best = max(shown, key=lambda each: each.gain.value)
+    return f"Quality gains most {PLACES[best.place]}: {between(best.gain, gain=True)}"
 
 
-def _places(results):
-    lines = results["places"]
-    figure = _figure(1.5 + 0.5 * len(lines))
-    names = [f"{_wrapped(each['what'])}\n({each['place']})" for each in lines]
-    _gains(figure, names, lines, "ΔR²", results["thresholds"]["continue"])
-    return figure
-
-
-def _ablation(results):
-    labels = {m["name"]: m["label"] for m in results["methods"]}
-    lines = results["changes"]
-    figure = _figure(1.5 + 0.3 * len(lines))
-    names = [labels[each["name"]].removeprefix("concat, ") for each in lines]
-    axes = _gains(figure, names, lines, "ΔR² over concat with as many experts", None)
-    gains = np.abs(_numbers(lines, "gain", "value"))
-    reach = ROOM * np.quantile(gains[np.isfinite(gains)], 0.9)
+def _changes(results, figure):
+    """Gains of variants over what they change, sorted; those in what the experts read are among the places."""
+    lines = [each for each in results.analysis.changes if each.place != "representation"]
+    gains = np.array([each.gain.value for each in lines])
+    if not np.isfinite(gains).any():
+        return None
+    lines = [lines[place] for place in np.argsort(-gains)]
+    figure.set_figheight(1.8 + 0.3 * len(lines))
+    labels = {method.name: method.label for method in results.analysis.methods}
+    axes = _gains(figure, [labels[each.name].split("), ")[-1] for each in lines], lines, [each.place for each in lines])
+    reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.9)
     if reach > 0:  # one variant that fails must not hide what the others do
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -reach), min(high, reach))
-    return figure
+    losses = [each for each in lines if each.gain.high < 0]
+    if not losses:
+        return "No change loses R² with an interval that excludes zero"
+    return f"The largest loss is with {losses[-1].what}: {between(losses[-1].gain, gain=True)}"
 
 
-def _gains(figure, names, lines, label, wanted):
-    gain, low, high = _bars(_numbers(lines, "gain", end) for end in ("value", "low", "high"))
-    display = GainDisplay(names, gain, low, high, label=label, wanted=wanted).plot(figure.add_subplot())
-    display.ax_.margins(y=0.7 / len(lines))
-    _legend(figure)
-    return display.ax_
-
-
-def _predictions(results):
-    found = results["predictions"]
-    target = results.get("target")
-    figure = _figure(4.4)
-    display = PredictionDisplay(
-        found["true"], found["predicted"], name=target or "log g", unit=None if target else "dex"
-    ).plot(figure.add_subplot())
-    display.ax_.set_title(
-        {m["name"]: m["label"] for m in results["methods"]}[found["name"]], fontsize="medium", loc="left"
-    )
+def _predictions(results, figure):
+    found, run = results.analysis.predictions, results.run
+    if found is None:
+        return None
+    evaluation.PredictionDisplay(found.x, found.y, name=run.target, unit=run.unit).plot(figure.add_subplot())
     _legend(figure, 3)
-    return figure
+    method = results.analysis.method(found.name)
+    unit = f" {run.unit}" if run.unit else ""
+    return f"The recommended model errs by {method.slices['all'].rmse.value:.2g}{unit} (RMSE): {method.label}"
 
 
-def _entropy(results):
-    labels = {m["name"]: m["label"] for m in results["methods"]}
-    points = dict(list(results["entropy"].items())[:MAX_PANELS])
-    figure = _figure(2.1 * len(points) + 0.3)
-    panels = np.atleast_1d(figure.subplots(len(points), sharex=True))
-    for panel, (name, cloud) in zip(panels, points.items(), strict=True):
-        snr, entropy = np.array(cloud["snr"]), np.array(cloud["entropy"])
-        EntropyDisplay(snr, entropy, n_experts=cloud["n_experts"]).plot(panel)
-        trend = results["gates"][name].get("entropy")
-        rank = "" if trend is None else f", rank correlation {number(trend['rho']['value'], 2, '+')}"
-        panel.set_title(f"{labels[name]}{rank}", fontsize="medium", loc="left")
-        panel.set_ylim(bottom=0, top=1.15 * np.log(cloud["n_experts"]))
+def _entropy(results, figure):
+    """Gate entropy against SNR, of gates with a trend that is shown."""
+    found = results.analysis
+    shown = [(name, found.gates[name].trends["entropy"].rho) for name in found.entropy if shows_trend(found, name)]
+    shown = sorted(shown, key=lambda each: -abs(each[1].value))[:MAX_PANELS]
+    if not shown:
+        return None
+    figure.set_figheight(0.7 + 2.1 * len(shown))
+    panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
+    for panel, (name, rho) in zip(panels, shown, strict=True):
+        cloud = found.entropy[name]
+        evaluation.TrendDisplay.from_values(np.array(cloud.x), np.array(cloud.y), n_experts=cloud.n_experts, ax=panel)
+        label = found.method(name).label
+        panel.set_title(f"{label}: rank correlation {number(rho.value, 2, '+')}", fontsize="small", loc="left")
+        panel.set_ylim(bottom=0, top=1.15 * np.log(cloud.n_experts))
         panel.set_ylabel("entropy [nats]")
         panel.label_outer()
-    return figure
+    if all(rho.value < 0 for _, rho in shown):
+        return "Entropy falls with SNR: weights of noisy rows are less certain"
+    return "Entropy rises with SNR" if all(rho.value > 0 for _, rho in shown) else "Entropy follows the SNR"
 
 
-def _confused(results):
-    """Name of the gate whose confusion is shown; None without one."""
-    names = [results["questions"][key]["dual"] for key in ("overall", "gate") if key in results["questions"]]
-    return next((name for name in names if results["gates"].get(name, {}).get("confusion")), None)
+def _confusion(results, figure):
+    name = confused_gate(results)
+    if name is None:
+        return None
+    gate = results.analysis.gates[name]
+    evaluation.ConfusionDisplay(gate.confusion).plot(figure.add_subplot())
+    share = f"The largest weight is on the true regime's experts for {gate.accuracy:.0%} of rows"
+    return f"{share}: {results.analysis.method(name).label}"
 
 
-def _confusion(results):
-    name = _confused(results)
-    figure = _figure(4.4)
-    display = ConfusionDisplay(_as_numbers(results["gates"][name]["confusion"])).plot(figure.add_subplot())
-    label = {m["name"]: m["label"] for m in results["methods"]}[name]
-    display.ax_.set_title(label, fontsize="medium", loc="left")
-    return figure
+def _coefficients(results, figure):
+    found, run = results.analysis.coefficients, results.run
+    if found is None:
+        return None
+    coefs, wave, names = np.array(found.experts), np.array(found.wave), regime_names(results)
+    names = names if len(names) == len(coefs) - 1 else [f"regime {place}" for place in range(len(coefs) - 1)]
+    lines = {f"{ELEMENTS[name[:2]]} {core:.0f}": core for name, (cores, *_) in WINDOWS.items() for core in cores}
+    figure.set_figheight(2.0 + 0.5 * len(coefs))
+    names = [each.replace(", ", ",\n") for each in [*names, "all rows"]]
+    unit = f"{run.unit or run.target} per unit of flux"
+    axes = evaluation.CoefficientDisplay(wave, coefs, names, lines=lines, unit=unit).plot(figure.add_subplot()).ax_
+    axes.set_ylabel("")
+    near = np.any([np.abs(wave - core) < LINE_REACH for core in lines.values()], axis=0)
+    if not near.any() or near.all():
+        return "Coefficients of each regime's expert"
+    times = np.abs(coefs[:-1, near]).mean() / np.abs(coefs[:-1, ~near]).mean()
+    return f"Pixels at the marked lines have {times:.1f} times the mean coefficient of the others"
 
 
-def _coefficients(results):
-    found = results["coefficients"]
-    coefs = _as_numbers(found["experts"])
-    names = [*(f"regime {place}" for place in range(len(coefs) - 1)), "all rows"]
-    lines = {f"{ELEMENTS[name[:2]]} {place:.0f}": place for name, (cores, *_) in WINDOWS.items() for place in cores}
-    figure = _figure(1.8 + 0.5 * len(coefs))
-    target = results.get("target")
-    unit = f"{target} per unit of flux" if target else "dex per unit of flux"
-    display = CoefficientDisplay(found["wave"], coefs, names, lines=lines, unit=unit).plot(figure.add_subplot())
-    display.ax_.set_ylabel("")
-    return figure
-
-
-_FIGURES = {
+FIGURES = {  # the order of the page
     "r2_by_method": _methods,
-    "r2_by_snr": _snr,
-    "r2_against_limit": _limit,
-    "places": _places,
-    "ablation": _ablation,
     "predictions": _predictions,
+    "places": _places,
+    "ablation": _changes,
+    "r2_by_snr": _by_snr,
+    "coefficients": _coefficients,
     "entropy_by_snr": _entropy,
     "confusion": _confusion,
-    "coefficients": _coefficients,
 }
 
-
-def _wrapped(text):
-    """Break before what follows a colon: a phone is narrow."""
-    return text.replace(": ", ":\n", 1)
+# ---- what tables and figures share ----------------------------------------------------------------------------
 
 
-def _bars(parts):
-    """Values and ends of their bars; a percentile interval of a few rows may lie beside its value, a bar may not."""
-    value, low, high = map(np.asarray, parts)
-    return value, np.fmin(low, value), np.fmax(high, value)
+def grouped(methods, *, variants: bool = False) -> list[tuple[str, MethodScores]]:
+    """Pair the methods that are variants, or the others, with their group's heading; sorted by R^2 within groups."""
+    order = list(dict.fromkeys([*GROUPS, *(method.group for method in methods)]))
+    chosen = [method for method in methods if (method.kind == VARIANT) == variants]
+    chosen.sort(key=lambda method: (order.index(method.group), -np.nan_to_num(method.r2.value, nan=-np.inf)))
+    return [(GROUPS.get(method.group, method.group), method) for method in chosen]
 
 
-def _numbers(rows, *path):
-    """Values along a path of keys, None as NaN."""
-    values = []
-    for row in rows:
-        for key in path:
-            row = row[key]
-        values.append(np.nan if row is None else row)
-    return np.array(values, dtype=float)
+def shows_trend(analysis, name: str, what: str = "entropy") -> bool:
+    """Whether the rank correlation of a gate's quantity with SNR is noticeable and its interval excludes zero."""
+    found = analysis.gates[name].trends.get(what) if name in analysis.gates else None
+    return found is not None and abs(found.rho.value) >= MIN_TREND and (found.rho.low > 0 or found.rho.high < 0)
 
 
-def _as_numbers(table):
-    """Turn a nested list into an array, None into NaN."""
-    return np.array([[np.nan if each is None else each for each in row] for row in table], dtype=float)
+def confused_gate(results: StudyResults) -> str | None:
+    """Name of the dual gate whose mixing of regimes is worth a picture; None without one.
+
+    Where the mean weight of the true regime is near one, or near that of equal weights, there is nothing to see.
+    """
+    found = results.analysis
+    for answer in filter(None, map(found.answer, ("gain", "gate"))):
+        table = found.gates[answer.dual].confusion if answer.dual in found.gates else None
+        if table is not None and 1.5 / len(table) < np.nanmean(np.diag(table)) < 0.95:
+            return answer.dual
+    return None
+
+
+def _gains(figure, names, lines, groups):
+    axes = evaluation.IntervalDisplay(
+        names, *_parts([each.gain for each in lines]), groups=groups, xlabel="ΔR²", against=0.0
+    ).plot(figure.add_subplot()).ax_  # fmt: skip
+    axes.locator_params(axis="x", nbins=5)
+    _legend(figure)
+    return axes
+
+
+def _parts(intervals):
+    """Values, low and high ends of intervals."""
+    return [[getattr(each, part) for each in intervals] for part in ("value", "low", "high")]
 
 
 def _legend(figure, ncols=2):
     figure.legend(loc="outside lower center", ncols=ncols, fontsize="small", frameon=False)
 
 
-def _lighten(figure):
-    """Turn greys that Displays chose for white paper into as light ones on the dark page."""
+def _png(figure, dark):
+    """Write the image; greys that Displays choose for white paper become as light ones on a dark page."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgb
     from matplotlib.lines import Line2D
+    from matplotlib.text import Annotation
 
     def turned(colour):
         rgb = to_rgb(colour)
         return str(1 - 0.8 * rgb[0]) if max(rgb) - min(rgb) < 0.02 else colour
 
-    for artist in figure.findobj(lambda each: isinstance(each, (Line2D, LineCollection))):
+    for artist in figure.findobj(lambda each: isinstance(each, Line2D | LineCollection | Annotation)) if dark else ():
         colour = artist.get_color()
-        artist.set_color(turned(colour) if isinstance(artist, Line2D) else [turned(each[:3]) for each in colour])
-
-
-def _figure(height):
-    from matplotlib.figure import Figure  # no pyplot: the study leaves the session's figures alone
-
-    return Figure(figsize=(WIDTH, height), layout="constrained")
-
-
-def _png(figure):
+        several = isinstance(artist, LineCollection)
+        artist.set_color([turned(each[:3]) for each in colour] if several else turned(colour))
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
     return target.getvalue()

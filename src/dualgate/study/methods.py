@@ -1,22 +1,45 @@
-"""What a method of the study is: a view on a fit, and what tells one fit from another."""
+"""Which models the study compares: a further one is a line of `TABLE`, a further way to read rows one of `READERS`."""
 
-import hashlib
-import json
-import numbers
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.preprocessing import FunctionTransformer
+
+from dualgate.datasets import stream_spectra
+from dualgate.features import WienerScores
+from dualgate.features.quality import STATISTICS
+from dualgate.gating import FUSIONS
+from dualgate.rows.store import digest
+from dualgate.study.config import ConfigError, nearest
+from dualgate.study.inputs import ERRORS, LINES, REGIMES, SIMULATOR, n_flux
+from dualgate.study.run import gate_trace
 
 REFERENCE, SINGLE, DUAL, VARIANT, PEER = "reference", "single tower", "dual tower", "variant", "peer"
 MIXTURE, ORACLE, ROOT = "mixture", "oracle", "root"  # whose prediction a method is
+PLAIN, BINNED, BINS = "9", "9x4", "4"  # an expert for each regime, regime and quality bin, quality bin
+PHYS, QUALITY = "phys", "quality"
+BOTH = (PHYS, QUALITY)
+GROUPS = {
+    "reference": "what a gate is measured against",
+    "single": "one tower alone",
+    "dual": "both towers, an expert for each regime",
+    "binned": "both towers, an expert for each regime and quality bin",
+    "sharing": "what the experts of different quality bins share",
+    "representation": "what the experts read",
+    "routing": "how weights become a prediction, and what the gates are trained on",
+    "ablation": "one thing taken away or changed",
+    "peer": "other regressors on the same columns",
+}
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One way to read the rows: what changes in the default model before its features and projection are fitted.
+    """One way to reduce the rows: what changes in the default model before its features and projection are fitted.
 
     Parameters
     ----------
@@ -25,8 +48,8 @@ class Reader:
     needs : frozenset of str, default=frozenset()
         What the rows must have, as in `StudyRows.offers`.
     make : callable, (data, train, seed) -> mapping, default=None
-        Further parameters, for what depends on the rows: it is called once a seed, before the reader is fitted to the
-        rows `train` of `data`.
+        Further parameters that depend on the rows: called once a seed, before the reduction is fitted to the rows
+        `train` of `data`.
     """
 
     parameters: Mapping = field(default_factory=dict)
@@ -35,114 +58,356 @@ class Reader:
 
     @property
     def key(self) -> str:
-        """Name of what it reads: the same for readers that differ in nothing but their name."""
-        return digest([self.parameters, self.make])[:12]
+        """Name of the reduction: the same for readers that differ in nothing but their name."""
+        return digest(self.parameters, self.make)[:12]
 
 
 @dataclass(frozen=True)
 class Method:
     """One model of the comparison.
 
-    Methods whose fits are the same share one: routing, oracle and root are but views on it.
+    Methods whose fits are the same share one: routing, true-regime experts and the global ridge are views on it.
 
     Parameters
     ----------
     name : str
-        Key in `results.json`.
-    label : str
-        Name in tables and figures.
+        Key in `results.json` and on the command line.
     kind : str
         `REFERENCE` (no gate), `SINGLE`, `DUAL`, `VARIANT` (never chosen to answer a question) or `PEER`.
-    experts : str
-        "4", "9", "9x4", or empty where there are none.
-    parameters : mapping, default={}
-        What makes the default model this one, for `set_params`.
     group : str
-        One of the roster's groups.
+        One of `GROUPS`.
     description : str
         One line for `dualgate study --list`.
+    experts : str, default=""
+        `PLAIN`, `BINNED`, `BINS`, or empty where there are none.
+    towers : tuple of str, default=()
+        Which of `PHYS` and `QUALITY` take part; empty where no gate does.
+    fusion : str, default=""
+        Alias of the fusion of both towers.
+    head : str, default=""
+        How the title begins where there is no tower to be named.
+    words : str, default=""
+        What sets it apart, at the end of the title.
+    changes : str, default=""
+        Name of the method that a variant is a change of.
     main : bool, default=False
         Whether it runs where no methods are chosen.
     reader : str, default="default"
-        Name of the reader; every reader reads the rows of a seed once.
+        One of `READERS`; every reader reads the rows of a seed once.
     view : str, default="mixture"
         `MIXTURE`, `ORACLE` (each row's own expert, its regime known) or `ROOT` (the ridge for all rows).
-    routing : "soft", "hard" or int
+    routing : "soft", "hard" or int, default="soft"
         As in `DualTowerMoERegressor`, at prediction.
-    one_regime : bool, default=False
-        Fit with all rows in one regime.
+    settings : mapping, default={}
+        Further parameters of the default model.
     peer : callable, seed -> regressor, default=None
         A scikit-learn regressor in the mixture's place, on the columns [projected | quality features].
     kept : mapping, default={}
-        Numbers of the features that a gate, "phys" or "quality", still reads; where it is not named, all.
+        Numbers of the features that a gate, `PHYS` or `QUALITY`, still reads; all where it is not named.
     needs : frozenset of str, default=frozenset()
-        What the rows must have.
-    package : str
+        What the rows must have, besides what experts, view and reader ask for.
+    package : str, default=""
         What must be importable, if anything; its version is part of the fit's name.
     """
 
     name: str
-    label: str
     kind: str
+    group: str
+    description: str
     experts: str = ""
-    parameters: Mapping = field(default_factory=dict)
-    group: str = "reference"
-    description: str = ""
+    towers: tuple = ()
+    fusion: str = ""
+    head: str = ""
+    words: str = ""
+    changes: str = ""
     main: bool = False
     reader: str = "default"
     view: str = MIXTURE
     routing: str | int = "soft"
-    one_regime: bool = False
+    settings: Mapping = field(default_factory=dict)
     peer: Callable | None = None
     kept: Mapping = field(default_factory=dict)
     needs: frozenset = frozenset()
     package: str = ""
 
+    def title(self, n_regimes: int = 9, n_bins: int = 4) -> str:
+        """Name in tables and figures, with as many experts as there are.
+
+        Examples
+        --------
+        >>> METHODS["concat_9x4"].title(), METHODS["phys_9"].title(n_regimes=3)
+        ('both towers (concat), 9x4 experts', 'physics tower, 3 experts')
+        """
+        towers = {(): self.head, (PHYS,): "physics tower", (QUALITY,): "quality tower"}
+        experts = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts", BINS: f"{n_bins} experts"}
+        parts = towers.get(self.towers, f"both towers ({self.fusion})"), experts.get(self.experts), self.words
+        return ", ".join(filter(None, parts))
+
+    @property
+    def label(self) -> str:
+        """Title with nine regimes and four quality bins."""
+        return self.title()
+
+    @property
+    def parameters(self) -> dict:
+        """What makes the default model this one, for `set_params`."""
+        found = {f"{tower}_gate": "drop" for tower in BOTH if self.towers and tower not in self.towers}
+        found |= {"fusion": self.fusion} if self.fusion else {}
+        unbinned = self.peer is None and self.experts not in (BINNED, BINS)
+        return found | ({"experts__quality_edges": None} if unbinned else {}) | dict(self.settings)
+
     @property
     def gated(self) -> bool:
-        """Whether a trained gate speaks."""
+        """Whether trained gates weigh the experts."""
         return self.view == MIXTURE and self.peer is None
 
-    def fit_key(self, reader: Reader) -> str:
+    @property
+    def representation(self) -> Reader:
+        """How it reads the rows."""
+        return READERS[self.reader]
+
+    @property
+    def one_regime(self) -> bool:
+        """Whether its fit puts all rows in one regime."""
+        return self.experts == BINS
+
+    @property
+    def fit_key(self) -> str:
         """Name of the fit: the same for methods that differ in their view alone."""
-        packages = [self.package, _version(self.package)] if self.package else []
-        return digest([reader.key, self.parameters, self.kept, self.one_regime, self.peer, *packages])[:12]
+        package = version(self.package) if self.package else ""
+        parts = self.representation.key, self.parameters, self.kept, self.one_regime, self.peer, package
+        return digest(*parts)[:12]
+
+    def predict(self, arrays: Mapping) -> np.ndarray:
+        """Prediction for the held-out rows, from the arrays of the fit."""
+        if self.peer is not None:
+            return arrays["prediction"]
+        if self.view == ROOT:
+            return arrays["root_prediction"]
+        if self.view == ORACLE:
+            return arrays["expert_predictions"][np.arange(len(arrays["own"])), arrays["own"]]
+        return gate_trace(self, arrays).prediction
 
 
-def _version(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:  # it is not there, or was put there by hand
-        return None
+# ---- how rows are read, and other regressors ---------------------------------------------------------------
+
+CLEAN_FACTORS = 32
+CLEAN_ROWS, CLEAN_SHARE = 8000, 8  # noise-free spectra that loadings are taken from: as many, or a part of all rows
+POOLED = 4  # neighbouring pixels averaged in the representation by pixels
 
 
-def digest(value) -> str:
-    """SHA-256 of plain values, estimators and functions; the same in every process.
+def clean_projection(data, train, seed):
+    """Wiener scores with loadings from noise-free spectra of the training rows."""
+    rows = np.sort(np.random.default_rng(seed).permutation(train)[: max(CLEAN_ROWS, len(train) // CLEAN_SHARE)])
+    clean = stream_spectra(len(data.y), random_state=seed, noise_level=0.0).X[rows]
+    width = n_flux(data)
+    scores = WienerScores(CLEAN_FACTORS, columns=slice(0, width), error_columns=slice(width, 2 * width), n_jobs=-1)
+    return {"experts__projection": FrozenEstimator(scores.fit(data.X[rows], clean=clean))}
+
+
+def pool_pixels(flux):
+    """Average neighbouring pixels, (n_rows, n_pixels // 4)."""
+    flux = np.asarray(flux)
+    kept = flux.shape[1] // POOLED
+    return flux[:, : kept * POOLED].reshape(len(flux), kept, POOLED).mean(axis=2)
+
+
+def boosted_trees(seed: int):
+    """Make the gradient boosting of scikit-learn."""
+    return HistGradientBoostingRegressor(random_state=seed)
+
+
+def light_trees(seed: int):
+    """Make the gradient boosting of LightGBM, in one thread: several slow each other down on a busy machine."""
+    from lightgbm import LGBMRegressor
+
+    return LGBMRegressor(random_state=seed, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
+
+
+_UNSURE = {"phys_gate__discriminants": True, "quality_gate__score_variances": False}  # there are no variances to read
+_WIENER = {"phys_gate__discriminants": True, "quality_gate__score_variances": True}  # the projection is the model's own
+
+READERS = {
+    "default": Reader(),  # `wiener` where the rows are spectra
+    "wiener": Reader(_WIENER, frozenset({ERRORS})),
+    "wiener clean": Reader(_WIENER, frozenset({SIMULATOR}), clean_projection),
+    "whitened": Reader(_UNSURE | {"experts__projection": "whitened"}, frozenset({ERRORS})),
+    "pixels": Reader(_UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, frozenset({LINES})),
+}
+
+# ---- the table ---------------------------------------------------------------------------------------------
+
+_EACH = {PLAIN: "each regime", BINNED: "each regime and quality bin"}
+
+
+def _single(tower, experts):
+    words = f"{'physics' if tower == PHYS else tower} tower alone, an expert for {_EACH[experts]}"
+    return Method(f"{tower}_{experts}", SINGLE, "single", words, experts, (tower,), main=True)
+
+
+def _dual(fusion, experts):
+    words = f"both towers through {fusion}, an expert for {_EACH[experts]}"
+    group = "dual" if experts == PLAIN else "binned"
+    return Method(f"{fusion}_{experts}", DUAL, group, words, experts, BOTH, fusion, main=True)
+
+
+def _change(base, name, group, words, description, *, main=False, **more):
+    """Make a variant of a method; `more` are the fields that differ."""
+    return replace(
+        base, name=f"{base.name}_{name}", kind=VARIANT, group=group, words=words, main=main, changes=base.name,
+        description=f"{base.name}: {description}", **more,
+    )  # fmt: skip
+
+
+def _read(reader, name, words, *bases, main=()):
+    """Make variants of methods that read the rows in another way; views on them share the fit of both towers."""
+    for base in bases:
+        more = {} if base.towers else {"settings": {"fusion": "concat"}}
+        yield _change(base, name, "representation", name, words, reader=reader, main=base in main, **more)
+
+
+GLOBAL = Method("global", REFERENCE, "reference", "one ridge for all rows", head="global ridge", view=ROOT, main=True,
+                settings={"quality_gate": "drop"})  # fmt: skip
+ORACLES = {
+    BINS: Method("oracle_4", REFERENCE, "reference", "each row's own expert: quality bin known, no regimes", BINS,
+                 head="quality bin known", view=ORACLE, main=True, settings={"phys_gate": "drop"}),
+    PLAIN: Method("oracle_9", REFERENCE, "reference", "each row's own expert: true regime known", PLAIN,
+                  head="true regime known", view=ORACLE, main=True, settings={"quality_gate": "drop"}),
+    BINNED: Method("oracle_9x4", REFERENCE, "reference", "each row's own expert: true regime and quality bin known",
+                   BINNED, head="true regime known", view=ORACLE, main=True, settings={"quality_gate": "drop"}),
+}  # fmt: skip
+_PHYS, _PHYS_BINNED = _single(PHYS, PLAIN), _single(PHYS, BINNED)
+_CONCAT, _CONCAT_BINNED = _dual("concat", PLAIN), _dual("concat", BINNED)
+_PLAIN_FOUR = GLOBAL, ORACLES[PLAIN], _PHYS, _CONCAT
+_FIVE = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "median")]
+_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
+
+TABLE = (
+    GLOBAL,
+    *ORACLES.values(),
+    *(_single(tower, experts) for experts in (PLAIN, BINNED) for tower in BOTH),
+    *(_dual(fusion, experts) for experts in (PLAIN, BINNED) for fusion in sorted(FUSIONS)),
+    # sharing is a variant: no single tower has experts that share so, and a gain over one that differs twice tells
+    # nothing of quality at the gate
+    _change(_CONCAT_BINNED, "offset", "sharing", "offset", "one offset for each quality bin, instead of shrinkage",
+            settings={"experts__sharing": "offset"}, main=True),
+    _change(_CONCAT_BINNED, "independent", "sharing", "independent", "nothing shared",
+            settings={"experts__sharing": "independent"}, main=True),
+    _change(_CONCAT_BINNED, "scale", "sharing", "scale", "one factor for each quality bin, instead of shrinkage",
+            settings={"experts__sharing": "scale"}),
+    _change(_CONCAT_BINNED, "alpha", "sharing", "alpha", "one penalty for each quality bin, instead of shrinkage",
+            settings={"experts__sharing": "alpha"}),
+    *_read("pixels", "pixels", "means of four pixels, as they are", *_PLAIN_FOUR),  # 36 ridges of 1,024 columns: no
+    *_read("whitened", "whitened", "noise-whitened components", *_PLAIN_FOUR, _PHYS_BINNED, _CONCAT_BINNED,
+           main=(_CONCAT, _CONCAT_BINNED)),
+    *_read("wiener clean", "clean", "Wiener scores, loadings from noise-free flux", *_PLAIN_FOUR, _PHYS_BINNED,
+           _CONCAT_BINNED, main=(_CONCAT_BINNED,)),
+    _change(_CONCAT, "hard", "routing", "hard routing", "the expert of the largest weight alone", routing="hard"),
+    _change(_CONCAT, "top3", "routing", "top-3 routing", "the experts of the three largest weights", routing=3),
+    _change(_CONCAT, "classes", "routing", "classification", "gates trained to name the true regime",
+            settings={"loss": "cross_entropy"}),
+    _change(_CONCAT_BINNED, "hard", "routing", "hard routing", "the expert of the largest weight alone",
+            routing="hard"),
+    _change(_CONCAT_BINNED, "top3", "routing", "top-3 routing", "the experts of the three largest weights", routing=3),
+    _change(_CONCAT_BINNED, "classes", "routing", "classification", "gates trained to name the true cell",
+            settings={"loss": "cross_entropy"}),
+    _change(_CONCAT_BINNED, "in_sample", "ablation", "in-sample gate",
+            "gates trained on predictions of rows that the experts were fitted to", settings={"cross_fit": False}),
+    _change(_CONCAT_BINNED, "no_warmup", "ablation", "no warm-up", "learning rate without warm-up",
+            settings={"warmup_epochs": 0}),
+    _change(_CONCAT_BINNED, "high_lr", "ablation", "high learning rate", "learning rate of 0.1 from the first step",
+            settings={"warmup_epochs": 0, "lr": 0.1}),
+    _change(_CONCAT_BINNED, "no_scores", "ablation", "no discriminants",
+            "physics gate of line windows alone, without discriminants", settings={"phys_gate__discriminants": False},
+            needs=_LINES),
+    _change(_CONCAT_BINNED, "no_variances", "ablation", "no score variances", "quality gate without score variances",
+            settings={"quality_gate__score_variances": False}, needs=_LINES),
+    _change(_CONCAT_BINNED, "quality_5", "ablation", "five quality statistics",
+            "five quality statistics instead of ten", kept={QUALITY: _FIVE}, needs=_ERRORS),
+    _change(_CONCAT_BINNED, "no_lines", "ablation", "no line windows",
+            "physics gate of discriminants alone, without line windows", kept={PHYS: []}, needs=_LINES),
+    Method("hist_gradient_boosting", PEER, "peer", "scikit-learn's boosted trees on projected columns and quality "
+           "features", head="HistGradientBoosting", peer=boosted_trees, main=True),
+    Method("lightgbm", PEER, "peer", "LightGBM on projected columns and quality features, if it is installed",
+           head="LightGBM", peer=light_trees, package="lightgbm"),
+)  # fmt: skip
+METHODS = {method.name: method for method in TABLE}
+
+
+def main_methods() -> list[Method]:
+    """Return the methods of a run that names none.
 
     Examples
     --------
-    >>> digest({"a": 1, "b": (2,)}) == digest({"b": [2], "a": 1})
-    True
+    >>> [method.name for method in main_methods() if method.kind == SINGLE]
+    ['phys_9', 'quality_9', 'phys_9x4', 'quality_9x4']
     """
-    return hashlib.sha256(json.dumps(_describe(value), sort_keys=True).encode()).hexdigest()
+    return [method for method in TABLE if method.main]
 
 
-def _describe(value):
-    """Describe a value by what JSON knows."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    if isinstance(value, numbers.Number):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {str(name): _describe(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_describe(each) for each in value]
-    if isinstance(value, slice):
-        return ["slice", value.start, value.stop, value.step]
-    if isinstance(value, np.ndarray):
-        return [str(value.dtype), list(value.shape), hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
-    if isinstance(value, BaseEstimator):
-        return [type(value).__qualname__, _describe(value.get_params(deep=False))]
-    if callable(value) and "<" not in value.__qualname__:  # a name that finds it again
-        return [value.__module__, value.__qualname__]
-    raise TypeError(f"{value!r} cannot be told from others: use plain values, estimators or functions of a module.")
+def choose_methods(names: Iterable[str], offers: Collection[str]) -> tuple[list[Method], dict[str, str]]:
+    """Choose methods by name or group, as far as rows and packages allow.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of methods or groups, "main" or "all".
+    offers : collection of str
+        What the rows have.
+
+    Returns
+    -------
+    methods : list of Method
+        In the order of the table.
+    left_out : dict of str to str
+        Methods that a group named but that cannot run, and why.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, a method was named that cannot run, or nothing is left.
+    """
+    groups = {"main": main_methods(), "all": TABLE, **{name: [METHODS[name]] for name in METHODS}}
+    groups |= {group: [method for method in TABLE if method.group == group] for group in GROUPS}
+    chosen, left_out = set(), {}
+    for name in names:
+        if name not in groups:
+            known = ["main", "all", *GROUPS, *METHODS]
+            raise ConfigError(f"methods: {name!r} is no method and no group; {nearest(name, known)}")
+        for method in groups[name]:
+            lack = lacking(method, offers)
+            if lack and name == method.name:
+                raise ConfigError(f"methods: {name!r} cannot run: {lack}")
+            if lack:
+                left_out[method.name] = lack
+            else:
+                chosen.add(method.name)
+    if not chosen:
+        raise ConfigError(f"methods: none of {', '.join(names)} can run: {'; '.join(sorted(set(left_out.values())))}")
+    default = "wiener" if LINES in offers else "default"
+    read = ((method, default if method.reader == "default" else method.reader) for method in TABLE)
+    return [replace(method, reader=reader) for method, reader in read if method.name in chosen], left_out
+
+
+def lacking(method: Method, offers: Collection[str]) -> str:
+    """Tell what a method needs and does not have, in words; empty where it can run."""
+    needs = set(method.needs | READERS[method.reader].needs)
+    needs |= {ERRORS} if method.experts in (BINNED, BINS) else set()
+    needs |= {REGIMES} if method.view == ORACLE and not method.one_regime else set()
+    missing = sorted(needs - set(offers))
+    if missing:
+        return f"the rows have no {' and no '.join(missing)}"
+    if method.package and find_spec(method.package) is None:
+        return f"it needs the package {method.package}; install it with: pip install {method.package}"
+    return ""
+
+
+def list_methods() -> str:
+    """Every method by group, one line each, for `dualgate study --list`; a star marks those that run by default."""
+    width, lines = max(map(len, METHODS)), []
+    for group, words in GROUPS.items():
+        members = [method for method in TABLE if method.group == group]
+        lines += [f"{group}: {words}"]
+        lines += [f"  {'*' if each.main else ' '} {each.name:{width}}  {each.description}" for each in members]
+        lines += [""]
+    return "\n".join([*lines, "* runs where no methods are named; --full runs all."])

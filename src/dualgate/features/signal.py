@@ -1,0 +1,169 @@
+"""Principal components of columns whose errors are not given: as many as rise above the columns' own noise."""
+
+import numbers
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from dualgate._validation import check_number
+from dualgate.features.projection import Projection
+from dualgate.features.whitened import leading
+from dualgate.rows import Pass, map_blocks, open_rows
+from dualgate.statistics import CellStatistics
+
+GROUP = 1024  # columns whose noise is estimated from each other
+LEAST_SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
+CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is constant
+
+
+class SignalPCA(Projection, TransformerMixin, BaseEstimator):
+    r"""Principal components of columns in units of their noise, of which those above the noise are kept.
+
+    The noise of a column is the part of its variance that the other columns do not predict, :math:`1 / (R^{-1})_{jj}` of
+    the correlations R. With every column in units of its noise the components do not depend on the columns' units, and
+    pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per row. Components are kept
+    above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise); at least one is.
+
+    Parameters
+    ----------
+    n_components : int, default=50
+        Components to keep, at most.
+    random_state : int, default=0
+        Seed of the randomised eigensolver that serves more than 1,024 columns.
+
+    Attributes
+    ----------
+    mean_, noise_ : ndarray of shape (n_features,)
+        Mean and noise of each column; the noise of a constant column is infinite.
+    components_ : ndarray of shape (n_kept, n_features)
+        Orthonormal rows, in columns divided by their noise.
+    signal_variance_ : ndarray of shape (n_kept,)
+        Variance of each component less that of the noise, in units of the latter.
+
+    References
+    ----------
+    Joreskog 1969, Psychometrika 34, 51 (noise from partial correlations). Gavish & Donoho 2014, IEEE Transactions on
+    Information Theory 60, 5040.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(500, 2)) @ rng.normal(size=(2, 30)) + 0.1 * rng.normal(size=(500, 30))
+    >>> len(SignalPCA().fit(X * np.logspace(-3, 3, 30)).components_)
+    2
+    """
+
+    def __init__(self, n_components=50, *, random_state=0):
+        self.n_components = n_components
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Find the components in one pass over the rows.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : SignalPCA
+
+        Raises
+        ------
+        ValueError
+            If `n_components` is not an integer above zero.
+        """
+        return self.learn(X, open_rows(self, X, reset=True))
+
+    def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
+        check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
+        self.n_features_in_ = sample.shape[1]
+        self._step = ColumnSums(sample.mean(axis=0, dtype=np.float64))
+
+    def next_pass(self):  # noqa: D102
+        return vars(self).pop("_step", None)
+
+    def end_pass(self, step):  # noqa: D102
+        statistics, (n_rows,) = step.found, step.found.count
+        covariance, width = statistics.centred()[0][0] / n_rows, self.n_features_in_
+        self.mean_, spread = statistics.means()[0][0], np.sqrt(np.diagonal(covariance).clip(min=0))
+        spread = np.where(spread <= CONSTANT * np.abs(self.mean_), np.inf, spread)
+        correlation = covariance / spread[:, None] / spread
+        self.noise_ = spread * np.sqrt(unexplained(correlation, n_rows))
+        covariance = covariance / self.noise_[:, None] / self.noise_
+        variance, vectors = leading(covariance, max(1, min(self.n_components, width, int(n_rows) - 1)), self.random_state)
+        kept = max(1, int(np.sum(variance > signal_threshold(width / n_rows))))
+        self.components_, self.signal_variance_ = np.ascontiguousarray(vectors[:, :kept].T), variance[:kept] - 1
+
+    def transform(self, X):
+        """Project the columns.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        components : ndarray of shape (n_samples, n_kept)
+            Of the precision of `X`.
+        """
+        check_is_fitted(self, "components_")
+        return map_blocks(self, lambda first, block: self.project(block)["projected"], open_rows(self, X, reset=False))
+
+    def project(self, block, rows=None):  # noqa: D102
+        scaled = (block - self.mean_) / self.noise_  # in double: columns may be far from zero
+        return {"projected": (scaled @ self.components_.T).astype(block.dtype)}
+
+    def to_pixels(self, coef):  # noqa: D102
+        return np.atleast_2d(coef) @ self.components_ / self.noise_
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the components.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self, "components_")
+        return np.array([f"component_{i}" for i in range(len(self.components_))], dtype=object)
+
+
+class ColumnSums(Pass):
+    """Mean and covariance of columns."""
+
+    def __init__(self, origin):
+        self.origin = origin
+
+    def begin(self):  # noqa: D102
+        return CellStatistics.zeros(1, len(self.origin), origin=self.origin)
+
+    def update(self, start, block):  # noqa: D102
+        nothing = np.zeros(len(block), dtype=int)
+        self.found.update(block, nothing, nothing)
+
+
+def unexplained(correlation, n_rows):
+    """Share of each column's variance that the others do not predict (n_features,), in groups of spread columns."""
+    width = len(correlation)
+    n_groups, share = -(-width // GROUP), np.ones(width)
+    for group in range(n_groups):
+        columns = slice(group, None, n_groups)
+        own = correlation[columns, columns]
+        shrinkage = min(1.0, max(LEAST_SHRINKAGE, len(own) / n_rows))
+        inverse = np.linalg.inv((1 - shrinkage) * own + shrinkage * np.eye(len(own)))
+        share[columns] = 1 / np.diagonal(inverse)
+    return share
+
+
+def signal_threshold(ratio):
+    """Eigenvalue, in units of the noise variance, above which a component is kept; `ratio` is columns per row."""
+    beta = min(ratio, 1 / ratio)
+    edge = 2 * (beta + 1) + 8 * beta / ((beta + 1) + np.sqrt(beta**2 + 14 * beta + 1))
+    return edge * max(ratio, 1.0)

@@ -1,0 +1,346 @@
+"""Where a study's rows come from, simulated, HDF5 shards or tables, and the default model for them."""
+
+import hashlib
+import zipfile
+import zlib
+from contextlib import nullcontext
+from fnmatch import fnmatchcase
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.datasets import open_spectra, stream_spectra
+from dualgate.evaluation import SNR_EDGES
+from dualgate.experts.regimes import regime_codes
+from dualgate.features.lines import check_wave
+from dualgate.study.config import MIN_ROWS, ConfigError, StudyConfig, nearest
+
+ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
+SIMULATOR = "known simulator"
+PROJECT_FROM = 100  # flux columns of a table from which experts work on principal components
+REGIME_ROWS = 20  # a regime has on average, at least: what has more values is no regime
+READ, NOT_READ = ("flux", "error", "quality"), ("target", "regimes", "conditions", "snr")  # by the model
+
+
+class StudyRows:
+    """Rows of a study by seed; nothing is read before it is asked for."""
+
+    def __init__(self, config: StudyConfig):
+        self.config, self.data = config, config.data
+
+    @cached_property
+    def table(self):
+        """Rows of the table, read once."""
+        with _open_table(self.data.source) as columns:
+            return _read_rows(_Table(self.data.source, columns), self.data, self.config.rows)
+
+    @cached_property
+    def offers(self) -> frozenset:
+        """What the rows have that a method may need: `ERRORS`, `REGIMES`, `LINES`, `SIMULATOR`."""
+        if self.data.kind == "embedded":
+            return frozenset({ERRORS, REGIMES, LINES, SIMULATOR})
+        if self.data.kind == "shards":
+            return frozenset({ERRORS, REGIMES, LINES})
+        lines = self.table.paired and _covers_lines(self.table.wave)
+        offers = {ERRORS: self.table.paired, REGIMES: self.table.regimes is not None, LINES: lines}
+        return frozenset(name for name, there in offers.items() if there)
+
+    def check(self):
+        """Raise ConfigError where rows cannot be read, or are fewer than a study needs, before the work."""
+        if self.data.kind == "embedded":
+            return
+        try:
+            n_rows = len(self.make(0).y)
+        except ConfigError:
+            raise
+        except (OSError, ValueError, ImportError) as error:
+            raise ConfigError(f"[data] source: {error}") from None
+        if n_rows < MIN_ROWS:
+            raise ConfigError(
+                f"[data] source: {self.data.source!r} holds {n_rows} rows, the study needs {MIN_ROWS} or more"
+            )
+
+    def make(self, seed: int) -> Bunch:
+        """Rows of one seed: simulated ones, those of shards with noise of this seed, or those of the table."""
+        if self.data.kind == "embedded":
+            return stream_spectra(self.config.rows, random_state=seed)
+        if self.data.kind == "table":
+            return self.table
+        spectra = open_spectra(self.data.source, stop=self.config.rows, random_state=seed)
+        spectra.ordered = True
+        return spectra
+
+    def make_model(self, data: Bunch, seed: int) -> DualTowerMoERegressor:
+        """Build the default model for the rows, with the scores and the training of the configuration."""
+        if LINES in self.offers:
+            scores = vars(self.config.scores).items()
+            model = spectral_model(data, seed).set_params(**{f"experts__projection__{key}": it for key, it in scores})
+        else:
+            model = table_model(data, seed)
+        return model.set_params(**vars(self.config.training))
+
+    def model_source(self) -> str:
+        """Python source of the default model."""
+        if LINES in self.offers:
+            return "DualTowerMoERegressor.for_spectra(wave)"
+        seed = self.config.seeds[0]
+        return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
+
+    def fingerprint(self) -> list:
+        """Return what identifies these rows: the bytes of a table; names, sizes and times of shards."""
+        if self.data.kind == "embedded":
+            return ["embedded"]
+        if self.data.kind == "table":
+            paths = [self.data.source, *([self.data.wave] if isinstance(self.data.wave, str) else [])]
+            return [_file_hash(path) for path in paths if Path(path).is_file()]
+        paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).paths)
+        return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+
+
+def n_flux(data) -> int:
+    """Return how many columns of the rows are flux; their errors follow."""
+    return len(data.wave) if data.get("n_flux") is None else data.n_flux
+
+
+def spectral_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
+    """Build the default model for spectra `[flux | error]` on the pixels of `data.wave`."""
+    return DualTowerMoERegressor.for_spectra(data.wave, n_jobs=-1, random_state=seed)
+
+
+def table_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
+    """Build the default model for other rows: the physics gate reads the flux, the quality gate the other columns.
+
+    With errors the experts have the quality bins of the SNR; without, one for each regime.
+    """
+    flux, others = slice(0, data.n_flux), slice(data.n_flux, None)
+    experts = HierarchicalExperts(
+        flux,
+        others if data.paired else None,
+        quality_edges=SNR_EDGES if data.paired else None,
+        projection="whitened" if data.n_flux >= PROJECT_FROM else None,
+        clip=True,
+    )
+    quality = QualityGate(others, features=None if data.paired else "passthrough")
+    return DualTowerMoERegressor(PhysGate(flux), quality, experts=experts, n_jobs=-1, random_state=seed)
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+
+def _open_table(path):
+    """Open a table as a context that gives its columns by name; those of a `.npz` file are read when asked for.
+
+    Of a `.npz` file every array is a column or, in two dimensions, several; a `.npy` file holds a structured array, or
+    a plain one whose columns are named "0", "1", ...
+    """
+    kind = Path(path).suffix.lower()
+    if kind == ".npz":
+        return np.load(path)  # no pickles
+    if kind == ".parquet" and find_spec("pyarrow") is None:
+        raise ImportError(f'{path}: Parquet files need pyarrow; install it with: pip install "dualgate[parquet]"')
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": lambda path: pd.DataFrame(np.load(path))}
+    frame = read[kind](path)
+    return nullcontext({str(name): frame[name].to_numpy() for name in frame.columns})
+
+
+class _Table:
+    """Columns of an open table as the keys of `[data]` name them; ConfigError where one is not what it must be."""
+
+    def __init__(self, path, columns):
+        self.path, self.columns, self.names = path, columns, list(columns)
+
+    def find(self, key, entries):
+        """Names of the columns that entries name: each by its name, by positions, or by a pattern."""
+        return [name for entry in entries for name in self._find(key, entry)]
+
+    def _find(self, key, entry):
+        first, colon, last = entry.partition(":")
+        if entry in self.names:
+            return [entry]
+        if colon and all(part.isdigit() or not part for part in (first, last)):
+            found = self.names[slice(int(first) if first else None, int(last) if last else None)]
+        else:
+            found = [name for name in self.names if fnmatchcase(name, entry)]
+        if not found:
+            known = self.names if len(self.names) < 8 else [*self.names[:5], "..."]
+            raise ConfigError(f"[data] {key} = {entry!r}: names no column of {self.path!r}; {nearest(entry, known)}")
+        return found
+
+    def values(self, key, name):
+        """Return a column as it is."""
+        try:
+            return self.columns[name]
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ConfigError(
+                f"[data] {key}: column {name!r} cannot be read from {self.path!r}: {error}. Save it again, as numbers"
+            ) from None
+
+    def numbers(self, key, name):
+        """Return a column of finite numbers, or several that are one array, (n_rows, n_columns)."""
+        values = self.values(key, name)
+        if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
+            raise ConfigError(
+                f"[data] {key}: column {name!r} has dtype {values.dtype} and {values.ndim} dimensions; it must hold "
+                "numbers, one or a vector for each row"
+            )
+        values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+        if not np.isfinite(values).all():
+            row = _place(np.argwhere(~np.isfinite(values))[0, 0])
+            raise ConfigError(f"[data] {key}: column {name!r} is not finite in {row}; drop such rows, or fill them")
+        return values.reshape(len(values), -1)
+
+    def select(self, key, entries):
+        """Return the columns that entries name, side by side, (n_rows, n_columns)."""
+        columns = {name: self.numbers(key, name) for name in self.find(key, entries)}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ConfigError(f"[data] {key}: names columns of different length: {lengths}; name those of one length")
+        return np.hstack([columns[name] for name in self.find(key, entries)])
+
+    def regimes(self, entry):
+        """Return codes 0, 1, ... of a column of whole numbers or texts, in the order of its values."""
+        name, *more = self.find("regimes", [entry])
+        values = self.values("regimes", name)
+        if more or values.ndim != 1:
+            raise ConfigError(f"[data] regimes = {entry!r}: names more than one column; it must name one")
+        if values.dtype.kind == "O":
+            for row, value in enumerate(values):
+                if not isinstance(value, str):
+                    raise ConfigError(
+                        f"[data] regimes: column {name!r} is {value!r} in {_place(row)}; it must hold a text in every "
+                        "row, or a number in every row; drop such rows, or fill them"
+                    )
+        elif values.dtype.kind != "U":
+            values = self.numbers("regimes", name)[:, 0]
+            for value in values[values != np.floor(values)][:1]:
+                raise ConfigError(
+                    f"[data] regimes: column {name!r} holds {value}; it must hold whole numbers or texts, one for each "
+                    "regime. Give a physical condition as conditions, with regime_edges"
+                )
+        codes, found = pd.factorize(values, sort=True)
+        if len(found) * REGIME_ROWS > max(len(values), 1):
+            raise ConfigError(
+                f"[data] regimes: {entry!r} holds {len(found):,} different values in {len(values):,} rows; there must "
+                f"be {REGIME_ROWS} rows or more for each on average. Merge some, or give a physical condition as "
+                "conditions, with regime_edges"
+            )
+        return codes
+
+
+def _read_rows(table, data, rows):
+    """Rows of a table: X = [flux | error], or [flux | quality] without errors; what the table has not is None.
+
+    Of `rows` rows, drawn at random, the same ones every time; they stay in the table's order.
+    """
+    given = {key: getattr(data, key) for key in (*READ, *NOT_READ) if getattr(data, key) is not None}
+    given = {key: (each,) if isinstance(each, str) else each for key, each in given.items()}
+    _check_roles({key: table.find(key, entries) for key, entries in given.items()})
+    parts = {key: table.select(key, entries) for key, entries in given.items() if key != "regimes"}
+    if data.regimes is not None:
+        parts["regimes"] = table.regimes(data.regimes)
+    _check_parts(parts, data.target)
+    n_rows = len(parts["flux"])
+    if rows is not None and rows < n_rows:
+        chosen = np.sort(np.random.default_rng(0).permutation(n_rows)[:rows])
+        parts = {key: part[chosen] for key, part in parts.items()}
+    flux, conditions = parts["flux"], parts.get("conditions")
+    if conditions is not None:
+        parts["regimes"] = regime_codes("[data]", conditions, data.regime_edges, len(flux))[0]
+    return Bunch(
+        X=np.hstack([flux, parts["error"] if "error" in parts else parts["quality"]]),
+        n_flux=flux.shape[1],
+        paired="error" in parts,  # whether the other columns are errors of the flux
+        y=parts["target"][:, 0].astype(np.float64),
+        regimes=parts.get("regimes"),
+        conditions=conditions,
+        regime_edges=data.regime_edges,
+        snr=parts["snr"][:, 0] if "snr" in parts else None,
+        wave=_read_wave(table, data.wave, flux.shape[1]),
+        ordered=True,  # by anything
+    )
+
+
+def _check_roles(names):
+    """Check that the model reads no column that is not known when it predicts, and none in two ways."""
+    whys = {
+        "target": "is to be predicted and must not be read",
+        "regimes": "is not known when predicting and must not be read",
+        "conditions": "are not known when predicting and must not be read",
+        "snr": "is no measurement; quality may name it",
+    }
+    for key, other in [(key, other) for place, key in enumerate(READ) for other in (*NOT_READ, *READ[place + 1 :])]:
+        shared = [name for name in names.get(key, ()) if name in names.get(other, ())]
+        if shared and (key, other) != ("quality", "snr"):  # how noisy a row is may well be read
+            why = whys.get(other, "is read for something else")
+            raise ConfigError(f"[data] {key}: names {shared[0]!r}, but {other} {why}; leave the column out of {key}")
+
+
+def _check_parts(parts, target):
+    """Check lengths, numbers of columns, signs, and that the target varies."""
+    flux, error, snr, y = parts["flux"], parts.get("error"), parts.get("snr"), parts["target"]
+    for key, part in parts.items():
+        if len(part) != len(flux):
+            raise ConfigError(f"[data] {key}: has {len(part):,} rows, flux has {len(flux):,}; there must be as many")
+        if key in ("target", "snr") and part.shape[1] != 1:
+            raise ConfigError(f"[data] {key}: names {part.shape[1]} columns; it must name one")
+    if error is not None and error.shape != flux.shape:
+        raise ConfigError(
+            f"[data] error: names {error.shape[1]} columns, flux {flux.shape[1]}; there must be one for each, in the "
+            "same order"
+        )
+    if error is not None and not (error > 0).all():
+        row, column = np.argwhere(~(error > 0))[0]
+        raise ConfigError(f"[data] error: is {error[row, column]} in {_place(row)}; errors must be above zero")
+    if snr is not None and not (snr >= 0).all():
+        raise ConfigError(f"[data] snr: is {snr.min()} in {_place(snr.argmin())}; it must not be negative")
+    if len(y) and np.ptp(y) == 0:
+        raise ConfigError(
+            f"[data] target: {target!r} does not vary, it is {y[0, 0]} in every row; there is nothing to predict. Name "
+            "another column"
+        )
+
+
+def _read_wave(table, wave, n_pixels):
+    """Wavelengths, from the configuration, an array of the table, or a file of numbers."""
+    if wave is None:
+        return None
+    if not isinstance(wave, str):
+        found = np.array(wave)
+    elif wave in table.names:
+        found = table.values("wave", wave)
+    else:
+        try:
+            found = np.load(wave) if wave.endswith(".npy") else np.loadtxt(wave)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"[data] wave = {wave!r}: names no array of the table and no file: {error}") from None
+    if found.shape != (n_pixels,):
+        raise ConfigError(
+            f"[data] wave: has shape {found.shape}; it must hold one for each of {n_pixels:,} flux columns"
+        )
+    return found
+
+
+def _covers_lines(wave):
+    """Whether wavelengths cover the windows of the lines; a grid for something else is no mistake."""
+    if wave is None:
+        return False
+    try:
+        check_wave("[data]", wave)
+    except ValueError:
+        return False
+    return True
+
+
+def _place(row):
+    """Where a value is, for messages."""
+    return f"row {int(row)}, counted from 0"
+
+
+def _file_hash(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,470 @@
+"""Run every stage of a study that is not finished, and gather what the analysis needs of every seed."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import r2_score
+
+from dualgate.datasets import bayes_limit
+from dualgate.evaluation import gate_entropy, leakage_audit, permutation_contribution, tower_correlation
+from dualgate.reduction import ReducedRows
+from dualgate.rows.store import Store
+from dualgate.study.inputs import n_flux, spectral_model
+from dualgate.trace import MixtureTrace
+
+ROWS, REDUCTION, REDUCED, FIT = "rows", "reduction", "reduced rows", "fit"  # kinds of stages
+LIMIT, AUDIT = "limit", "audit"
+TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
+TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits", "quality_logits")
+SINGLE_PRECISION = {"log_weights", "phys_logits", "quality_logits"}  # a target may need all the digits it has
+SHUFFLES, RESAMPLES = 5, 300  # of the permutation contributions
+MIN_SIZE = 300  # effective draws a row: the sampling costs a third of a percent of the variance that is left
+AUDIT_NUMBERS = ("target ridge", "target boosting", "snr ridge", "snr boosting", "errors")
+
+
+@dataclass
+class SeedRecord:
+    """One seed's test targets and predictions: everything that outlives its rows.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the rows, the split and the models.
+    n_train, n_validation : int
+        Rows that the models were fitted to, and rows that chose among them.
+    y : ndarray of shape (n_test,), [unit of y]
+        Test targets.
+    y_validation : ndarray of shape (n_validation,), [unit of y]
+        Targets of the rows that choose among models.
+    snr : ndarray of shape (n_test,) or None, [dimensionless]
+        Signal-to-noise ratio of the test rows; None where the rows have none.
+    regimes : ndarray of int, shape (n_test,), or None
+        Regime of the test rows, where it is known.
+    conditions : ndarray of shape (n_test, n_conditions) or None, [unit of each]
+        Physical conditions of the test rows, where they are known.
+    edges : tuple of ndarray
+        Edges of the regimes along each condition.
+    predictions : dict of str to ndarray of shape (n_test,), [unit of y]
+        By method name.
+    validation : dict of str to ndarray of shape (n_validation,), [unit of y]
+        Predictions of the validation rows by method name.
+    validation_r2 : dict of str to float
+        R^2 on the validation rows by method name.
+    entropy : dict of str to ndarray of shape (n_test,), [nats]
+        Gate entropy by method name.
+    n_experts : dict of str to int
+        Number of experts by method name.
+    towers : dict of str to float
+        Likeness of the two towers' outputs by method name, from
+        :func:`~dualgate.evaluation.tower_correlation`.
+    seconds : dict of str to float, [s]
+        Duration of every stage: "rows" (targets and split), "reduction" (first pass, training rows: the projection),
+        "reduced rows" (second pass, all rows: features and projected columns), each with the reader's name where it is
+        not the default, then "fit" and "predict" of every fit, named after its first method.
+    wave : ndarray of shape (n_pixels,) or None, [angstrom]
+        Wavelengths of the flux columns.
+    limit : dict or None
+        Bayes limit of the first `rows` test rows: `prediction` and `std` of each [unit of y], `prior_variance` of y.
+    audit : dict or None
+        Leakage audit of the first `rows` test rows: `audit`, intervals (5, 3) in the order of `AUDIT_NUMBERS`.
+    traces : dict of str to mapping
+        Arrays of each method's fit on validation and test rows, by stage of the prediction, read when they are asked
+        for: `log_weights`, `expert_predictions`, `phys_logits`, ..., `coef`, `intercept`, and where they are known
+        `coef_pixels` (n_experts + 1, n_pixels), the root last, and `permutation`, the contributions (3, 3) of the
+        physics tower, the quality tower and both.
+    """
+
+    seed: int
+    n_train: int
+    n_validation: int
+    y: np.ndarray
+    y_validation: np.ndarray
+    snr: np.ndarray | None
+    regimes: np.ndarray | None
+    conditions: np.ndarray | None = None
+    edges: tuple = ()
+    predictions: dict = field(default_factory=dict)
+    validation: dict = field(default_factory=dict)
+    validation_r2: dict = field(default_factory=dict)
+    entropy: dict = field(default_factory=dict)
+    n_experts: dict = field(default_factory=dict)
+    towers: dict = field(default_factory=dict)
+    seconds: dict = field(default_factory=dict)
+    wave: np.ndarray | None = None
+    limit: dict | None = None
+    audit: dict | None = None
+    traces: dict = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of this seed, all parts together."""
+        return self.n_train + self.n_validation + len(self.y)
+
+
+# ---- stages ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of work of one seed that is done once, named by its key; stages of a kind take about as long."""
+
+    seed: int | None
+    key: str
+    kind: str = field(compare=False)
+    title: str = field(compare=False)
+    reader: str = field(default="", compare=False)  # whose rows it makes or needs
+    size: int = field(default=0, compare=False)  # how many test rows it is about
+    method: object = field(default=None, compare=False)  # the first of those that share the fit
+
+    @property
+    def name(self) -> str:
+        """Name in the store."""
+        return f"seed_{self.seed}/{self.key}"
+
+    @property
+    def label(self) -> str:
+        """What is shown while it runs."""
+        return self.title if self.seed is None else f"seed {self.seed}: {self.title}"
+
+
+class Observer:
+    """Receives every stage; this one does nothing."""
+
+    def begin(self, stage: Stage):
+        """Receive a stage that begins."""
+
+    def end(self, stage: Stage, seconds: float | None):
+        """Receive a stage that ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
+
+
+def fit_stage(method, seed: int) -> Stage:
+    """Return the stage that fits a method; methods that share a fit have equal ones."""
+    kind = f"{FIT} {method.experts or method.name}"
+    return Stage(seed, f"fit-{method.fit_key}", kind, method.name, method.reader, method=method)
+
+
+def _rows_stage(seed):
+    return Stage(seed, "rows", ROWS, "rows")
+
+
+def _reader_stage(kind, method, seed):
+    """Return the stage that fits (`REDUCTION`) or applies (`REDUCED`) the reduction of a method's reader."""
+    key = f"{kind.replace(' ', '-')}-{method.representation.key}"
+    title = kind if method.reader == "default" else f"{kind} {method.reader}"
+    return Stage(seed, key, kind, title, method.reader, method=method)
+
+
+def plan_stages(methods: Sequence, seeds: Iterable[int], *, limit_rows: int = 0, audit_rows: int = 0) -> list[Stage]:
+    """Every stage of every seed in order, each fit with the first method that asks for it.
+
+    Examples
+    --------
+    >>> from dualgate.study.methods import METHODS
+    >>> [stage.label for stage in plan_stages([METHODS["oracle_9"], METHODS["phys_9"]], [42])]
+    ['seed 42: rows', 'seed 42: reduction', 'seed 42: reduced rows', 'seed 42: oracle_9']
+    """
+    plan, readers, seeds = {}, {}, list(seeds)  # a dictionary keeps the first of equal stages
+    for method in methods:
+        readers.setdefault(method.reader, []).append(method)
+    for seed in seeds:
+        plan[_rows_stage(seed)] = None
+        for reader, members in readers.items():
+            plan |= {_reader_stage(kind, members[0], seed): None for kind in (REDUCTION, REDUCED)}
+            plan |= {fit_stage(method, seed): None for method in members}
+            if audit_rows and seed == seeds[0] and reader == methods[0].reader:
+                plan[Stage(seed, f"audit-{audit_rows}", AUDIT, "leakage audit", reader, audit_rows, members[0])] = None
+        if limit_rows:
+            plan[Stage(seed, f"limit-{limit_rows}", LIMIT, f"Bayes limit of {limit_rows} rows", "", limit_rows)] = None
+    return list(plan)
+
+
+def run_study(
+    make_data: Callable,
+    seeds: Iterable[int],
+    methods: Sequence,
+    *,
+    make_model: Callable = spectral_model,
+    store: Store | None = None,
+    observer: Observer | None = None,
+    limit_rows: int = 0,
+    audit_rows: int = 0,
+) -> list[SeedRecord]:
+    """Train and test every method on every seed's own rows; what is finished already is not run again.
+
+    Parameters
+    ----------
+    make_data : callable, seed -> data
+        Rows of one seed as an object with `X` (an array or a row source), `y`, `regimes` (None where they are not
+        known), `snr` if X has no errors, and whatever `make_model` reads. The first 80 % train, the next 10 % choose
+        among models, the rest test; where its attribute `ordered` is true the rows are divided at random instead.
+    seeds : iterable of int
+        Seeds of rows and models.
+    methods : sequence of Method
+        Such as those of :func:`~dualgate.study.methods.choose_methods`.
+    make_model : callable, (data, seed) -> estimator
+        The default model, with an expert for each regime and quality bin; methods change its parameters. The default is
+        `DualTowerMoERegressor.for_spectra`.
+    store : Store, default=None
+        Where finished stages are; None keeps them in memory.
+    observer : Observer, default=None
+        Receives every stage of :func:`plan_stages`.
+    limit_rows : int, default=0
+        Test rows of every seed whose Bayes limit is computed; it needs the simulator's own spectra.
+    audit_rows : int, default=0
+        Test rows of the first seed that are audited for leakage; they need errors.
+
+    Returns
+    -------
+    records : list of SeedRecord, one a seed
+    """
+    observer, store, seeds, records = observer or Observer(), store or Store(), list(seeds), []
+    plan = plan_stages(methods, seeds, limit_rows=limit_rows, audit_rows=audit_rows)
+    for seed in seeds:
+        work, stages = SeedWork(make_data, make_model, seed, store), [stage for stage in plan if stage.seed == seed]
+        missing = [stage for stage in stages if stage.name not in store]
+        wanted = {stage.reader for stage in missing if stage.kind not in (REDUCTION, REDUCED)}
+        for stage in stages:
+            if stage in missing:
+                if stage.kind in (REDUCTION, REDUCED) and stage.reader not in wanted:
+                    observer.end(stage, None)
+                    continue
+                observer.begin(stage)
+                store.save(stage.name, work.run(stage))
+            observer.end(stage, float(store.load(stage.name)["seconds"]))
+        records.append(_gather(store, methods, stages))
+    return records
+
+
+# ---- the work of one seed ----------------------------------------------------------------------------------
+
+
+class SeedWork:
+    """Runs the stages of one seed; rows are asked for only when a stage needs them."""
+
+    def __init__(self, make_data, make_model, seed, store):
+        self.make_data, self.make_model, self.seed, self.store = make_data, make_model, seed, store
+        self._reduced = None, None  # the reader's name and its rows: those of one reader at a time
+
+    @cached_property
+    def data(self):
+        """Rows of this seed."""
+        return self.make_data(self.seed)
+
+    @cached_property
+    def base(self):
+        """The default model."""
+        return self.make_model(self.data, self.seed)
+
+    def run(self, stage: Stage) -> dict:
+        """Return what a stage finds, with its `seconds`."""
+        start, fit = time.perf_counter(), self._fit_peer if stage.method and stage.method.peer else self._fit_mixture
+        work = {ROWS: self._rows, REDUCTION: self._fit_reduction, REDUCED: self._reduce, LIMIT: self._limit,
+                AUDIT: self._audit}.get(stage.kind, fit)  # fmt: skip
+        return {**work(stage), "seconds": time.perf_counter() - start}
+
+    def _rows(self, stage):
+        """Divide the rows, and keep what is known of them without reading X, in the order of the parts."""
+        data = self.data
+        order, n_train, n_validation = split_rows(len(data.y), self.seed if data.get("ordered") else None)
+        edges = (data.get("regime_edges") or ()) if data.get("conditions") is not None else ()
+        found = {"order": order, "n_train": n_train, "n_validation": n_validation, "n_edges": len(edges)}
+        found |= {f"edges_{place}": np.asarray(each, dtype=float) for place, each in enumerate(edges)}
+        known = {name: data.get(name) for name in ("regimes", "conditions", "snr")}
+        found |= {name: np.asarray(values)[order] for name, values in known.items() if values is not None}
+        wave = {} if data.get("wave") is None else {"wave": np.asarray(data.wave)}
+        return found | wave | {"y": np.asarray(data.y, dtype=np.float64)[order]}
+
+    def _part(self, name):
+        """Return an array of the rows' stage; None where it has none of that name."""
+        return self.store.load(_rows_stage(self.seed).name).get(name)
+
+    @property
+    def _n_train(self):
+        return int(self._part("n_train"))
+
+    def _test(self, n_rows):
+        """Places of the first test rows."""
+        first = self._n_train + int(self._part("n_validation"))
+        return slice(first, first + n_rows)
+
+    def _regimes(self, one_regime=False):
+        """Regimes of all rows for the model, and their edges; None where they are not known.
+
+        Codes are given as a condition, so that a regime without a training row has an expert all the same.
+        """
+        codes = np.zeros(len(self._part("y")), dtype=np.intp) if one_regime else self._part("regimes")
+        if codes is None or one_regime:
+            return codes, None
+        bins = [len(self._part(f"edges_{place}")) + 1 for place in range(int(self._part("n_edges")))]
+        n_regimes = np.prod(bins) if bins else codes.max() + 1
+        return (codes[:, None].astype(float), (np.arange(n_regimes - 1) + 0.5,)) if n_regimes > 1 else (codes, None)
+
+    def _model(self, method, more):
+        """Make the model of a method's reader, with further parameters."""
+        return clone(self.base).set_params(**method.representation.parameters).set_params(**more)
+
+    def _fit_reduction(self, stage):
+        """Fit gates' features and projection to the training rows."""
+        n_train, codes, make = self._n_train, self._part("regimes"), stage.method.representation.make
+        train = self._part("order")[:n_train]
+        more = {} if make is None else make(self.data, train, self.seed)
+        known = {} if codes is None else {"regimes": codes[:n_train]}
+        reduction = self._model(stage.method, more).make_reduction()
+        return {"reduction": reduction.fit(self.data.X[train], self._part("y")[:n_train], **known)}
+
+    def _reduce(self, stage):
+        """Read all rows once: the few numbers of each that gates and experts work with.
+
+        Training rows are read as such: what was learned from a row would flatter it.
+        """
+        reduction, order = self._reduction(stage.method), self._part("order")
+        train, held_out = np.split(order, [self._n_train])
+        seen = reduction.read(self.data.X[train], training=True).columns
+        unseen = reduction.read(self.data.X[held_out]).columns
+        joined = {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
+        self._reduced = stage.reader, ReducedRows.of(reduction, joined)
+        return joined
+
+    def _reduction(self, method):
+        return self.store.load(_reader_stage(REDUCTION, method, self.seed).name)["reduction"]
+
+    def reduced(self, method) -> ReducedRows:
+        """Rows as a method's reader reduces them, from its finished stages."""
+        if self._reduced[0] != method.reader:
+            found = self.store.load(_reader_stage(REDUCED, method, self.seed).name)
+            self._reduced = method.reader, ReducedRows.of(self._reduction(method), found)
+        return self._reduced[1]
+
+    def _fit_mixture(self, stage):
+        """Fit a mixture to the training rows, and trace the others through it."""
+        method, y, n_train = stage.method, self._part("y"), self._n_train
+        rows, (regimes, edges) = self.reduced(method), self._regimes(method.one_regime)
+        features = {name: it[:, method.kept[name]] if name in method.kept else it for name, it in rows.features.items()}
+        rows = replace(rows, features=features)
+        model = self._model(method, {"experts__regime_edges": edges, **method.parameters})
+        model.fit(rows[:n_train], y[:n_train], regimes=None if regimes is None else regimes[:n_train])
+        start = time.perf_counter()
+        unseen, experts = rows[n_train:], model.experts_
+        trace = model.trace(unseen)
+        found = {name: getattr(trace, name) for name in TRACED if getattr(trace, name) is not None}
+        found = {name: it.astype(np.float32) if name in SINGLE_PRECISION else it for name, it in found.items()}
+        if regimes is not None:
+            found["own"] = experts.cells_of(regimes[n_train:], unseen.snr, len(unseen))
+        found |= {"coef": experts.coef_, "intercept": experts.intercept_}
+        pixels = model.pixel_coefficients() if experts.n_quality_bins_ == 1 else None
+        found |= {} if pixels is None else {"coef_pixels": pixels.astype(np.float32)}
+        found |= self._permuted(model, trace, y[n_train:]) | _snr(unseen)
+        return found | {"seconds_predict": time.perf_counter() - start}
+
+    def _permuted(self, model, trace, y):
+        """Permutation contribution of each tower on the test rows, for every fit with both towers."""
+        test = slice(int(self._part("n_validation")), None)
+        if trace.phys_features is None or trace.quality_features is None or np.ptp(y[test]) == 0:
+            return {}
+        each = trace.expert_predictions[test]
+        found = permutation_contribution(
+            lambda phys, quality: (np.exp(model.fuse({"phys": phys, "quality": quality})) * each).sum(axis=1),
+            trace.phys_features[test], trace.quality_features[test], y[test],
+            n_repeats=SHUFFLES, n_resamples=RESAMPLES, random_state=self.seed,
+        )  # fmt: skip
+        return {"permutation": np.array([astuple(each)[:3] for each in map(found.get, ("phys", "quality", "both"))])}
+
+    def _fit_peer(self, stage):
+        """Fit another regressor to what experts and quality gate read."""
+        rows, n_train = self.reduced(stage.method), self._n_train
+        variances = None if rows.variances is None else np.log(rows.variances)
+        parts = rows.projected, variances, rows.features.get("quality")
+        columns = np.hstack([part for part in parts if part is not None])
+        model = stage.method.peer(self.seed).fit(columns[:n_train], self._part("y")[:n_train])
+        start = time.perf_counter()
+        found = {"prediction": model.predict(columns[n_train:])} | _snr(rows[n_train:])
+        return found | {"seconds_predict": time.perf_counter() - start}
+
+    def _limit(self, stage):
+        """Compute the Bayes limit of some test rows: posterior mean and standard deviation of each."""
+        rows = self._part("order")[self._test(stage.size)]
+        found = bayes_limit(self.data.X[rows], min_size=MIN_SIZE, random_state=self.seed)
+        prior = np.mean(found.std**2) / (1 - found.r2)  # variance of the target before anything is seen
+        return {"rows": len(rows), "prediction": found.prediction, "std": found.std, "prior_variance": prior}
+
+    def _audit(self, stage):
+        """Audit the quality features of some test rows."""
+        rows = self._test(stage.size)
+        reduced, y = self.reduced(stage.method)[rows], self._part("y")[rows]
+        errors = np.asarray(self.data.X[self._part("order")[rows]])[:, n_flux(self.data) :]
+        found = leakage_audit(
+            reduced.features["quality"], y, reduced.snr, errors=errors, n_resamples=RESAMPLES, random_state=self.seed
+        )
+        numbers = [found.target["ridge"], found.target["boosting"], found.snr["ridge"], found.snr["boosting"]]
+        return {"audit": np.array([astuple(each)[:3] for each in (*numbers, found.errors)]), "rows": len(y)}
+
+
+def split_rows(n_rows: int, seed: int | None):
+    """Divide rows: their order, training rows first and in ascending order, and how many train and validate.
+
+    The rest is the test part. A seed divides at random, as files may be sorted by anything; None leaves them.
+
+    Examples
+    --------
+    >>> order, n_train, n_validation = split_rows(20, None)
+    >>> order[n_train:].tolist(), n_train, n_validation
+    ([16, 17, 18, 19], 16, 2)
+    """
+    n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
+    order = np.arange(n_rows) if seed is None else np.random.default_rng(seed).permutation(n_rows)
+    return np.concatenate([np.sort(order[:n_train]), order[n_train:]]), n_train, n_seen - n_train
+
+
+def _snr(rows):
+    return {} if rows.snr is None else {"snr": rows.snr}
+
+
+# ---- from fits to records ----------------------------------------------------------------------------------
+
+
+def gate_trace(method, arrays) -> MixtureTrace:
+    """Every stage of a fitted mixture's prediction, routed as the method asks.
+
+    In double precision weights sum to one closely enough for a target whose spread is small against its mean.
+    """
+    stages = {name: np.asarray(arrays[name], dtype=np.float64) for name in TRACED if name in arrays}
+    return MixtureTrace(**stages, routing=method.routing)
+
+
+def _gather(store, methods, stages):
+    """Make the record of a seed from its finished stages."""
+    seed, rows = stages[0].seed, store.load(stages[0].name)
+    n_train, cut = int(rows["n_train"]), int(rows["n_validation"])
+    y, test = rows["y"][n_train:], slice(n_train + cut, None)
+    known = {name: rows[name][test] if name in rows else None for name in ("snr", "regimes", "conditions")}
+    edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
+    record = SeedRecord(seed, n_train, cut, y[cut:], y[:cut], edges=edges, wave=rows.get("wave"), **known)
+    for method in methods:
+        name, arrays = method.name, store.load(fit_stage(method, seed).name)
+        prediction = np.asarray(method.predict(arrays), dtype=float)
+        record.validation[name], record.predictions[name] = prediction[:cut], prediction[cut:]
+        record.validation_r2[name] = r2_score(record.y_validation, prediction[:cut])
+        record.traces[name] = arrays
+        record.snr = arrays["snr"][cut:] if "snr" in arrays else record.snr
+        if method.gated:
+            trace = gate_trace(method, arrays)
+            record.entropy[name], record.n_experts[name] = gate_entropy(trace.weights)[cut:], trace.log_weights.shape[1]
+            if trace.phys_logits is not None and trace.quality_logits is not None:
+                record.towers[name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
+    for stage in stages:
+        if stage.name not in store:
+            continue
+        found = store.load(stage.name)
+        seconds = float(found["seconds"])
+        if stage.kind in (LIMIT, AUDIT):
+            setattr(record, stage.kind, dict(found))
+        if stage.kind.startswith(FIT):
+            predicting = float(found["seconds_predict"])
+            record.seconds |= {f"fit {stage.title}": seconds - predicting, f"predict {stage.title}": predicting}
+        else:
+            record.seconds[stage.title] = seconds
+    return record
