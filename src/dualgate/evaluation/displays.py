@@ -398,7 +398,7 @@ class CoefficientDisplay(Display):
         largest = np.quantile(np.abs(coefs), 0.999)
         self.step_ = float(f"{2 * largest:.1g}") if largest > 0 else 1.0
         places = -np.arange(len(coefs))  # from top to bottom
-        ax.hlines(places, wave[0], wave[-1], color=_ink(ax, 0.2), linewidth=0.6)
+        ax.hlines(places, wave[0], wave[-1], color=_ink(ax), alpha=0.2, linewidth=0.6)
         self.curves_ = ax.plot(wave, (places[:, None] + coefs / self.step_).T, linewidth=0.6)
         ax.set_yticks(places, range(len(coefs)) if self.names is None else self.names)
         ax.set_ylim(places[-1] - 0.8, 0.8)
