@@ -81,7 +81,9 @@ def test_gain_and_recovery_follow_from_the_scores_of_the_same_rows():
     ratio = table.recovery("mixture", "global", "oracle").interval()
     assert ratio.value == pytest.approx((gate - lower) / (upper - lower))
     assert ratio.low < ratio.value < ratio.high
-    assert np.isnan(table.recovery("mixture", "oracle", "global").interval().value)
+    backwards = table.recovery("mixture", "oracle", "global").interval()  # an oracle worse than the global model
+    assert np.isnan([backwards.value, backwards.low]).all()
+    assert table.recovery("global", "mixture", "oracle").interval().high < 0
     ends = [table.recovery(name, "global", "mixture") for name in guesses]
     assert [found.value for found in ends[:2]] == pytest.approx([0, 1])
     assert ends[2].value > 1
