@@ -27,8 +27,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from dualgate import DualTowerMoERegressor
 from dualgate._fitting import fit_reader
 from dualgate.datasets import bayes_limit, iter_spectra, make_spectra, stream_spectra
-from dualgate.evaluation import SNR_NAMES, bin_members, snr_bins, weighted_scores
-from dualgate.evaluation.scores import weight_blocks
+from dualgate.evaluation import bootstrap_scores, row_slices
 from dualgate.features import WienerScores
 from dualgate.study.verdict import seed_interval
 
@@ -172,24 +171,17 @@ def main(n_train=200_000, seeds="42,123,456", directory="quality-places", peer_s
 
 def report(test, per_seed, limit):
     """Print the tables."""
-    members = np.vstack([np.ones(N_TEST), bin_members(snr_bins(test.snr), N_TEST, len(SNR_NAMES))])
+    slices = row_slices(N_TEST, snr=test.snr)
     few = slice(0, N_BAYES)
     scores, shares = [], []
     for found in per_seed:
-        guesses = list(found.values())
-        values = weighted_scores(test.y, guesses, members)["r2"]  # (5, n_models)
-        blocks = [
-            np.stack([weighted_scores(test.y, guesses, weights * part)["r2"] for part in members])
-            for weights in weight_blocks(N_TEST, N_DRAWS, 0)
-        ]
-        draws = np.concatenate(blocks, axis=1).swapaxes(1, 2)  # (5, n_models, n_draws)
+        table = bootstrap_scores(test.y, found, slices, n_resamples=N_DRAWS, random_state=0)
+        values, draws = table.values["r2"], table.draws["r2"]  # (5, n_models), (5, n_models, n_draws)
         scores.append({name: (values[:, i], draws[:, i]) for i, name in enumerate(found)})
-        guesses = [limit.prediction, *(guess[few] for guess in guesses)]
-        own = weighted_scores(test.y[few], guesses, np.ones((1, N_BAYES)))["r2"][0]
-        many = np.concatenate(
-            [weighted_scores(test.y[few], guesses, w)["r2"] for w in weight_blocks(N_BAYES, N_DRAWS, 0)]
-        )
-        shares.append({name: (own[i] / own[0], many[:, i] / many[:, 0]) for i, name in enumerate(found, start=1)})
+        guesses = {"limit": limit.prediction} | {name: guess[few] for name, guess in found.items()}
+        table = bootstrap_scores(test.y[few], guesses, n_resamples=N_DRAWS, random_state=0)
+        own, many = table.values["r2"][0], table.draws["r2"][0]  # (1 + n_models,), (1 + n_models, n_draws)
+        shares.append({name: (own[i] / own[0], many[i] / many[0]) for i, name in enumerate(found, start=1)})
 
     size = np.quantile(limit.effective_sample_size, [0, 0.05, 0.5])
     print(f"Bayes limit: expected R2 {limit.r2:.3f}, observed {own[0]:.3f}")
