@@ -16,15 +16,28 @@ HERE = Path(__file__).resolve().parents[1]
 
 def imports(package):
     """Rooms of a package (top-level modules and folders), and which others each imports, also inside functions."""
-    found = {}
+    found, homes = {}, lazy_names(package)
     for path in package.rglob("*.py"):
         room = path.relative_to(package).parts[0].removesuffix(".py")
         names = found.setdefault(room, set())
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package.name}."):
+            if isinstance(node, ast.ImportFrom) and node.module == package.name:
+                names |= {homes.get(alias.name, alias.name) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package.name}."):
                 names.add(node.module.split(".")[1])
     found.pop("__init__", None)
     return {room: sorted(names & set(found) - {room}) for room, names in found.items()}
+
+
+def lazy_names(package):
+    """Rooms of the names that the package itself offers, from the table in its `__init__`."""
+    tables = [
+        node.value
+        for node in ast.walk(ast.parse((package / "__init__.py").read_text()))
+        if isinstance(node, ast.Assign)
+    ]
+    homes = next(ast.literal_eval(table) for table in tables if isinstance(table, ast.Dict))
+    return {name: module.split(".")[1] for name, module in homes.items()}
 
 
 def levels(rooms):
