@@ -104,8 +104,8 @@ axes[0].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# The prediction is the sum of the right panel weighted by the left one. The star is at 4629 K, close to the edge at
-# 4500 K, and its true regime shares the weight with the cooler neighbour. Two quality bins share it too: their experts read
+# The prediction is the sum of the right panel weighted by the left one. The star is at 4629 K and [M/H] -1.5; its true regime
+# has the largest weights, and the neighbouring regimes share the rest. Two quality bins share them too: their experts read
 # scores that are already weighed by the errors of the row, and differ little.
 #
 # ## Where it works, and how sure the gate is
