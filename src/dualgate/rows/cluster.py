@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from dualgate._validation import allows_nan, check_number, owner_name
 from dualgate.rows.passes import add_found, run_here, runner
-from dualgate.rows.sources import ArrayRows, RowSubset, block_rows, iter_blocks
+from dualgate.rows.sources import ArrayRows, block_rows, iter_blocks, whole_of
 
 FAN_IN = 4  # results that one task adds
 SOURCE_BYTES = 1 << 24  # of a pickled source, not counting the row numbers of a subset
@@ -48,7 +48,15 @@ def use(client, *, chunk_rows=None):
         with cluster.use(Client("tcp://scheduler:8786")):
             model.fit(data.X, data.y, regimes=data.regimes)
     """
-    _check_client(client)
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError('cluster.use needs Dask: pip install "dualgate[dask]".') from error
+    if not isinstance(client, Client) or client.asynchronous:
+        raise TypeError(
+            f"cluster.use: client={client!r} must be a synchronous distributed.Client. Try "
+            'use(Client("tcp://scheduler:8786")).'
+        )
     if chunk_rows is not None:
         check_number("cluster.use", "chunk_rows", chunk_rows, low=1)
 
@@ -67,18 +75,6 @@ def use(client, *, chunk_rows=None):
         yield client
     finally:
         runner.reset(token)
-
-
-def _check_client(client):
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ImportError('cluster.use needs Dask: pip install "dualgate[dask]".') from error
-    if not isinstance(client, Client) or client.asynchronous:
-        raise TypeError(
-            f"cluster.use: client={client!r} must be a synchronous distributed.Client. Try "
-            'use(Client("tcp://scheduler:8786")).'
-        )
 
 
 def _run_there(client, chunk_rows, owner, passes, source):
@@ -110,8 +106,8 @@ def _pack(owner, source):
     import cloudpickle
     from distributed import futures_of
 
-    inner = source.source if isinstance(source, RowSubset) else source
-    if isinstance(inner, ArrayRows) and hasattr(inner.array, "dask") and futures_of(inner.array):
+    whole = whole_of(source)
+    if _is_dask(whole) and futures_of(whole.array):
         raise ValueError(
             f"X of {owner_name(owner)} is a Dask array that was persisted: its blocks live in workers, not in a place "
             "that every worker can read. Give the array as it was before persist(), or write it to a Zarr store."
@@ -120,15 +116,19 @@ def _pack(owner, source):
         data = cloudpickle.dumps(source, protocol=5)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
-            f"X of {owner_name(owner)}, a {type(inner).__name__}, cannot be sent to workers ({error}): keep what opens "
+            f"X of {owner_name(owner)}, a {type(whole).__name__}, cannot be sent to workers ({error}): keep what opens "
             "it, such as a path, and drop handles and locks in __getstate__."
         ) from error
     if len(data) > SOURCE_BYTES + 16 * len(source):
         raise ValueError(
-            f"X of {owner_name(owner)}, a {type(inner).__name__}, is {len(data) / 2**20:,.0f} MiB when pickled: it "
+            f"X of {owner_name(owner)}, a {type(whole).__name__}, is {len(data) / 2**20:,.0f} MiB when pickled: it "
             "holds rows instead of naming where they lie. Write them to a memory map, HDF5 or Zarr on a shared disk."
         )
     return data
+
+
+def _is_dask(source):
+    return isinstance(source, ArrayRows) and hasattr(source.array, "dask")
 
 
 class _ReadHere:
@@ -144,9 +144,9 @@ class _ReadHere:
 def _work(owner, finite, packed, parts, start, stop):
     """Run parts of passes over their rows, on a worker; returns what each found."""
     source = pickle.loads(packed)
-    inner = source.source if isinstance(source, RowSubset) else source
-    if isinstance(inner, ArrayRows) and hasattr(inner.array, "dask"):
-        inner.array = _ReadHere(inner.array)
+    whole = whole_of(source)
+    if _is_dask(whole):
+        whole.array = _ReadHere(whole.array)
     # a worker has a task for each of its threads: more threads within would be too many
     with parallel_config(backend="sequential"), threadpool_limits(1, user_api="blas"):
         for first, block in iter_blocks(owner, source, start=start, stop=stop, finite=finite):
