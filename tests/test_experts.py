@@ -7,6 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.preprocessing import FunctionTransformer
 
 from dualgate.experts import SHARING, EmptyCellWarning, HierarchicalExperts
@@ -257,3 +258,74 @@ def test_what_was_fitted_stays_when_parameters_are_set_later(planted):
         experts.fit(train.X, train.y, regimes=train.regimes - 1)
     with pytest.raises(NotFittedError):
         experts.predict(test.X)
+
+
+def test_a_call_of_partial_fit_that_raises_changes_nothing(planted):
+    train, test = planted
+    experts = planted_experts(train, projection=None).partial_fit(train.X[:900], train.y[:900], regimes=train.regimes[:900])
+    before, counts = experts.predict_each(test.X), experts.cell_counts_.copy()
+    bad = train.X[900:1800].copy()
+    bad[500, train.error] = -1.0  # found while rows are read
+    for X, regimes in ((bad, train.regimes[900:1800]), (train.X[900:1800], train.regimes[900:1800] + 9)):
+        with pytest.raises(ValueError, match=r"error_columns selects an error of -1|regimes holds the code"):
+            experts.partial_fit(X, train.y[900:1800], regimes=regimes)
+        assert_allclose(experts.predict_each(test.X), before, rtol=0)
+        assert_allclose(experts.cell_counts_, counts)
+    again = planted_experts(train, projection=None)
+    for rows in (slice(0, 900), slice(900, 1800)):
+        for each in (experts, again) if rows.start else (again,):
+            each.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows])
+    assert_allclose(experts.coef_, again.coef_, rtol=0)
+    assert experts.cell_counts_.sum() == 1800
+
+
+@pytest.mark.parametrize("cv", [1, 0, 2.5, "five"])
+def test_folds_are_checked_before_any_row_is_read(planted, cv):
+    train, _ = planted
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=r"HierarchicalExperts\.cv="):
+            getattr(planted_experts(train, cv=cv), method)(train.X, train.y, regimes=train.regimes)
+
+
+def test_what_the_first_call_of_partial_fit_fixed_cannot_change_and_the_rest_changes_whole(planted):
+    train, _ = planted
+    halves = slice(0, 2000), slice(2000, 4000)
+    parts = planted_experts(train, projection=None)
+    parts.partial_fit(train.X[halves[0]], train.y[halves[0]], regimes=train.regimes[halves[0]])
+    for params in ({"quality_edges": (2,)}, {"regime_edges": ((0.5,),)}, {"cv": 3}):
+        changed = {name: getattr(parts, name) for name in params}
+        with pytest.raises(ValueError, match=rf"{next(iter(params))}=.*differs from"):
+            parts.set_params(**params).partial_fit(train.X[:9], train.y[:9], regimes=train.regimes[:9])
+        parts.set_params(**changed)
+    parts.set_params(sharing="independent").partial_fit(
+        train.X[halves[1]], train.y[halves[1]], regimes=train.regimes[halves[1]]
+    )
+    whole = planted_experts(train, projection=None, sharing="independent")
+    for rows in halves:
+        whole.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows])
+    assert_allclose(parts.coef_, whole.coef_, rtol=0)
+
+
+def test_a_splitter_divides_the_folds(planted):
+    train, _ = planted
+    splitter = KFold(4, shuffle=True, random_state=0)
+    experts = planted_experts(train, cv=splitter, alphas=[1e-6], sharing="independent", quality_edges=None)
+    crossed = experts.fit_predict_each(train.X, train.y, regimes=train.regimes)
+    learned, held_out = next(splitter.split(train.X))
+    alone = planted_experts(train, alphas=[1e-6], sharing="independent", quality_edges=None)
+    alone.fit(train.X[learned], train.y[learned], regimes=train.regimes[learned])
+    assert_allclose(crossed[held_out], alone.predict_each(train.X[held_out]), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"cv=.* must hold out every row exactly once"):
+        planted_experts(train, cv=ShuffleSplit(3)).fit(train.X, train.y, regimes=train.regimes)
+
+
+def test_few_rows_have_few_quality_bins_and_empty_cells_show_the_conditions_met(planted):
+    train, _ = planted
+    few = planted_experts(train, quality_edges=(1, 5, 9)).fit(train.X[:60], train.y[:60], regimes=train.regimes[:60])
+    assert few.n_quality_bins_ == 1
+    assert set(few.quality_edges_) <= {1, 5, 9}
+    many = planted_experts(train, quality_edges="auto").fit(train.X, train.y, regimes=train.regimes)
+    assert many.n_quality_bins_ == 4
+    swapped = np.column_stack([np.linspace(-2, 0.5, 4000), np.linspace(3800, 6000, 4000)])
+    with pytest.warns(EmptyCellWarning, match=r"condition 0 runs from -2 to 0.5, its edges are \(4500, 5250\)"):
+        planted_experts(train, regime_edges=((4500, 5250), (-1, 0))).fit(train.X, train.y, regimes=swapped)

@@ -12,8 +12,10 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+import dualgate.statistics
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.gating import FUSIONS, TemperatureFusion
+from dualgate.reduction import Reduction
 
 
 def planted_model(planted, **params):
@@ -261,3 +263,66 @@ def test_target_unit_and_offset_do_not_change_the_fit(planted):
     base = quick(train).fit(train.X, train.y, regimes=train.regimes).predict(test.X)
     other = quick(train).fit(train.X, 1e4 * train.y + 5e5, regimes=train.regimes).predict(test.X)
     assert_allclose((other - 5e5) / 1e4, base, atol=1e-3)
+
+
+def test_a_column_of_large_numbers_hides_no_other():
+    rng = np.random.default_rng(0)
+    X, regimes = rng.normal(size=(1500, 3)), rng.integers(0, 3, 1500)
+    X[:, 0] += 2 * regimes
+    y = X[:, 1] * np.array([2.0, -1.0, 0.5])[regimes] + X[:, 2]
+    large = np.column_stack([X, 1.6e9 + 1e7 * rng.normal(size=1500)])
+    plain, other = (
+        DualTowerMoERegressor(random_state=0, max_epochs=10).fit(rows, y, regimes=regimes) for rows in (X, large)
+    )
+    assert other.experts_.score(large, y) > plain.experts_.score(X, y) - 0.01
+    assert other.score(large, y) > plain.score(X, y) - 0.03
+    assert plain.score(X, y) > 0.7
+
+
+def test_any_random_state_of_the_experts_works_without_regimes(planted):
+    train, _ = planted
+    for state in (np.random.default_rng(0), np.random.RandomState(0), 3):
+        experts = HierarchicalExperts(train.flux, random_state=state)
+        model = DualTowerMoERegressor(experts=experts, n_regimes=2, max_epochs=1, random_state=0)
+        assert model.fit(train.X[:400], train.y[:400]).experts_.n_regimes_ <= 2
+
+
+def test_a_dropped_tower_has_no_parameters():
+    with pytest.raises(ValueError, match=r"phys_gate='drop' has no parameters: set phys_gate=None.*phys_gate__hidden"):
+        DualTowerMoERegressor(phys_gate="drop").set_params(phys_gate__hidden=(4,))
+    model = DualTowerMoERegressor(phys_gate="drop").set_params(phys_gate=None, phys_gate__hidden=(4,))
+    assert model.phys_gate.hidden == (4,)
+
+
+def test_what_cannot_be_told_from_others_is_named_where_results_are_stored(planted, tmp_path):
+    train, _ = planted
+    model = quick(train).set_params(phys_gate__features=FunctionTransformer(lambda rows: rows))
+    with pytest.raises(TypeError, match=r"<lambda>.*use a function or class of a module"):
+        model.fit(train.X, train.y, regimes=train.regimes, checkpoint=tmp_path / "store")
+
+
+def test_statistics_that_do_not_fit_are_refused_before_any_row_is_read(monkeypatch):
+    rng, read = np.random.default_rng(0), []
+    X, y = rng.normal(size=(500, 8192)), rng.normal(size=500)
+    monkeypatch.setattr(dualgate.statistics, "memory_limit", lambda: 2**30)
+    monkeypatch.setattr(Reduction, "learn", lambda *arguments: read.append(1))
+    with pytest.raises(ValueError, match=r"HierarchicalExperts\.projection=None leaves 8,192 columns: .* GiB"):
+        DualTowerMoERegressor(experts=HierarchicalExperts(projection=None)).fit(X, y)
+    assert read == []
+
+
+def test_memory_and_a_file_give_the_same_mixture(planted, tmp_path):
+    train, test = planted
+    np.save(tmp_path / "x.npy", train.X)
+    stored = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for regimes in (train.regimes, None):
+        here, there = (quick(train).fit(rows, train.y, regimes=regimes).predict(test.X) for rows in (train.X, stored))
+        assert_array_equal(there, here)
+
+
+def test_a_trace_prints_its_stages_in_a_few_lines(planted):
+    train, test = planted
+    trace = quick(train).fit(train.X, train.y, regimes=train.regimes).trace(test.X)
+    lines = repr(trace).splitlines()
+    assert lines[0] == "MixtureTrace of 2,000 rows"
+    assert len(lines) < 15

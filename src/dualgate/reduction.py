@@ -265,7 +265,7 @@ class Reduction(BaseEstimator):
         return columns
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReducedRows:
     """Rows that were reduced once, for any number of fits and predictions by mixtures with the same reduction.
 
@@ -303,6 +303,9 @@ class ReducedRows:
         named = {"projected": self.projected, "snr": self.snr, "variances": self.variances}
         named |= {FEATURES + name: values for name, values in self.features.items()}
         return {name: values for name, values in named.items() if values is not None}
+
+    def __repr__(self):
+        return f"ReducedRows({len(self):,} rows: {', '.join(f'{n} {v.shape[1:]}' for n, v in self.columns.items())})"
 
     def __len__(self):
         return len(self.projected)

@@ -1,29 +1,29 @@
-"""What a mixture did with some rows, stage by stage."""
+"""The stages of a mixture's prediction."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class MixtureTrace:
     """Every stage of a prediction, by name.
 
     Parameters
     ----------
     phys_features, quality_features : ndarray of shape (n_samples, n_gate_features) or None
-        What each gate read; None for a dropped tower.
+        Features of each tower; None for a dropped tower.
     phys_logits, quality_logits : ndarray of shape (n_samples, n_outputs) or None
-        What each tower said.
+        Outputs of each tower.
     log_weights : ndarray of shape (n_samples, n_experts)
-        What the fusion made of both, before routing.
+        Output of the fusion, before routing.
     expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
     root_prediction : ndarray of shape (n_samples,), [unit of y]
         Of the one ridge for all rows.
     routing : "soft", "hard" or int
         How `log_weights` become `weights`.
     fallback_confidence : None or float
-        Largest weight below which the root answers.
+        Largest weight below which the root's prediction is used.
     """
 
     log_weights: np.ndarray
@@ -35,6 +35,13 @@ class MixtureTrace:
     quality_logits: np.ndarray | None = None
     routing: str | int = "soft"
     fallback_confidence: float | None = None
+
+    def __repr__(self):
+        stages = (
+            f"  {name}: {values.shape}" if isinstance(values, np.ndarray) else f"  {name}: {values!r}"
+            for name, values in vars(self).items()
+        )
+        return "\n".join([f"MixtureTrace of {len(self.log_weights):,} rows", *stages])
 
     @property
     def weights(self):
@@ -48,7 +55,7 @@ class MixtureTrace:
 
     @property
     def fell_back(self):
-        """Mark of the rows that the root ridge answers (n_samples,), bool."""
+        """Whether the prediction of a row is the root ridge's (n_samples,), bool."""
         if self.fallback_confidence is None:
             return np.zeros(len(self.log_weights), dtype=bool)
         return np.exp(self.log_weights.max(axis=1)) < self.fallback_confidence
