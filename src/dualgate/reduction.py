@@ -15,7 +15,6 @@ from dualgate._validation import (
     check_choice,
     check_number,
     find_error_columns,
-    owner_name,
     require_positive_errors,
     resolve_columns,
     take_columns,
@@ -28,7 +27,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, ColumnSubset, FitStages, RowSource, open_rows, spread_rows
+from dualgate.rows import Collect, ColumnSubset, FitStages, open_rows, spread_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
