@@ -321,8 +321,8 @@ def test_passes_are_taken_up_where_they_failed_and_finished_stages_read_nothing(
 
         def steps():
             found = []
-            for rows.fails in fails:
-                found += [each.found for each in stages.run("step", "test", [Total(), Total()], rows)]
+            for place, rows.fails in enumerate(fails):
+                found += [each.found for each in stages.run(f"step {place}", "test", [Total(), Total()], rows)]
             return np.stack(found)
 
         return stages.stage("steps", (), steps)

@@ -4,12 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg.blas import dsyrk, ssyrk
 
 SINGLE_ROWS = 4096  # rows of a cell that are multiplied at a time: in single precision, before they add up in double
 NARROW = 256  # features up to which rows in single precision are summed in double throughout: it takes no longer
 FAR = 10.0  # standard deviations from the origin beyond which single precision loses digits of the scatter
-_STRIP = 512  # rows of a Gram matrix that are worked on together
 _FAR_ROWS = 32  # rows that tell whether rows lie far from the origin
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
@@ -24,9 +22,9 @@ class CellStatistics:
 
     Sums are taken about `origin`, so that digits survive where the data lie far from zero; statistics with different
     origins still add. Rows in double precision are summed in double; wide rows in single precision are multiplied in
-    single, and added in double after ten thousand rows of a cell, unless they lie many deviations away.
+    single, and added in double after four thousand rows of a cell, unless they lie many deviations away.
 
-    Memory: ``8 * n_cells * n_features**2`` bytes, and half as much again for wide rows in single precision.
+    Memory: ``8 * n_cells * n_features**2`` bytes.
 
     Parameters
     ----------
@@ -54,8 +52,7 @@ class CellStatistics:
 
     def __init__(self, count, x_sum, y_sum, y_square_sum, moment, gram, origin):
         self.count, self.x_sum, self.y_sum, self.y_square_sum = count, x_sum, y_sum, y_square_sum
-        self.moment, self.origin = moment, origin
-        self._gram, self._mirrored = gram, True  # after an update only its lower triangle is right
+        self.moment, self.gram, self.origin = moment, gram, origin
 
     def __sizeof__(self):
         """Bytes of the arrays too: Dask decides by them what to move."""
@@ -141,20 +138,7 @@ class CellStatistics:
         self.moment[cell] += sums[1] + near * sums[0].astype(np.float64)
         self.y_sum[cell] += root @ (root * y)
         self.y_square_sum[cell] += np.square(root * y).sum()
-        self._mirrored = False
-        if x.dtype == np.float64:
-            dsyrk(1.0, x.T, beta=1.0, c=self._gram[cell].T, overwrite_c=1)
-            return
-        self._gram[cell].T[:] += ssyrk(1.0, x.T)
-
-    @property
-    def gram(self):
-        """Sum of (x - origin) (x - origin)' of each cell (..., n_features, n_features)."""
-        if not self._mirrored:
-            for cell in self._gram:
-                mirror_lower(cell)
-            self._mirrored = True
-        return self._gram
+        self.gram[cell] += x.T @ x  # symmetric products cost NumPy half as much as others
 
     @classmethod
     def _map(cls, function, *parts):
@@ -268,15 +252,6 @@ def training_sets(folds):
     """Statistics outside each fold, then of all rows: (n_folds, ...) becomes (n_folds + 1, ...)."""
     total = folds.sum(0)
     return CellStatistics.stack([*(total - folds[fold] for fold in range(len(folds.count))), total])
-
-
-def mirror_lower(square):
-    """Copy the lower triangle of a square matrix to its upper one, in place, a strip at a time."""
-    for start in range(0, len(square), _STRIP):
-        strip = slice(start, start + _STRIP)
-        block = square[strip, strip]
-        block[:] = np.tril(block) + np.tril(block, -1).T
-        square[:start, strip] = square[strip, :start].T
 
 
 def describe_excess(n_cells, n_features):

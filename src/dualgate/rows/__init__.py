@@ -15,7 +15,7 @@ from dualgate.rows.sources import (
     spread_rows,
     take_rows,
 )
-from dualgate.rows.store import FitStages, Store, StoreError
+from dualgate.rows.store import FitStages, Store, StoreError, whole_file
 
 __all__ = [
     "ArrayRows",
@@ -38,4 +38,5 @@ __all__ = [
     "run_passes",
     "spread_rows",
     "take_rows",
+    "whole_file",
 ]
