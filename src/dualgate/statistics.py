@@ -112,10 +112,11 @@ class CellStatistics:
         """
         order = np.argsort(cells, kind="stable")
         edges = np.searchsorted(cells[order], np.arange(len(self.count) + 1))
-        with np.errstate(over="ignore"):  # a single that overflowed is not equal
-            origin, single = self.origin, self.origin.astype(np.float32)
-        if X.dtype == np.float32 and X.shape[1] > NARROW and np.array_equal(origin, single):
-            origin = single
+        origin = self.origin
+        if X.dtype == np.float32 and X.shape[1] > NARROW:
+            with np.errstate(over="ignore"):  # a single that overflowed is not equal
+                single = origin.astype(np.float32)
+            origin = single if np.array_equal(origin, single) else origin
         for cell in np.flatnonzero(np.diff(edges)):
             for first in range(edges[cell], edges[cell + 1], SINGLE_ROWS):
                 rows = order[first : min(first + SINGLE_ROWS, edges[cell + 1])]
@@ -194,7 +195,7 @@ class CellStatistics:
         return self.origin + self.x_sum / count[..., None], self.y_sum / count
 
     def spreads(self):
-        """Standard deviation of every feature within cells (n_features,); 1 where it is zero but for rounding."""
+        """Return the standard deviation of features within cells (n_features,); 1 where it is zero but for rounding."""
         axes, count = tuple(range(self.count.ndim)), float(self.count.sum())
         within = np.einsum("...jj->...j", self.centred()[0]).sum(axis=axes) / count
         size = np.einsum("...jj->...j", self.gram).sum(axis=axes) / count + self.origin**2

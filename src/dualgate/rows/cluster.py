@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import contextmanager
+from functools import reduce
 
 from joblib import parallel_config
 from threadpoolctl import threadpool_limits
@@ -16,13 +17,13 @@ SOURCE_BYTES = 1 << 24  # of a pickled source, not counting the row numbers of a
 
 @contextmanager
 def use(client, *, chunk_rows=None):
-    """Let fits inside read their row sources on the workers of a cluster.
+    """Let fits inside the block read their row sources on the workers of a Dask cluster.
 
-    Rows are cut into chunks, a task each. A task sums its rows as a single machine would; the sums of all tasks are
-    added in a tree on the workers, always in the order of the rows. Tasks depend on nothing but their rows, so a worker
-    that dies costs its unfinished work only. What is solved from the sums, the towers and `predict` run where `fit` was
-    called. The workers must be able to open the source: shards on a shared disk, a Zarr store, simulated rows. Rows in
-    memory are read where they are.
+    Rows are cut into chunks, one task each. A task sums its rows as a single machine would; the sums are added in a
+    tree on the workers, always in the order of the rows. Tasks depend on their rows alone, so a worker that dies costs
+    only its unfinished work. Solving for the experts, the towers and `predict` run where `fit` was called. The workers
+    must be able to open the source: shards on a shared disk, a Zarr store, simulated rows. Rows in memory are read
+    where they are.
 
     Parameters
     ----------
@@ -36,10 +37,10 @@ def use(client, *, chunk_rows=None):
     ImportError
         If distributed is not installed.
     TypeError
-        If `client` is none, or the source cannot be pickled.
+        If `client` is not a synchronous client, or the source cannot be pickled.
     ValueError
-        Inside, where passes are to be stored (`checkpoint` or `memory`): a cluster does its own recovering. Where a
-        source of one's own holds its rows in memory, or X is a Dask array that was persisted.
+        Inside, if `checkpoint` or `memory` is used, the source holds its rows in memory without declaring it, or X is
+        a persisted Dask array.
 
     Examples
     --------
@@ -78,7 +79,7 @@ def use(client, *, chunk_rows=None):
 
 
 def _run_there(client, chunk_rows, owner, passes, source):
-    """Hand out all tasks and wait; nothing changes in the passes unless all succeed."""
+    """Submit all tasks and wait; the passes change only if all succeed."""
     from dask import config
 
     packed, name, finite = _pack(owner, source), owner_name(owner), not allows_nan(owner)
@@ -157,7 +158,4 @@ def _work(owner, finite, packed, parts, start, stop):
 
 def _add(run):
     """Add what all passes found in some chunks, in the order of the rows."""
-    total = run[0]
-    for each in run[1:]:
-        total = [add_found(*pair) for pair in zip(total, each, strict=True)]
-    return total
+    return [reduce(add_found, found) for found in zip(*run, strict=True)]
