@@ -92,7 +92,7 @@ def test_ten_kills_at_random_blocks_change_nothing(tmp_path):
 
     for _ in range(10):
         child = start(tmp_path, "checkpoint")
-        for _ in range(rng.integers(14, 20)):  # a few for the fingerprint, then blocks
+        for _ in range(rng.integers(9, 13)):  # four for the fingerprint, then blocks
             assert child.stdout.readline() == "block\n"
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
