@@ -172,6 +172,12 @@ def a_function():
     """Differs from others by its name and source."""
 
 
+def test_a_digest_changes_with_the_source_of_a_function(monkeypatch):
+    before = digest(partial(a_function))
+    monkeypatch.setattr(store.inspect, "getsource", lambda value: "edited")
+    assert digest(partial(a_function)) != before
+
+
 def test_a_digest_tells_values_from_others(tmp_path):
     rng = np.random.default_rng(0)
     X, other = rng.normal(size=(2, 400, 3))
