@@ -15,7 +15,6 @@ from dualgate._validation import (
     check_choice,
     check_number,
     find_error_columns,
-    owner_name,
     require_positive_errors,
     resolve_columns,
     take_columns,
@@ -29,7 +28,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, FitStages, RowSource, open_rows, spread_rows
+from dualgate.rows import Collect, ColumnSubset, FitStages, open_rows, spread_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
@@ -315,19 +314,3 @@ class ReducedRows:
 
     def __getitem__(self, rows):
         return ReducedRows.of(self.reduction, {name: values[rows] for name, values in self.columns.items()})
-
-
-class ColumnSubset(RowSource):
-    """Some columns of another source."""
-
-    def __init__(self, source, columns):
-        self.source, self.columns = source, columns
-        self.shape, self.dtype = (len(source), len(columns)), source.dtype
-
-    @property
-    def in_memory(self):
-        """Whether the other source is in memory."""
-        return self.source.in_memory
-
-    def read(self, start, stop):  # noqa: D102
-        return take_columns(self.source.read(start, stop), self.columns)
