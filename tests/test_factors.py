@@ -118,7 +118,7 @@ def test_what_travels_is_light():
     rng = np.random.default_rng(0)
     factors = Factors(rng.normal(size=(500, 20)), np.zeros((500, 1)), np.zeros(500))
     sums = FactorSums(read, factors, np.zeros((1000, 1)), 5)
-    sums.basis.products(np.dtype(np.float64))
+    sums.factors.products(np.dtype(np.float64))
     assert len(pickle.dumps(sums.part(10, 20))) < 3 * 500 * 22 * 8  # loadings twice and no products
 
 
@@ -145,7 +145,7 @@ def test_the_weak_direction_of_the_target_is_found():
     found = {}
     for supervised in (True, False):
         model = scores(4 + (not supervised), 60, supervised=supervised, max_iter=5).fit(X, y)
-        ridge = Ridge(1.0).fit(model.transform_training(X), y)
+        ridge = Ridge(1.0).fit(model.project(X, np.arange(len(X)))["projected"], y)
         found[supervised] = ridge.score(model.transform(test), truth[:, -1])
     assert found[True] > found[False] + 0.1
     ideal = scores(8, 60).fit(X, clean=factors @ np.vstack([strong, weak]))
@@ -174,7 +174,7 @@ def test_training_scores_leak_no_target(n_iter):
     test, _ = spectra(2000, planted, seed=5, quality=0.5, floor=1.0)
     y, noise = rng.normal(size=300), rng.normal(size=2000)
     model = scores(3, 200, supervised=True, max_iter=n_iter).fit(X, y)
-    honest, flattered = model.transform_training(X), model.transform(X)
+    honest, flattered = model.project(X, np.arange(len(X)))["projected"], model.transform(X)
     assert Ridge(1e-6).fit(flattered, y).score(flattered, y) > 0.2
     assert Ridge(1e-6).fit(honest, y).score(honest, y) < 0.05
     assert abs(Ridge(1e-6).fit(honest, y).score(model.transform(test), noise)) < 0.05
@@ -231,13 +231,13 @@ def test_a_training_row_is_held_against_the_mean_and_loadings_of_its_fold():
         step.update(0, X)
         last = Loadings(step.found, 2, model.smooth, model._penalties)
         model.end_pass(step)
-    training = model.transform_training(X)
+    training = model.project(X, np.arange(len(X)))["projected"]
     for row in range(9):
         fold = last.without(row % 3)
         V = np.hstack([fold.free, fold.known]) * model.noise_[:, None]
         gain = V.T @ np.linalg.inv(V @ V.T + np.diag(np.square(X[row, 12:])))
         expected = V @ gain @ (X[row, :12] - mean - model.noise_ * fold.shift)
-        found = model.noise_ * (model._bases[row % 3].loadings @ training[row])
+        found = model.noise_ * (model._bases[row % 3].free @ training[row])
         assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
 
 
@@ -267,7 +267,7 @@ def test_rows_that_are_not_read_have_the_scores_of_others():
     planted = np.random.default_rng(9).normal(size=(2, 30))
     X, factors = spectra(1000, planted)
     model = scores(2, 30, supervised=True, max_rows=128, cv=5, max_iter=2).fit(X, factors[:, 0])
-    training, whole = model.transform_training(X), model.transform(X)
+    training, whole = model.project(X, np.arange(len(X)))["projected"], model.transform(X)
     read_rows = np.flatnonzero((training != whole).any(axis=1))
     assert_array_equal(read_rows, model.rows_read_)
     assert len(read_rows) == 128

@@ -21,28 +21,20 @@ class Discriminants:
     estimated memberships m (quadratic discriminants; in the columns themselves they would take noise for a regime). A
     gate learns more easily from these estimates of where a row stands than from the columns.
 
-    Parameters
-    ----------
-    coef : ndarray of shape (n_folds + 1, n_linear, n_projected)
-        Without fold 0, 1, ..., and last on all rows.
-    intercept : ndarray of shape (n_folds + 1, n_linear)
-    centre : ndarray of shape (n_folds + 1, n_regimes, n_regimes - 1)
-        Mean memberships of each regime.
-    root : ndarray of shape (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1)
-        Inverse Cholesky factor of its covariance.
-    level : ndarray of shape (n_folds + 1, n_regimes)
-        Logarithm of its share and of the determinant of `root`; minus infinity where it has no rows.
+    The leading axis of every array, n_folds + 1, holds the models without fold 0, 1, ..., and last that of all rows.
 
     References
     ----------
     Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learning, sections 4.2 and 4.3.
     """
 
-    coef: np.ndarray
-    intercept: np.ndarray
-    centre: np.ndarray
-    root: np.ndarray
-    level: np.ndarray
+    coef: np.ndarray  # (n_folds + 1, n_linear, n_projected)
+    intercept: np.ndarray  # (n_folds + 1, n_linear)
+    centre: np.ndarray  # (n_folds + 1, n_regimes, n_regimes - 1), mean memberships of each regime
+    root: (
+        np.ndarray
+    )  # (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1), inverse Cholesky factor of the covariance
+    level: np.ndarray  # (n_folds + 1, n_regimes), log(share * det(root)); minus infinity where there are no rows
 
     def __call__(self, projected, folds=None):
         """Discriminants of rows (n_samples, 3 n_regimes + 1); by `folds`, each row by models that did not see it."""
@@ -70,19 +62,7 @@ class Discriminants:
 
 
 def find_discriminants(folds, alpha):
-    """Solve for the discriminants from the statistics of every fold, regime and quality bin.
-
-    Parameters
-    ----------
-    folds : CellStatistics, leading axes (n_folds, n_regimes, n_bins)
-    alpha : float
-        Penalty, above zero.
-
-    Returns
-    -------
-    discriminants : Discriminants or None
-        None for more than `MAX_COLUMNS` columns.
-    """
+    """Solve for the discriminants from statistics (n_folds, n_regimes, n_bins); None above `MAX_COLUMNS` columns."""
     width = folds.moment.shape[-1]
     if width > MAX_COLUMNS:
         return None
@@ -106,7 +86,7 @@ def find_discriminants(folds, alpha):
 def _gaussians(regimes, coef, intercept):
     """Centre, inverse root of the covariance and level of every regime in the membership ridges.
 
-    Small regimes lean on the covariance of all.
+    Covariances of small regimes are shrunk towards the pooled one.
     """
     width, count = coef.shape[1], regimes.count
     centre = np.einsum("fdj,fkj->fkd", coef, regimes.means()[0]) + intercept[:, None]

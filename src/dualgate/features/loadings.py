@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg import solveh_banded
+from scipy.sparse import diags
 
 from dualgate._validation import require_finite, take_columns
 from dualgate.features.factors import Factors, unfold
@@ -22,16 +23,8 @@ class Loadings:
     size, and both penalties are those that make the loadings most probable (empirical Bayes). Free factors are turned
     and scaled after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
 
-    Parameters
-    ----------
-    sums : dict
-        What :class:`~dualgate.features.factors.FactorSums` found over all rows.
-    n_free : int
-        Free factors; they come before the known ones.
-    smooth : bool
-        Whether neighbouring columns are neighbouring pixels, so that loadings may be taken as smooth.
-    penalties : ndarray of shape (2, width) or None
-        Of roughness and of size, from the step before.
+    `sums` are those of :class:`~dualgate.features.factors.FactorSums`, `n_free` is the number of free factors, which
+    come before the known ones, `penalties` (2, width), of roughness and of size, are those of the previous step.
 
     References
     ----------
@@ -96,22 +89,17 @@ def _precision(gram):
 
 def _update_penalties(gram, loadings, penalties, smooth):
     """Raise the evidence: the expected roughness and size of the loadings under the present penalties."""
-    n_pixels = len(loadings)
-    size = np.square(loadings).sum(axis=0)
-    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.zeros_like(size)
-    powers = _roughness(n_pixels)
-    precision = _precision(gram)
-    updated = penalties.copy()
-    for factor in range(loadings.shape[1] - 1):
-        stiff, ridge = updated[:, factor]
-        for _ in range(_SHRINK_STEPS):
-            uncertain = 1 / (precision[factor] + stiff * powers + ridge)
-            if smooth:
-                stiff = n_pixels / (rough[factor] + (powers * uncertain).sum())
-            else:
-                ridge = n_pixels / (size[factor] + uncertain.sum())
-        updated[:, factor] = stiff, ridge
-    return updated
+    n_pixels, present = len(loadings), loadings[:, :-1]
+    size, rough = np.square(present).sum(axis=0), np.square(np.diff(present, n=2, axis=0)).sum(axis=0)
+    powers, precision = _roughness(n_pixels), _precision(gram)[:-1]
+    stiff, ridge = penalties[:, :-1]
+    for _ in range(_SHRINK_STEPS):
+        uncertain = 1 / (precision + np.multiply.outer(powers, stiff) + ridge)
+        if smooth:
+            stiff = n_pixels / (rough + powers @ uncertain)
+        else:
+            ridge = n_pixels / (size + uncertain.sum(axis=0))
+    return np.column_stack([np.stack([stiff, ridge]), penalties[:, -1]])
 
 
 def _solve(gram, moment, penalties):
@@ -127,33 +115,17 @@ def _solve(gram, moment, penalties):
     for column in range(width):
         for row in range(column, width):
             bands[row - column, column::width] += gram[:, row, column]
-    for step, values in enumerate(_second_difference_bands(n_pixels)):
+    second = diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(n_pixels - 2, n_pixels))
+    for step in range(3):
+        values = (second.T @ second).diagonal(step)
         for factor in range(width):
             bands[step * width, factor::width][: n_pixels - step] += stiff[factor] * values
     solution = solveh_banded(bands, moment.ravel(), overwrite_ab=True, lower=True, check_finite=False)
     return solution.reshape(n_pixels, width)
 
 
-def _second_difference_bands(n_pixels):
-    """Diagonal and two lower bands of D'D, D the second difference of neighbouring pixels."""
-    kernel = np.array([1.0, -2.0, 1.0])
-    bands = [np.zeros(n_pixels - step) for step in range(3)]
-    for step in range(3):
-        for offset in range(3 - step):
-            bands[step][offset : offset + n_pixels - 2] += kernel[offset] * kernel[offset + step]
-    return bands
-
-
 def open_clean(clean, columns, n_features):
-    """Open noise-free rows, and find which of their columns are flux.
-
-    Parameters
-    ----------
-    clean : array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
-    columns : ndarray of int of shape (n_pixels,)
-        Flux among `n_features` columns.
-    n_features : int
-    """
+    """Open noise-free rows, and find which of their columns are flux: `columns` of `n_features`, or all."""
     rows = as_source(clean) or ArrayRows(np.asarray(clean))
     if rows.shape[1] not in (len(columns), n_features):
         raise ValueError(
@@ -164,20 +136,7 @@ def open_clean(clean, columns, n_features):
 
 
 def clean_factors(owner, rows, columns):
-    """Principal components of noise-free rows, in units of the noise.
-
-    Parameters
-    ----------
-    owner : WienerScores
-        For the typical mean and noise of noisy rows, and the number of factors.
-    rows : RowSource of shape (n_clean, n_columns)
-    columns : ndarray of int of shape (n_pixels,)
-        Those that are flux; others are not read.
-
-    Returns
-    -------
-    factors : Factors
-    """
+    """Principal components of noise-free rows, in units of the noise of `owner`, a WienerScores, as factors."""
     n_kept, origin = max(1, min(owner.n_components, len(columns), len(rows) - 1)), owner.mean_ / owner.noise_
     sums = CellStatistics.zeros(1, len(columns), origin=origin)
     for first, block in iter_blocks(owner, rows):
@@ -191,20 +150,9 @@ def clean_factors(owner, rows, columns):
 
 
 def first_factors(flux, error, n_components, seed):
-    """Mean, typical noise and first loadings from a sample of rows: noise-whitened principal components.
+    """Mean, typical noise and first factors from a sample of rows: noise-whitened principal components.
 
-    Parameters
-    ----------
-    flux : ndarray of shape (n_sampled, n_pixels)
-    error : ndarray of shape (n_sampled, n_pixels) or None
-        None takes the variance that the components leave for noise, the same everywhere.
-    n_components, seed : int
-
-    Returns
-    -------
-    mean, noise : ndarray of shape (n_pixels,)
-    factors : Factors
-        Without known ones.
+    Without `error` the noise is the same everywhere, with the variance that the components leave.
     """
     n_pixels = flux.shape[1]
     most = n_pixels if error is not None else max(1, n_pixels - 1)
