@@ -166,20 +166,6 @@ def test_regimes_bring_their_means_and_a_slope_each():
     assert known_factors(np.full(9, 0.1), np.arange(9) % 2).shape == (9, 1)
 
 
-@pytest.mark.parametrize("n_iter", [1, 8])
-def test_training_scores_leak_no_target(n_iter):
-    rng = np.random.default_rng(4)
-    planted = 2 * rng.normal(size=(3, 200))
-    X, _ = spectra(300, planted, quality=0.5, floor=1.0)
-    test, _ = spectra(2000, planted, seed=5, quality=0.5, floor=1.0)
-    y, noise = rng.normal(size=300), rng.normal(size=2000)
-    model = scores(3, 200, supervised=True, max_iter=n_iter).fit(X, y)
-    honest, flattered = model.project(X, np.arange(len(X)))["projected"], model.transform(X)
-    assert Ridge(1e-6).fit(flattered, y).score(flattered, y) > 0.2
-    assert Ridge(1e-6).fit(honest, y).score(honest, y) < 0.05
-    assert abs(Ridge(1e-6).fit(honest, y).score(model.transform(test), noise)) < 0.05
-
-
 @pytest.mark.parametrize("smooth", [False, True])
 def test_a_fold_is_left_out_as_if_it_had_not_been_read(smooth):
     X, factors, known = small()

@@ -125,8 +125,8 @@ class FactorSums(Pass):
 
     `read` maps (block, first_row) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds the
     known factors, row i belongs to fold ``i % n_folds``. With `width` the number of factors plus one for the mean,
-    `found` is ``gram`` (n_folds, n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width)
-    and ``n_rows``.
+    `found` is ``gram`` (n_folds, n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second``
+    (width, width) and ``n_rows``.
     """
 
     row_wise = ("known",)
