@@ -66,7 +66,7 @@ def test_no_step_lowers_the_likelihood(n_known):
     for _ in range(12):
         sums = FactorSums(read, factors, known, 2)
         sums.update(0, X)
-        factors = Loadings(sums.found, 2, False, np.zeros((2, 3 + n_known))).all
+        factors = Loadings(sums.found, 2, False, np.zeros(3 + n_known)).all
         values.append(likelihood(X, factors, known))
     assert np.all(np.diff(values) > -1e-7 * abs(values[0]))
     assert values[-1] > values[0] + 100
@@ -174,7 +174,7 @@ def test_a_fold_is_left_out_as_if_it_had_not_been_read(smooth):
     found = Loadings(sums.found, 2, smooth)
     fewer = FactorSums(read, factors, np.delete(known, np.s_[2::3], axis=0), 1)
     fewer.update(0, np.delete(X, np.s_[2::3], axis=0))
-    solution = _solve(unfold(fewer.found["gram"][0], 4), fewer.found["moment"][0], found._present)
+    solution = _solve(unfold(fewer.found["gram"][0], 4), fewer.found["moment"][0], found._present, smooth)
     for name in ("free", "known", "shift"):
         assert_allclose(getattr(found.without(2), name), getattr(found._factors(solution), name), rtol=1e-6, atol=1e-8)
 
@@ -185,23 +185,24 @@ def test_the_maximisation_solves_its_normal_equations(smooth):
     sums = FactorSums(read, factors, known, 2)
     sums.update(0, X)
     gram, moment = unfold(sums.found["gram"].sum(axis=0), 4), sums.found["moment"].sum(axis=0)
-    penalties = np.array([[3.0, 20.0, 0.5, 0], [0, 0, 0, 0]]) if smooth else np.array([[0] * 4, [3, 20, 0.5, 0]])
-    second = np.diff(np.eye(P), n=2, axis=0)
+    penalties = np.array([3.0, 20.0, 0.5, 0])
+    square = np.diff(np.eye(P), n=2 if smooth else 0, axis=0)
+    square = square.T @ square
     system = np.zeros((P, 4, P, 4))
     for pixel in range(P):
-        system[pixel, :, pixel] += gram[pixel] + np.diag(penalties[1])
+        system[pixel, :, pixel] += gram[pixel]
     for factor in range(4):
-        system[:, factor, :, factor] += penalties[0, factor] * second.T @ second
+        system[:, factor, :, factor] += penalties[factor] * square
     expected = np.linalg.solve(system.reshape(4 * P, 4 * P), moment.ravel()).reshape(P, 4)
-    assert_allclose(_solve(gram, moment, penalties), expected, rtol=1e-5, atol=1e-6)
+    assert_allclose(_solve(gram, moment, penalties, smooth), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_turned_and_scaled_factors_say_the_same_of_the_rows():
     X, factors, known = small(n_known=2)
     sums = FactorSums(read, factors, known, 2)
     sums.update(0, X)
-    penalties = np.zeros((2, 5))
-    solution = _solve(unfold(sums.found["gram"].sum(axis=0), 5), sums.found["moment"].sum(axis=0), penalties)
+    penalties = np.zeros(5)
+    solution = _solve(unfold(sums.found["gram"].sum(axis=0), 5), sums.found["moment"].sum(axis=0), penalties, False)
     found, second = Loadings(sums.found, 2, False, penalties).all, sums.found["second"] / len(X)
     rest = np.column_stack([found.known, found.shift])
     turned = found.free @ found.free.T + rest @ second[2:, 2:] @ rest.T

@@ -218,25 +218,6 @@ def test_messages(params, arguments, words):
         scores().set_params(**params).fit(rows_of()[0], **arguments)
 
 
-def test_coefficients_of_pixels_predict_what_scores_predict(fitted):
-    X, _ = rows_of(seed=8)
-    coef = np.random.default_rng(0).normal(size=(2, R))
-    X = masked(X, 0.2)
-    for row in X[:10]:
-        flux, error = row[FLUX], np.where(np.isfinite(row[FLUX]), row[ERROR], np.nan)
-        deviation = np.where(np.isfinite(flux), flux, 0) - fitted.mean_
-        direct = fitted.transform(row[None])[0, :R] @ coef.T
-        assert_allclose(fitted.to_pixels(coef, error) @ deviation, direct, rtol=1e-8)
-    typical = np.r_[X[0, FLUX], fitted.noise_][None]
-    typical[0, FLUX] = np.arange(P)
-    assert_allclose(
-        fitted.to_pixels(coef) @ (np.arange(P) - fitted.mean_), fitted.transform(typical)[0, :R] @ coef.T, rtol=1e-8
-    )
-    for error in (np.ones(P - 1), np.zeros(P)):
-        with pytest.raises(ValueError, match="to_pixels: error has shape"):
-            fitted.to_pixels(coef, error)
-
-
 @pytest.mark.parametrize("with_errors", [True, False])
 def test_loadings_from_noise_free_flux_are_its_whitened_components(with_errors, tmp_path):
     X, _ = rows_of(500)

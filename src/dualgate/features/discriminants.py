@@ -9,7 +9,7 @@ from dualgate.statistics import training_sets
 
 MAX_COLUMNS = 1024  # projected columns up to which discriminants are found
 MIN_VARIANCE = 1e-8  # of a membership, which is between 0 and 1
-MIN_LOG = -20.0  # of a regime's probability: what is less probable is no farther away
+MIN_LOG = -20.0  # lower bound of the log-probability of a regime
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Discriminants:
     With :math:`1_k` the membership of regime k, the targets of the ridges are :math:`y`, :math:`1_k` and
     :math:`1_k (y - \bar y)`. Then follow :math:`\log p(k | m)` where the rows of each regime are a Gaussian in the
     estimated memberships m (quadratic discriminants; in the columns themselves they would take noise for a regime). A
-    gate learns more easily from these estimates of where a row stands than from the columns.
+    gate learns more easily from these estimates than from the columns.
 
     The leading axis of every array, n_folds + 1, holds the models without fold 0, 1, ..., and last that of all rows.
 
@@ -31,9 +31,7 @@ class Discriminants:
     coef: np.ndarray  # (n_folds + 1, n_linear, n_projected)
     intercept: np.ndarray  # (n_folds + 1, n_linear)
     centre: np.ndarray  # (n_folds + 1, n_regimes, n_regimes - 1), mean memberships of each regime
-    root: (
-        np.ndarray
-    )  # (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1), inverse Cholesky factor of the covariance
+    root: np.ndarray  # (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1), inverse Cholesky factors of covariances
     level: np.ndarray  # (n_folds + 1, n_regimes), log(share * det(root)); minus infinity where there are no rows
 
     def __call__(self, projected, folds=None):

@@ -8,6 +8,7 @@ V, B and the mean from sums over rows, kept by fold, so that loadings without a 
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.impute import SimpleImputer
 
 from dualgate.rows import Pass, in_threads
 
@@ -74,21 +75,10 @@ class Factors:
             self._products[dtype] = np.hstack([own, crossed.reshape(len(own), -1)]).astype(dtype)
         return self._products[dtype]
 
-    def operator(self, weights):
-        """Matrix (n_free, n_pixels) from the deviations of a row with these weights of pixels to its scores."""
-        weighted = self.free.T * weights
-        return np.linalg.solve(weighted @ self.free + np.eye(len(weighted)), weighted)
-
     def turned(self, rotation, shift):
         """Return all factors as free ones, turned by `rotation` (n_factors, n_factors), about another mean."""
         free = np.hstack([self.free, self.known]) @ rotation
         return Factors(free, np.zeros((len(free), 0)), self.shift - shift)
-
-
-def relative_power(error, noise):
-    """Mean squared error of rows in units of the typical noise (n_rows,)."""
-    ratio = error / noise.astype(error.dtype)
-    return np.einsum("ij,ij->i", ratio, ratio, dtype=np.float64) / ratio.shape[1]
 
 
 def information(weights, weighted, factors, known=None):
@@ -220,13 +210,9 @@ def fill(flux, error):
             "WienerScores.fit: X holds no pixel that was measured, flux and error finite, among the rows that the fit "
             "starts with: check what columns and error_columns select."
         )
-    count = np.maximum((~bad).sum(axis=0), 1)
-
-    def filled(values):
-        mean = np.where(bad, 0, values).sum(axis=0) / count
-        return np.where(bad, mean.astype(values.dtype), values)
-
+    imputer = SimpleImputer(keep_empty_features=True)
+    flux = imputer.fit_transform(np.where(bad, np.nan, flux))
     if error is None:
-        return filled(flux), None
-    error = filled(error)
-    return filled(flux), np.where(never, error[:, ~never].mean(axis=1, keepdims=True), error)
+        return flux, None
+    error = imputer.fit_transform(np.where(bad, np.nan, error))
+    return flux, np.where(never, error[:, ~never].mean(axis=1, keepdims=True), error)

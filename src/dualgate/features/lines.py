@@ -24,7 +24,9 @@ class _Lines(FixedFeatures):
     """Pixels around the lines over the continuum; a subclass chooses the windows and what it makes of them."""
 
     def _prepare(self, n_pixels):
-        wave = self._check_wave(n_pixels)
+        wave = np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
+        if self.wave is not None:
+            wave = check_wave(owner_name(self), self.wave, n_pixels)
         self._continua = {
             name: _Continuum(wave, _mean_weights(wave, *self._window(name)) > 0, *WINDOWS[name][2:]) for name in WINDOWS
         }
@@ -39,17 +41,6 @@ class _Lines(FixedFeatures):
         floor = CONTINUUM_FLOOR * np.abs(X).mean(axis=1, dtype=np.float64) + np.finfo(np.float32).tiny
         for name in self._continua:
             yield self._continua[name].divide(X, floor)
-
-    def _check_wave(self, n_pixels):
-        if self.wave is None:
-            return np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
-        wave = np.asarray(self.wave, dtype=np.float64)
-        if wave.shape != (n_pixels,):
-            raise ValueError(
-                f"{owner_name(self)}.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must "
-                "hold one wavelength per pixel. For X = [flux | error] give the flux columns only."
-            )
-        return check_wave(owner_name(self), wave)
 
 
 class LineWindows(_Lines):
@@ -217,9 +208,14 @@ def _mean_weights(wave, start, stop):
     return weights / (stop - start)
 
 
-def check_wave(owner, wave):
-    """Return `wave` as floats, if it increases and covers every window; `owner` is named in messages."""
+def check_wave(owner, wave, n_pixels=None):
+    """Return `wave` as floats, if it has one value a pixel, increases and covers every window, else name `owner`."""
     wave = np.asarray(wave, dtype=np.float64)
+    if n_pixels is not None and wave.shape != (n_pixels,):
+        raise ValueError(
+            f"{owner}.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must hold one "
+            "wavelength per pixel. For X = [flux | error] give the flux columns only."
+        )
     if wave.ndim != 1 or len(wave) < 2 or not (np.isfinite(wave).all() and np.all(np.diff(wave) > 0)):
         raise ValueError(
             f"{owner}.wave of shape {wave.shape} must be one-dimensional, finite and increase from pixel to pixel; "

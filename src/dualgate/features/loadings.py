@@ -19,12 +19,12 @@ _TINY = 1e-9  # of the mean weight of a pixel: keeps what no row measured solvab
 class Loadings:
     """The maximisation: loadings from the sums of a pass, of all rows or without a fold.
 
-    Each factor's loadings have a Gaussian prior, a penalty on their second differences (`smooth`) and one on their
-    size, and both penalties are those that make the loadings most probable (empirical Bayes). Free factors are turned
-    and scaled after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
+    The loadings of each factor have a Gaussian prior: a penalty on their second differences (`smooth`) or on their
+    size, of the strength that makes the loadings most probable (empirical Bayes). Free factors are turned and scaled
+    after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
 
     `sums` are those of :class:`~dualgate.features.factors.FactorSums`, `n_free` is the number of free factors, which
-    come before the known ones, `penalties` (2, width), of roughness and of size, are those of the previous step.
+    come before the known ones, `penalties` (width,) are those of the previous step.
 
     References
     ----------
@@ -43,14 +43,14 @@ class Loadings:
         if penalties is None:
             penalties = _first_penalties(gram, moment, smooth)
         self._present = penalties
-        solution = _solve(gram, moment, penalties)
+        solution = _solve(gram, moment, penalties, smooth)
         self.penalties = _update_penalties(gram, solution, penalties, smooth)
         self.all = self._factors(solution)
 
     def without(self, fold):
         """Return the factors from the rows outside a fold, under the same penalties."""
         gram, moment = (self.sums[name].sum(axis=0) - self.sums[name][fold] for name in ("gram", "moment"))
-        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present))
+        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present, self.smooth))
 
     def _factors(self, solution):
         free = solution[:, : self.n_free]
@@ -58,27 +58,9 @@ class Loadings:
         return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
 
 
-def _roughness(n_pixels):
-    """Eigenvalues of the squared second difference, as if the pixels were a ring."""
-    frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
-    return (2 - 2 * np.cos(frequency)) ** 2
-
-
-def _first_penalties(gram, moment, smooth):
-    """Penalties from unpenalised loadings, their noise taken off."""
-    n_pixels, width = moment.shape
-    precision = _precision(gram)
-    ridge = _TINY * precision
-    ridge[-1] = 0
-    loadings = _solve(gram, moment, np.stack([np.zeros(width), ridge]))
-    size = np.square(loadings).sum(axis=0)
-    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.full(width, np.inf)
-    noise = n_pixels / precision
-    size = np.maximum(size - noise, 0.02 * size) + 1e-300
-    rough = np.maximum(rough - 6 * noise, 0.02 * rough) + 1e-300  # 6 = 1 + 4 + 1, the power of a second difference
-    penalties = np.stack([n_pixels / rough, n_pixels / size if not smooth else 0 * size])
-    penalties[:, -1] = 0  # the mean is not penalised
-    return penalties
+def _power(loadings, smooth):
+    """Squared second differences of the loadings of every factor, or their squares, summed over the pixels."""
+    return np.square(np.diff(loadings, n=2 if smooth else 0, axis=0)).sum(axis=0)
 
 
 def _precision(gram):
@@ -87,28 +69,34 @@ def _precision(gram):
     return np.median(diagonal, axis=0) + _TINY * diagonal.mean(axis=0) + 1e-300
 
 
+def _first_penalties(gram, moment, smooth):
+    """Penalties from unpenalised loadings, their noise subtracted; the mean, which is last, has none."""
+    precision = _precision(gram)
+    power = _power(_solve(gram, moment, np.append(_TINY * precision[:-1], 0), False), smooth)
+    noise = (6 if smooth else 1) * len(gram) / precision  # 6 = 1 + 4 + 1, the power of a second difference
+    power = np.maximum(power - noise, 0.02 * power) + 1e-300
+    return np.append(len(gram) / power[:-1], 0)
+
+
 def _update_penalties(gram, loadings, penalties, smooth):
-    """Raise the evidence: the expected roughness and size of the loadings under the present penalties."""
-    n_pixels, present = len(loadings), loadings[:, :-1]
-    size, rough = np.square(present).sum(axis=0), np.square(np.diff(present, n=2, axis=0)).sum(axis=0)
-    powers, precision = _roughness(n_pixels), _precision(gram)[:-1]
-    stiff, ridge = penalties[:, :-1]
+    """Raise the evidence: the expected power of the loadings under the present penalties."""
+    n_pixels, power, precision = len(loadings), _power(loadings, smooth)[:-1], _precision(gram)[:-1]
+    # eigenvalues of the penalised square: of the second difference as if the pixels were a ring
+    frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
+    modes = (2 - 2 * np.cos(frequency)) ** 2 if smooth else np.ones(n_pixels)
+    updated = penalties[:-1]
     for _ in range(_SHRINK_STEPS):
-        uncertain = 1 / (precision + np.multiply.outer(powers, stiff) + ridge)
-        if smooth:
-            stiff = n_pixels / (rough + powers @ uncertain)
-        else:
-            ridge = n_pixels / (size + uncertain.sum(axis=0))
-    return np.column_stack([np.stack([stiff, ridge]), penalties[:, -1]])
+        uncertain = 1 / (precision + np.multiply.outer(modes, updated))
+        updated = n_pixels / (power + modes @ uncertain)
+    return np.append(updated, penalties[-1])
 
 
-def _solve(gram, moment, penalties):
-    """Solve the normal equations of all pixels, tied by roughness, for the loadings (n_pixels, width)."""
+def _solve(gram, moment, penalties, smooth):
+    """Solve the normal equations of all pixels, coupled by `smooth` penalties, for the loadings (n_pixels, width)."""
     n_pixels, width = moment.shape
-    stiff, ridge = penalties
     floor = _TINY * np.einsum("pii->pi", gram).mean(axis=0)
-    gram = gram + np.eye(width) * (ridge + floor)
-    if not stiff.any() or n_pixels < 3:
+    gram = gram + np.eye(width) * (floor if smooth else floor + penalties)
+    if not smooth or n_pixels < 3:
         return np.linalg.solve(gram, moment[..., None])[..., 0]
     # lower bands of the matrix over (pixel, factor), pixel slowest: a block tridiagonal with one block more
     bands = np.zeros((2 * width + 1, n_pixels * width))
@@ -119,7 +107,7 @@ def _solve(gram, moment, penalties):
     for step in range(3):
         values = (second.T @ second).diagonal(step)
         for factor in range(width):
-            bands[step * width, factor::width][: n_pixels - step] += stiff[factor] * values
+            bands[step * width, factor::width][: n_pixels - step] += penalties[factor] * values
     solution = solveh_banded(bands, moment.ravel(), overwrite_ab=True, lower=True, check_finite=False)
     return solution.reshape(n_pixels, width)
 

@@ -14,7 +14,7 @@ from dualgate._validation import (
     resolve_columns,
     take_columns,
 )
-from dualgate.features.factors import information, relative_power, weigh
+from dualgate.features.factors import information, weigh
 from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
 WHOLE_CELLS = 1 << 28  # numbers up to which a transformer is given all rows at once
@@ -220,7 +220,11 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         return information(*self.read(block), self._bases[-1])
 
     def noise_power(self, block):  # noqa: D102
-        return relative_power(self._split(block)[1], self.noise_) if self.reads_errors else super().noise_power(block)
+        error = self._split(block)[1]
+        if error is None:
+            return super().noise_power(block)
+        ratio = error / self.noise_.astype(error.dtype)
+        return np.einsum("ij,ij->i", ratio, ratio, dtype=np.float64) / ratio.shape[1]
 
     def transform(self, X):
         """Find the scores of rows.

@@ -16,46 +16,46 @@ class WienerScores(PixelProjection):
     r"""Posterior means of a few factors behind a row, given the row's own errors.
 
     A row is :math:`x = \bar x + V z + \epsilon` with factors :math:`z \sim N(0, I)` and noise of known variances
-    :math:`E = \mathrm{diag}(e^2)`. The scores are what is known of z,
+    :math:`E = \mathrm{diag}(e^2)`. The scores are the posterior means of z,
 
     .. math:: A = V^T E^{-1} V + I, \qquad \hat z = A^{-1} V^T E^{-1} (x - \bar x),
 
-    with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 where the row says nothing, near 0 where it says all. This
-    is generalised least squares with a Gaussian prior, factor analysis with known noise. A noisy row has small scores,
-    so that what is linear in z stays the best prediction at any quality. A pixel whose flux or error is NaN, or whose
-    error is infinite, has weight zero.
+    with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 for a row without information, near 0 for a precise one.
+    This is generalised least squares with a Gaussian prior, or factor analysis with known noise. A noisy row has small
+    scores, so that the best prediction is the same linear function of them at any quality. A pixel whose flux or error
+    is NaN, or whose error is infinite, has weight zero.
 
     The loadings V come from noise-free flux where there is some (`clean` of `fit`), else from the noisy rows by
     expectation-maximisation. With `supervised`, the target and the regimes have loadings of their own while fitting and
-    are factors like others afterwards: what tells the target is weak, and an unsupervised fit finds it last.
+    are factors like others afterwards: the signal of the target is weak, and an unsupervised fit finds it last.
 
     Parameters
     ----------
-    n_components : int
+    n_components : int, default=24
         Free factors. A supervised fit adds one for y, and with K regimes ``2 K - 1`` for both.
-    columns : column specification
+    columns : None or column specification, default=None
         Flux columns, as in ColumnTransformer; None is all columns.
-    error_columns : None or column specification
+    error_columns : None or column specification, default=None
         Their errors, one column per flux column, in the same order. Without, the noise is taken to be the same
         everywhere, of the size that the components left out have (probabilistic principal components).
-    return_variances : bool
+    return_variances : bool, default=False
         Whether `transform` appends the posterior variances to the scores.
-    supervised : bool
+    supervised : bool, default=False
         Whether `fit` uses y and regimes. A model of y that is trained on ``fit(X, y).transform(X)`` of the same rows
         is then too optimistic; `fit_transform`, and with it a :class:`~sklearn.pipeline.Pipeline`, gives every training
         row the scores of loadings that did not see it.
-    smooth : bool
-        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. How smooth,
-        the rows tell.
-    max_iter : int
+    smooth : bool, default=False
+        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. The degree of
+        smoothness is estimated from the rows.
+    max_iter : int, default=10
         Steps of expectation-maximisation, each of which reads all rows once.
-    max_rows : None or int
+    max_rows : None or int, default=60_000
         Rows that the steps read, spread over all; None is all rows.
-    cv : int
+    cv : int, default=5
         Folds of `fit_transform`; row i of those read belongs to fold ``i % cv``.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads; -1 is one per core. Matrix products have threads of their own.
-    random_state : int
+    random_state : int, default=0
         Seed of the randomised eigensolver that the fit starts with.
 
     Attributes
@@ -79,7 +79,7 @@ class WienerScores(PixelProjection):
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> error = np.where(rng.uniform(size=(2000, 20)) < 0.5, 0.1, 10.0)  # half the pixels say nothing
+    >>> error = np.where(rng.uniform(size=(2000, 20)) < 0.5, 0.1, 10.0)  # half the pixels are useless
     >>> z = rng.normal(size=2000)
     >>> flux = z[:, None] * np.sin(np.arange(20)) + error * rng.normal(size=(2000, 20))
     >>> wiener = WienerScores(1, columns=slice(0, 20), error_columns=slice(20, 40)).fit(np.c_[flux, error])
@@ -136,9 +136,8 @@ class WienerScores(PixelProjection):
         regimes : None or array-like of int of shape (n_samples,)
             Regime codes, for a supervised fit from noisy rows.
         clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
-            Noise-free flux of like objects; it need not be that of these rows, and needs none of their number. Columns
-            are chosen as in `X` where there are as many. The loadings are then its principal components in units of the
-            typical noise of `X`, and the other columns of `X` are not read.
+            Noise-free flux of similar objects, any number of rows. Columns are chosen as in `X` if there are as many.
+            The loadings are then its principal components in units of the typical noise of `X`.
 
         Returns
         -------
@@ -155,7 +154,7 @@ class WienerScores(PixelProjection):
         check_consistent_length(rows, y, regimes)
         self._find_columns(X, rows.shape[1])
         if rows.in_memory:
-            self._split(rows.read(0, len(rows)))  # here the rows have their numbers, for a message
+            self._split(rows.read(0, len(rows)))  # a message then has the number of the row
         if clean is None:
             return self.learn(X, rows, y, regimes)
         self._start_fit(X, spread_rows(rows, n_jobs=self.n_jobs, finite=False), len(rows))
@@ -253,31 +252,8 @@ class WienerScores(PixelProjection):
         place = np.minimum(np.searchsorted(read, rows), len(read) - 1)
         return np.where(read[place] == rows, place % n_folds, -1)
 
-    def to_pixels(self, coef, error=None):
-        """Coefficients on pixels that predict what `coef` predicts from the scores, for rows with these errors.
-
-        Parameters
-        ----------
-        coef : ndarray of shape (n_models, n_factors)
-        error : None or ndarray of shape (n_pixels,)
-            None is the typical noise; NaN or infinity gives a pixel coefficient zero.
-
-        Returns
-        -------
-        coefficients : ndarray of shape (n_models, n_pixels), [unit of y per unit of flux]
-            Of flux less `mean_`.
-
-        Raises
-        ------
-        ValueError
-            If `error` has not one value for each pixel, or one is not above zero.
-        """
+    def to_pixels(self, coef):  # noqa: D102
         check_is_fitted(self, "loadings_")
-        error = self.noise_ if error is None else np.asarray(error, dtype=np.float64)
-        if error.shape != self.noise_.shape or (error <= 0).any():
-            raise ValueError(
-                f"WienerScores.to_pixels: error has shape {error.shape} and must hold one value above zero for each of "
-                f"{len(self.noise_):,} pixels, NaN or infinity where none was measured."
-            )
-        weights = np.square(self.noise_ / np.where(np.isnan(error), np.inf, error))
-        return np.atleast_2d(coef) @ self._bases[-1].operator(weights) / self.noise_
+        loadings = self._bases[-1].free
+        operator = np.linalg.solve(loadings.T @ loadings + np.eye(loadings.shape[1]), loadings.T)
+        return np.atleast_2d(coef) @ operator / self.noise_
