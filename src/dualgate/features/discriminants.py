@@ -18,7 +18,7 @@ class Discriminants:
 
     With :math:`1_k` the membership of regime k, the targets of the ridges are :math:`y`, :math:`1_k` and
     :math:`1_k (y - \bar y)`. Then follow :math:`\log p(k | m)` where the rows of each regime are a Gaussian in the
-    estimated memberships m (quadratic discriminants; in the columns themselves they would take noise for a regime). A
+    estimated memberships m (quadratic discriminants; in the columns themselves they would overfit noise). A
     gate learns more easily from these estimates than from the columns.
 
     The leading axis of every array, n_folds + 1, holds the models without fold 0, 1, ..., and last that of all rows.
@@ -90,7 +90,7 @@ def _gaussians(regimes, coef, intercept):
     centre = np.einsum("fdj,fkj->fkd", coef, regimes.means()[0]) + intercept[:, None]
     spread = np.matmul(np.matmul(coef[:, None], regimes.centred()[0]), coef[:, None].swapaxes(-1, -2))
     pooled = spread.sum(1, keepdims=True) / np.maximum(count.sum(1), 1.0)[:, None, None, None]
-    # as if `width` rows of the pooled covariance were there too, and some spread in every direction
+    # `width` rows of the pooled covariance in addition, and a minimal variance in every direction
     covariance = (spread + width * pooled) / np.maximum(count + width, 1.0)[..., None, None]
     root = np.linalg.inv(np.linalg.cholesky(covariance + MIN_VARIANCE * np.eye(width)))
     with np.errstate(divide="ignore"):

@@ -12,9 +12,9 @@ from sklearn.impute import SimpleImputer
 
 from dualgate.rows import Pass, in_threads
 
-STEP = 512  # rows worked on at a time, so that what is made of them stays in the cache
+STEP = 512  # rows worked on at a time, so that intermediate arrays stay in the cache
 _ROWS = 2048  # rows whose sums are taken at a time
-_MAX_STRAIN = 1e-3 / np.finfo(np.float32).eps  # collinearity of factors that single precision still bears
+_MAX_STRAIN = 1e-3 / np.finfo(np.float32).eps  # collinearity of factors up to which single precision is accurate
 
 
 def n_products(width):
@@ -64,7 +64,7 @@ class Factors:
     _products: dict = field(default_factory=dict, repr=False)
 
     def __getstate__(self):
-        return vars(self) | {"_products": {}}  # a hundred times larger than what they are made of
+        return vars(self) | {"_products": {}}  # a hundred times larger than the loadings
 
     def products(self, dtype):
         """Products of the loadings of two free factors, as `unfold` arranges them, then of known with free ones."""
@@ -175,7 +175,7 @@ class FactorSums(Pass):
 
 
 def known_factors(y, regimes=None):
-    """Factors that are known while fitting: y, or with regimes their means and the slope of y in each.
+    """Factors that are known while fitting: y, or with regimes their memberships and the slope of y in each.
 
     They are uncorrelated, of mean zero and variance one (n_samples, n_known).
     """

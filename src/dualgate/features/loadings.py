@@ -12,8 +12,8 @@ from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
 _MIN_SIGNAL = 0.05  # variance, in units of the noise, that a factor starts with at least
-_MIN_NOISE = 1e-6  # of the variance of a column, where rows come without errors
-_TINY = 1e-9  # of the mean weight of a pixel: keeps what no row measured solvable
+_MIN_NOISE = 1e-6  # of the variance of a column, where there are no errors
+_TINY = 1e-9  # of the mean weight of a pixel: keeps the equations of unmeasured pixels solvable
 
 
 class Loadings:

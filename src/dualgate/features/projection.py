@@ -17,7 +17,7 @@ from dualgate._validation import (
 from dualgate.features.factors import information, weigh
 from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
-WHOLE_CELLS = 1 << 28  # numbers up to which a transformer is given all rows at once
+WHOLE_CELLS = 1 << 28  # values up to which a transformer is fitted to all rows at once
 
 
 class Projection(ABC):
@@ -35,7 +35,7 @@ class Projection(ABC):
     rows_read_ : None or ndarray of int
         Numbers of the rows that its passes read; None is all.
     common_unit : bool, default=True
-        Whether its columns share a unit, so that their variances tell which of them lead.
+        Whether its columns share a unit, so that their variances are comparable.
     transformer : transformer or None
         The user's transformer, fitted.
     """
@@ -281,7 +281,7 @@ class PlainColumns(Projection):
 class TransformerProjection(Projection):
     """Any scikit-learn transformer.
 
-    It is fitted to all rows at once where these hold no more than `WHOLE_CELLS` numbers, else block by block if it has
+    It is fitted to all rows at once if these hold at most `WHOLE_CELLS` values, else block by block if it has
     `partial_fit`, else to a sample.
 
     Parameters

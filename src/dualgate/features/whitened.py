@@ -16,7 +16,7 @@ from dualgate.statistics import CellStatistics
 _DENSE_LIMIT = 1024  # pixels up to which every eigenvector is computed; above, only the leading ones
 _SUM_ROWS = 4096  # rows worked on at a time
 _OVERSAMPLES = 30  # directions beyond those kept, for the accuracy of the last ones
-_WEIGHT_STEPS = 3  # weights and mean noise follow from each other; a few rounds settle both
+_WEIGHT_STEPS = 3  # weights and mean noise depend on each other; a few rounds converge
 
 
 class NoiseWhitenedPCA(PixelProjection):
@@ -29,12 +29,12 @@ class NoiseWhitenedPCA(PixelProjection):
 
     Mean, C and N are weighted by the quality of the rows, :math:`\omega_i = 1 / r_i` with
     :math:`r_i = \langle e_{ip}^2 / N_p \rangle_p` the noise power of row i. Where rows differ much in quality the few
-    worst would otherwise fill the covariance with their noise, and the components would chase it.
+    worst would otherwise dominate the covariance, and the components would describe their noise.
 
     Parameters
     ----------
     n_components : int, default=16
-        Components to keep, at most as many as there are pixels or rows less one.
+        Components to keep, at most the number of pixels, and the number of rows minus one.
     columns : None or column specification, default=None
         Flux columns, as in ColumnTransformer; None is all columns.
     error_columns : None or column specification, default=None
@@ -60,7 +60,7 @@ class NoiseWhitenedPCA(PixelProjection):
     >>> flux = rng.normal(size=(500, 1)) * [3.0, 3.0, 0.0] + rng.normal(size=(500, 3)) * [1.0, 1.0, 9.0]
     >>> X = np.c_[flux, np.ones((500, 2)), np.full((500, 1), 9.0)]
     >>> whitened = NoiseWhitenedPCA(1, columns=slice(0, 3), error_columns=slice(3, 6)).fit(X)
-    >>> np.abs(whitened.components_).round(1)  # the noisy third pixel is not mistaken for signal
+    >>> np.abs(whitened.components_).round(1)  # the noisy third pixel has no weight
     array([[0.7, 0.7, 0. ]])
     """
 
@@ -176,7 +176,7 @@ class WhiteningSums(Pass):
 
 
 def _typical_noise(error):
-    """Root mean square error of each pixel over rows weighted by their quality, which in turn follows from it."""
+    """Root mean square error of each pixel, rows weighted by the inverse of their noise power in its unit."""
     unit = np.median(error[:: max(1, len(error) // 100)])  # squares of errors like 1e-21 would underflow in float32
     power = np.square(error / unit)
     weights = np.full(len(error), 1 / len(error))

@@ -1,4 +1,4 @@
-"""Wiener scores: posterior means of the factors of a row, every pixel weighed by its own error."""
+"""Wiener scores: posterior means of the factors of a row, given the error of every pixel."""
 
 import numbers
 
@@ -37,7 +37,7 @@ class WienerScores(PixelProjection):
         Flux columns, as in ColumnTransformer; None is all columns.
     error_columns : None or column specification, default=None
         Their errors, one column per flux column, in the same order. Without, the noise is taken to be the same
-        everywhere, of the size that the components left out have (probabilistic principal components).
+        everywhere, with the variance of the components left out (probabilistic principal components).
     return_variances : bool, default=False
         Whether `transform` appends the posterior variances to the scores.
     supervised : bool, default=False
@@ -48,13 +48,13 @@ class WienerScores(PixelProjection):
         Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. The degree of
         smoothness is estimated from the rows.
     max_iter : int, default=10
-        Steps of expectation-maximisation, each of which reads all rows once.
+        Steps of expectation-maximisation, each of which is one pass over the rows.
     max_rows : None or int, default=60_000
         Rows that the steps read, spread over all; None is all rows.
     cv : int, default=5
         Folds of `fit_transform`; row i of those read belongs to fold ``i % cv``.
     n_jobs : None or int, default=None
-        Threads; -1 is one per core. Matrix products have threads of their own.
+        Threads; -1 is one per core. Matrix products use the threads of BLAS in addition.
     random_state : int, default=0
         Seed of the randomised eigensolver that the fit starts with.
 
@@ -132,7 +132,7 @@ class WienerScores(PixelProjection):
         X : array-like or RowSource of shape (n_samples, n_features)
             A source is read block by block, ``max_iter`` times.
         y : None or array-like of shape (n_samples,)
-            Targets, which a supervised fit from noisy rows needs and others do not read.
+            Targets, required by a supervised fit from noisy rows and ignored otherwise.
         regimes : None or array-like of int of shape (n_samples,)
             Regime codes, for a supervised fit from noisy rows.
         clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
