@@ -28,7 +28,7 @@ from dualgate import (
 )
 from dualgate.gating import FUSIONS
 from dualgate.rows import ArrayRows
-from dualgate.selection import rule
+from dualgate import selection
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
 
@@ -281,6 +281,6 @@ def test_selection_says_what_is_wrong(small):
 
 
 def test_a_rule_that_ignores_complexity_is_noticed(monkeypatch):
-    monkeypatch.setattr(rule, "_ranks", lambda complexity: np.zeros(len(complexity), dtype=int))
+    monkeypatch.setattr(selection, "_ranks", lambda complexity: np.zeros(len(complexity), dtype=int))
     with pytest.raises(AssertionError):
         test_the_simplest_wins_ties_and_the_best_wins_among_the_equally_simple()

@@ -120,7 +120,7 @@ def test_scale_settles_where_bins_and_regimes_almost_coincide():
 
 def test_scale_says_when_it_did_not_settle(monkeypatch):
     monkeypatch.setattr(strategies, "MAX_ROUNDS", 2)
-    with pytest.warns(ConvergenceWarning, match="sharing='scale' did not settle within 2 rounds"):
+    with pytest.warns(ConvergenceWarning, match="sharing='scale' did not converge within 2 rounds"):
         Cells().solve("scale")
 
 

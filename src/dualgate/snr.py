@@ -12,8 +12,8 @@ def signal_to_noise(flux, error):
 
     .. math:: \mathrm{SNR} = \lVert flux \rVert / \lVert error \rVert
 
-    The flux is the measured one, so pure noise has a ratio of about one. It is not the per-pixel S/N: in spectra of
-    the embedded data the median per-pixel S/N of bins X, L, M and H is 2.1, 4.4, 8.7 and 12.6.
+    The flux is the measured one, so pure noise has a ratio of about one. It is not the per-pixel S/N: for the spectra
+    of the simulator the median per-pixel S/N of bins X, L, M and H is 2.1, 4.4, 8.7 and 12.6.
 
     Parameters
     ----------
