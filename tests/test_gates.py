@@ -210,7 +210,9 @@ def test_gates_that_give_one_expert_all_are_told(planted):
     blind = planted_model(train, phys_gate__network=Blind, quality_gate="drop", max_epochs=2)
     with pytest.warns(GateCollapseWarning, match=message):
         blind.fit(train.X, train.y, regimes=train.regimes)
-    with pytest.warns(GateCollapseWarning, match=r"7 of 8 experts.*: regime 1, regime 2, regime 3, regime 0 in quality bin 1"):
+    with pytest.warns(
+        GateCollapseWarning, match=r"7 of 8 experts.*: regime 1, regime 2, regime 3, regime 0 in quality bin 1"
+    ):
         blind.set_params(experts__quality_edges=(5,)).fit(train.X, train.y, regimes=train.regimes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GateCollapseWarning)

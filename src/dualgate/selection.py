@@ -32,8 +32,8 @@ class OneStandardError:
 
     .. math:: \mathrm{SE} = \sqrt{\Big(\frac{1}{K} + \frac{n_{test}}{n_{train}}\Big)\, \mathrm{var}(d)} .
 
-    Splits that are hard for all candidates cancel in :math:`d`. The second term is there because the training rows of
-    the K splits overlap, so that their scores are not independent. The rule in its first form, ``paired=False``, takes
+    Splits that are hard for all candidates cancel in :math:`d`. The second term accounts for the training rows of the K
+    splits, which overlap, so that their scores are not independent. The rule of Breiman et al., ``paired=False``, takes
     the standard error of the best candidate's own mean, :math:`\sqrt{\mathrm{var}(s_{best}) / K}`, which grows with the
     differences between splits and then hides gains that every split shows.
 
@@ -179,9 +179,9 @@ class TowerSelection:
     best, chosen : str
         Names of the candidate with the highest mean, and of the simplest within one standard error of it.
     parameters : dict
-        Of the chosen one, for `set_params` of the model that was given.
+        Parameters of the chosen candidate, for `set_params` of the model.
     best_estimator_ : DualTowerMoERegressor
-        The chosen one, fitted to all rows.
+        The chosen candidate, fitted to all rows.
     """
 
     table: pd.DataFrame
@@ -262,7 +262,7 @@ def select_towers(
     Parameters
     ----------
     model : DualTowerMoERegressor
-        What is common to all candidates; it is not fitted itself.
+        What is common to all candidates; it is not fitted.
     X : array-like or RowSource of shape (n_samples, n_features)
     y : array-like of shape (n_samples,)
         Targets.
@@ -291,7 +291,7 @@ def select_towers(
     ValueError
         If `candidates` is empty or not as described, or a candidate has parameters that the model lacks.
     TypeError
-        If `model` is no DualTowerMoERegressor.
+        If `model` is not a DualTowerMoERegressor.
 
     See Also
     --------

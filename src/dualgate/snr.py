@@ -91,4 +91,5 @@ def equal_edges(values, n_bins):
     ordered = np.sort(values)
     last = np.unique(ordered[-(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1])  # largest of each bin but one
     last = last[last < ordered[-1]]
-    return (last + ordered[np.searchsorted(ordered, last, side="right")]) / 2
+    following = ordered[np.searchsorted(ordered, last, side="right")]
+    return np.minimum((last + following) / 2, np.nextafter(following, -np.inf))  # neighbouring floats round up

@@ -51,9 +51,9 @@ class Target:
 class CellSums(Pass):
     """Statistics of every fold and cell, and the reduced columns of rows that are kept for the gates.
 
-    Shape (n_folds, n_regimes, n_bins), `origin` (n_projected,) about which the sums are taken, and `y` in the units of
-    `Target`; `codes` None asks `finder` for the regimes, `kept` is None or a mask of rows, `training` whether these are
-    the rows that the reduction learned from.
+    `shape` is (n_folds, n_regimes, n_bins), `origin` (n_projected,) about which the sums are taken, and `y` in the units of
+    `Target`; without `codes` the regimes are those of `finder`; `kept` is None or a mask of rows; `training` whether
+    the reduction was fitted to these rows.
     """
 
     row_wise = ("y", "codes", "folds", "kept")

@@ -4,7 +4,7 @@ import numbers
 
 import numpy as np
 
-from dualgate._validation import owner_name
+from dualgate._validation import check_numbers, owner_name
 
 SPARSE_FROM = 100  # codes as large as this, half of them missing, are conditions or labels and not codes
 
@@ -65,15 +65,8 @@ def regime_codes(owner, regimes, edges, n_samples, *, n_known=None):
 
 def check_edges(owner, parameter, edges):
     """Return `edges` as an increasing array of finite numbers."""
-    try:
-        array = np.asarray(edges, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty((0, 0))
-    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all() or np.any(np.diff(array) <= 0):
-        raise ValueError(
-            f"{owner_name(owner)}.{parameter}={edges!r} must be finite numbers that increase, such as (2, 4, 7)."
-        )
-    return array
+    wanted = "finite numbers that increase, such as (2, 4, 7)"
+    return check_numbers(owner, parameter, edges, lambda array: np.all(np.diff(array) > 0), wanted)
 
 
 def describe_conditions(regimes, edges):

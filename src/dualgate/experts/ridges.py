@@ -1,10 +1,11 @@
 """Ridges of many cells at once, for every training set, with penalties chosen by held-out error."""
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 
-from dualgate._validation import owner_name
+from dualgate._validation import check_numbers, owner_name
 from dualgate.statistics import describe_excess, solve_ridge, training_sets
 
 
@@ -58,16 +59,9 @@ def check_given_alphas(owner):
     """Return the owner's penalties as an array, None where there are none to check."""
     if owner.alphas is None:
         return None
-    try:
-        alphas = np.atleast_1d(np.asarray(owner.alphas, dtype=np.float64))
-    except (TypeError, ValueError):
-        alphas = np.empty(0)
-    if alphas.ndim != 1 or len(alphas) == 0 or not (np.isfinite(alphas).all() and np.all(alphas > 0)):
-        raise ValueError(
-            f"{owner_name(owner)}.alphas={owner.alphas!r} must be one or more finite numbers above zero, such as "
-            "numpy.logspace(-2, 4, 13)."
-        )
-    return alphas
+    alphas = [owner.alphas] if isinstance(owner.alphas, numbers.Real) else owner.alphas
+    wanted = "one or more finite numbers above zero, such as numpy.logspace(-2, 4, 13)"
+    return check_numbers(owner, "alphas", alphas, lambda array: np.all(array > 0), wanted)
 
 
 def fit_ridges(folds, alphas, *, parents=None, shrink=False):

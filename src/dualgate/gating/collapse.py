@@ -29,8 +29,8 @@ def warn_of_collapse(owner, weights, counts):
     if share >= COLLAPSED_FROM:
         warnings.warn(
             f"{owner_name(owner)}: the gates leave {starved.sum()} of {counts.size} experts without weight, whose "
-            f"cells hold {share:.0%} of the training rows: {name_cells(starved)}. Try a smaller lr, more warmup_epochs, "
-            "a smaller entropy_penalty, other gate features, or fewer regimes.",
+            f"cells hold {share:.0%} of the training rows: {name_cells(starved)}. Try a smaller lr, more "
+            "warmup_epochs, a smaller entropy_penalty, other gate features, or fewer regimes.",
             GateCollapseWarning,
             stacklevel=4,
         )
