@@ -237,10 +237,16 @@ def test_all_candidates_share_the_reading_of_a_source(small):
     assert_allclose(array.split_scores, found.split_scores, rtol=1e-5)
 
 
-def test_candidates_that_read_differently_read_for_themselves(small):
+@pytest.mark.parametrize(
+    "reading",
+    [
+        {"phys_gate": PhysGate([0, 1], FunctionTransformer(np.zeros_like))},
+        {"experts__columns": [0, 1], "experts__error_columns": None},
+    ],
+)
+def test_candidates_that_read_differently_read_for_themselves(small, reading):
     model = towers(small, experts__quality_edges=None)
-    blind = PhysGate([0, 1], FunctionTransformer(np.zeros_like))
-    levels = [{"blind": {"phys_gate": blind, "quality_gate": "drop"}}, {"seeing": {"quality_gate": "drop"}}]
+    levels = [{"blind": {**reading, "quality_gate": "drop"}}, {"seeing": {"quality_gate": "drop"}}]
     frame, regimes = pd.DataFrame(small.X), pd.Series(small.regimes, index=small.y)
     error = "neg_mean_absolute_error"
     found = select_towers(model, frame, small.y, regimes=regimes, candidates=levels, cv=FOLDS, scoring=error)

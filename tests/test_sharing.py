@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from dualgate.experts import SHARING, HierarchicalExperts
 from dualgate.experts import sharing as strategies
-from dualgate.experts.cells import CellSums
+from dualgate.experts.cells import CellSums, find_edges
 from dualgate.experts.ridges import fit_ridges
 from dualgate.snr import signal_to_noise
 from dualgate.statistics import CellStatistics
@@ -295,6 +295,13 @@ def test_auto_bins_hold_equal_counts_and_stay_as_they_were_found():
     parts.partial_fit(X[400:] * np.r_[np.full(12, 9.0), np.ones(12)], y[400:], regimes=k[400:])
     assert_array_equal(parts.quality_edges_, edges)
     assert parts.cell_counts_[:, 3].sum() > 600
+
+
+def test_with_few_rows_the_emptiest_neighbours_merge():
+    snr = np.repeat([0.5, 1.5, 2.5, 3.5], [10, 1, 2, 17])
+    assert_array_equal(find_edges(noisy_experts(quality_edges=(1, 2, 3)), snr, 1, 30), [1, 3])
+    assert_array_equal(find_edges(noisy_experts(quality_edges=(1, 2, 3)), snr, 2, 30), [])
+    assert_array_equal(find_edges(noisy_experts(quality_edges=(1, 2, 3)), snr, 2, None), [1, 2, 3])
 
 
 def test_auto_bins_of_equal_ratios_are_one():

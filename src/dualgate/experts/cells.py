@@ -51,9 +51,9 @@ class Target:
 class CellSums(Pass):
     """Statistics of every fold and cell, and the reduced columns of rows that are kept for the gates.
 
-    `shape` is (n_folds, n_regimes, n_bins), `origin` (n_projected,) about which the sums are taken, and `y` in the units of
-    `Target`; without `codes` the regimes are those of `finder`; `kept` is None or a mask of rows; `training` whether
-    the reduction was fitted to these rows.
+    `shape` is (n_folds, n_regimes, n_bins), `origin` (n_projected,) about which the sums are taken, and `y` in the
+    units of `Target`; without `codes` the regimes are those of `finder`; `kept` is None or a mask of rows; `training`
+    whether the reduction was fitted to these rows.
     """
 
     row_wise = ("y", "codes", "folds", "kept")
