@@ -13,7 +13,7 @@ from torch import nn
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.evaluation import gate_entropy
 from dualgate.gating import NETWORKS, GateCollapseWarning, nets
-from dualgate.gating.collapse import COLLAPSED_FROM, STARVED_BELOW, find_starved, warn_of_collapse
+from dualgate.gating.collapse import COLLAPSED_FROM, STARVED_BELOW, warn_of_collapse
 from dualgate.gating.training import GateLoss
 
 RNG = np.random.default_rng(0)
@@ -210,7 +210,9 @@ def test_gates_that_give_one_expert_all_are_told(planted):
     blind = planted_model(train, phys_gate__network=Blind, quality_gate="drop", max_epochs=2)
     with pytest.warns(GateCollapseWarning, match=message):
         blind.fit(train.X, train.y, regimes=train.regimes)
-    with pytest.warns(GateCollapseWarning, match=r"7 of 8 experts.*regime 0 in quality bin 1, regime 1 in quality"):
+    with pytest.warns(
+        GateCollapseWarning, match=r"7 of 8 experts.*: regime 1, regime 2, regime 3, regime 0 in quality bin 1"
+    ):
         blind.set_params(experts__quality_edges=(5,)).fit(train.X, train.y, regimes=train.regimes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GateCollapseWarning)
@@ -226,9 +228,9 @@ def test_a_learning_rate_that_saturates_the_gates_is_told(planted):
 def test_starved_is_relative_to_a_cells_own_rows():
     counts = np.array([[9_000, 0], [990, 10]])
     even = counts.ravel() / counts.sum()
-    assert not find_starved(even, counts).any()
-    assert not find_starved(1.1 * STARVED_BELOW * even, counts).any()
-    assert_array_equal(find_starved(0.9 * STARVED_BELOW * even, counts), counts > 0)
+    warn_of_collapse("Model", 1.1 * STARVED_BELOW * even, counts)
+    with pytest.warns(GateCollapseWarning, match=r"leave 3 of 4 .* 100%.*: regime 1, regime 0 in quality bin 0\."):
+        warn_of_collapse("Model", 0.9 * STARVED_BELOW * even, counts)
 
 
 def test_a_few_starved_experts_are_no_collapse():

@@ -43,6 +43,25 @@ def check_number(owner, name, value, *, kind=numbers.Real, low=None, high=None, 
     return value
 
 
+def check_numbers(owner, name, values, fits, wanted):
+    """Return `values` as an array (n_values,) of finite numbers, one or more, for which `fits` holds."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all() or not fits(array):
+        raise ValueError(f"{owner_name(owner)}.{name}={values!r} must be {wanted}.")
+    return array
+
+
+def name_cells(mask, n_named=6):
+    """Name the cells of a mask (n_regimes, n_quality_bins), whole regimes first, the first `n_named` of them."""
+    whole = mask.all(axis=1)
+    names = [f"regime {k}" for k in np.flatnonzero(whole)]
+    names += [f"regime {k} in quality bin {s}" for k, s in np.argwhere(mask & ~whole[:, None])]
+    return ", ".join(names[:n_named]) + (", ..." if len(names) > n_named else "")
+
+
 def make_generator(owner, random_state):
     """Return a numpy Generator for `random_state`; the global generator is neither read nor moved.
 
