@@ -72,7 +72,9 @@ def with_errors():
     # without supervision: nine regimes would add 17 factors to the 20 that there are
     projection = WienerScores(KEPT, columns=flux, error_columns=error)
     experts = HierarchicalExperts(flux, error, projection=projection)
-    return DualTowerMoERegressor(PhysGate(flux), QualityGate([N_COLUMNS], "passthrough"), experts=experts, random_state=0)
+    return DualTowerMoERegressor(
+        PhysGate(flux), QualityGate([N_COLUMNS], "passthrough"), experts=experts, random_state=0
+    )
 
 
 def main(*seeds):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+from dualgate._fitting import fit_reader
+from dualgate.study.verdict import seed_interval
 from lightgbm import LGBMRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
@@ -25,11 +27,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dualgate import DualTowerMoERegressor
-from dualgate._fitting import fit_reader
 from dualgate.datasets import bayes_limit, iter_spectra, make_spectra, stream_spectra
 from dualgate.evaluation import bootstrap_scores, row_slices
 from dualgate.features import WienerScores
-from dualgate.study.verdict import seed_interval
 
 TEST_START, N_TEST, N_BAYES, FEW, N_DRAWS = 300_000, 10_000, 2_000, 5_000, 400
 FLUX, ERROR = slice(0, 4096), slice(4096, None)

@@ -381,7 +381,7 @@ def test_a_store_needs_a_seed(rows, tmp_path):
 def test_a_fit_goes_on_after_a_failure_and_another_fit_begins_its_own(rows, tmp_path):
     X, y = rows.X, np.random.default_rng(1).normal(size=1000)
     X[:, 2:] = np.exp(X[:, 2:])
-    params = {"quality_edges": "auto", "random_state": 0}
+    params = {"quality_edges": "quantile", "random_state": 0}
     expected = HierarchicalExperts([0, 1], [2, 3], **params).fit(rows, y)
     rows.fails = 600
     with pytest.raises(OSError, match="gone"):

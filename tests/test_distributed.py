@@ -206,7 +206,7 @@ def experts_of(planted, **params):
     return experts.set_params(**params)
 
 
-@pytest.mark.parametrize("params", [{}, {"sharing": "scale", "quality_edges": "auto", "projection": None}])
+@pytest.mark.parametrize("params", [{}, {"sharing": "scale", "quality_edges": "quantile", "projection": None}])
 def test_experts_fitted_on_a_cluster_are_those_of_one_machine(client, stored, planted, params):
     X, y, regimes = stored
     here, there = (experts_of(planted[0], **params) for _ in range(2))

@@ -327,7 +327,7 @@ def test_few_rows_have_few_quality_bins_and_empty_cells_show_the_conditions_met(
     few = planted_experts(train, quality_edges=(1, 5, 9)).fit(train.X[:60], train.y[:60], regimes=train.regimes[:60])
     assert few.n_quality_bins_ == 1
     assert set(few.quality_edges_) <= {1, 5, 9}
-    many = planted_experts(train, quality_edges="auto").fit(train.X, train.y, regimes=train.regimes)
+    many = planted_experts(train, quality_edges="quantile").fit(train.X, train.y, regimes=train.regimes)
     assert many.n_quality_bins_ == 4
     swapped = np.column_stack([np.linspace(-2, 0.5, 4000), np.linspace(3800, 6000, 4000)])
     with pytest.warns(EmptyCellWarning, match=r"condition 0 runs from -2 to 0.5, its edges are \(4500, 5250\)"):

@@ -39,7 +39,9 @@ class Blind(nn.Module):
 
 
 def model(**params):
-    return DualTowerMoERegressor(**{"random_state": 0, "max_epochs": 15, "start": "random", "weight_decay": 0.0, **params})
+    return DualTowerMoERegressor(
+        **{"random_state": 0, "max_epochs": 15, "start": "random", "weight_decay": 0.0, **params}
+    )
 
 
 def planted_model(planted, **params):
@@ -143,7 +145,9 @@ def test_a_network_of_ones_own_clones_and_pickles_with_the_model():
 @pytest.mark.parametrize(("gate", "name"), [(PhysGate, "phys_gate"), (QualityGate, "quality_gate")])
 def test_a_network_that_is_none_is_named(gate, name, network, message):
     with pytest.raises(ValueError, match=rf"{gate.__name__}\.network=.*{message}"):
-        model(**{name: gate(features="passthrough", network=network)}).set_params(phys_gate__discriminants=False).fit(X, Y, regimes=REGIMES)
+        model(**{name: gate(features="passthrough", network=network)}).set_params(phys_gate__discriminants=False).fit(
+            X, Y, regimes=REGIMES
+        )
 
 
 def test_memory_computes_features_once_for_all_networks(tmp_path):

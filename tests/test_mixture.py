@@ -336,9 +336,7 @@ def test_plain_defaults_find_the_planted_regimes_and_few_components(planted):
     rng = np.random.default_rng(3)
     mixing = rng.normal(size=(8, 120)) * np.logspace(-2, 2, 120)
     unit = 0.1 * np.abs(mixing).mean(axis=0)
-    wide, other = (
-        each.X[:, :8] @ mixing + unit * rng.normal(size=(len(each.y), 120)) for each in (train, test)
-    )
+    wide, other = (each.X[:, :8] @ mixing + unit * rng.normal(size=(len(each.y), 120)) for each in (train, test))
     model = DualTowerMoERegressor(random_state=0).fit(wide, train.y, regimes=train.regimes)
     assert len(model.experts_.projection_.components_) == 8
     oracle = r2_score(test.y, model.experts_.predict(other, regimes=test.regimes))

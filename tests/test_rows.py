@@ -306,7 +306,7 @@ def test_a_source_without_regimes_finds_them(planted, loss):
 @pytest.mark.parametrize("projection", [None, "whitened"])
 def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
     train, test = planted
-    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="auto", n_jobs=2)
+    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="quantile", n_jobs=2)
     here = model.fit_predict_each(train.X, train.y, regimes=train.regimes)
     each, edges = model.predict_each(test.X), model.quality_edges_
     there = model.fit_predict_each(Counted(train.X), train.y, regimes=train.regimes)
@@ -406,7 +406,7 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
         {},
         {"quality_gate": "drop"},
         {"experts__quality_edges": None, "fusion": "poe"},
-        {"experts__quality_edges": "auto", "experts__sharing": "alpha"},
+        {"experts__quality_edges": "quantile", "experts__sharing": "alpha"},
     ):
         direct = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
         reduced = mixture_of(train, **params).fit(seen, train.y, regimes=train.regimes)

@@ -160,9 +160,9 @@ def test_alpha_grows_where_the_noise_does():
     error = np.array([3.0, 1.0, 0.05])[level][:, None] * np.ones(5)
     X, y = true + error * rng.normal(size=true.shape), np.einsum("ij,ij->i", true, rng.normal(size=(2, 5))[k])
     order = np.argsort(signal_to_noise(X, error))
-    experts = HierarchicalExperts(slice(0, 5), slice(5, 10), quality_edges="auto", sharing="alpha", random_state=0).fit(
-        np.hstack([X, error])[order], y[order], regimes=k[order]
-    )
+    experts = HierarchicalExperts(
+        slice(0, 5), slice(5, 10), quality_edges="quantile", sharing="alpha", random_state=0
+    ).fit(np.hstack([X, error])[order], y[order], regimes=k[order])
     alphas = experts.alpha_.reshape(2, 4)
     assert_array_equal(alphas[0], alphas[1])
     assert alphas[0, 0] > 10 * alphas[0, -1]
@@ -263,12 +263,12 @@ def test_the_order_in_which_parts_are_merged_does_not_matter(order):
 
 
 @pytest.mark.parametrize("sharing", sorted(SHARING))
-@pytest.mark.parametrize("edges", [None, (1.2,), (0.7, 0.9, 1.2, 1.5, 1.9, 2.5, 3.0), "auto"])
+@pytest.mark.parametrize("edges", [None, (1.2,), (0.7, 0.9, 1.2, 1.5, 1.9, 2.5, 3.0), "quantile"])
 def test_any_number_of_bins_works(sharing, edges):
     X, y, k, _ = noisy_rows(1500, 9)
     experts = noisy_experts(sharing=sharing, quality_edges=edges)
     crossed = experts.fit_predict_each(X, y, regimes=k)
-    n_bins = {None: 1, "auto": 4}.get(edges) or len(edges) + 1
+    n_bins = {None: 1, "quantile": 4}.get(edges) or len(edges) + 1
     assert experts.n_quality_bins_ == n_bins == len(experts.quality_edges_) + 1
     assert crossed.shape == (1500, 2 * n_bins)
     own = k * n_bins + experts.quality_bins(X)
@@ -280,7 +280,7 @@ def test_any_number_of_bins_works(sharing, edges):
 
 def test_auto_bins_hold_equal_counts_and_stay_as_they_were_found():
     X, y, k, _ = noisy_rows(1003, 10)
-    experts = noisy_experts(sharing="shrink", quality_edges="auto").fit(X, y, regimes=k)
+    experts = noisy_experts(sharing="shrink", quality_edges="quantile").fit(X, y, regimes=k)
     bins = experts.quality_bins(X)
     assert_array_equal(np.bincount(bins), [251, 251, 251, 250])
     assert_array_equal(experts.cell_counts_.sum(0), np.bincount(bins))
@@ -289,7 +289,7 @@ def test_auto_bins_hold_equal_counts_and_stay_as_they_were_found():
     given = noisy_experts(sharing="shrink", quality_edges=experts.quality_edges_.tolist()).fit(X, y, regimes=k)
     assert_array_equal(given.coef_, experts.coef_)
     first = slice(0, 400)
-    parts = noisy_experts(sharing="shrink", quality_edges="auto").partial_fit(X[first], y[first], regimes=k[first])
+    parts = noisy_experts(sharing="shrink", quality_edges="quantile").partial_fit(X[first], y[first], regimes=k[first])
     edges = parts.quality_edges_
     assert_array_equal(np.bincount(parts.quality_bins(X[first])), [100] * 4)
     parts.partial_fit(X[400:] * np.r_[np.full(12, 9.0), np.ones(12)], y[400:], regimes=k[400:])
@@ -308,7 +308,7 @@ def test_auto_bins_of_equal_ratios_are_one():
     X, y, k, _ = noisy_rows(60, 11)
     X[:, :12] = np.tile(X[:1, :12], (60, 1))
     X[:, 12:] = 1.0
-    experts = noisy_experts(quality_edges="auto", sharing="independent").fit(X, y, regimes=k)
+    experts = noisy_experts(quality_edges="quantile", sharing="independent").fit(X, y, regimes=k)
     assert experts.n_quality_bins_ == 1
     assert experts.n_experts_ == 2
     assert_array_equal(experts.quality_bins(X), 0)

@@ -27,7 +27,9 @@ HELD_OUT = np.arange(400) < 100
 
 
 def model(**params):
-    return DualTowerMoERegressor(**{"random_state": 0, "max_epochs": 15, "start": "random", "weight_decay": 0.0, **params})
+    return DualTowerMoERegressor(
+        **{"random_state": 0, "max_epochs": 15, "start": "random", "weight_decay": 0.0, **params}
+    )
 
 
 def dropping(n_features, n_outputs):

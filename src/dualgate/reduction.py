@@ -174,6 +174,7 @@ class Reduction(BaseEstimator):
             sample = spread_rows(source, n_jobs=self.n_jobs)
             for gate in (self.gates or {}).values():
                 gate.fit_rows(X, sample)
+            del sample  # wide rows of a source: the projection draws its own
             self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
         return self
 

@@ -13,7 +13,7 @@ from dualgate.rows import Pass, Pieces, in_threads
 from dualgate.snr import equal_edges, quality_bins
 from dualgate.statistics import CellStatistics
 
-AUTO_BINS = 4  # quality bins of ``quality_edges="auto"``
+QUANTILE_BINS = 4  # quality bins of ``quality_edges="quantile"``
 MIN_CELL_ROWS = 10  # rows of a cell, on average; with fewer, quality bins are merged
 
 
@@ -103,7 +103,7 @@ def find_edges(owner, snr, n_regimes, n_rows):
     edges = owner.quality_edges
     if edges is None:
         return np.empty(0)
-    edges = equal_edges(snr, AUTO_BINS) if isinstance(edges, str) else check_edges(owner, "quality_edges", edges)
+    edges = equal_edges(snr, QUANTILE_BINS) if isinstance(edges, str) else check_edges(owner, "quality_edges", edges)
     while n_rows is not None and len(edges) and n_rows < MIN_CELL_ROWS * n_regimes * (len(edges) + 1):
         counts = np.bincount(quality_bins(snr, edges), minlength=len(edges) + 1)
         edges = np.delete(edges, np.argmin(counts[:-1] + counts[1:]))
@@ -114,7 +114,7 @@ def check_quality_edges(owner):
     """Raise a ValueError where `quality_edges` is not as described, or has no errors to go with."""
     edges = owner.quality_edges
     if isinstance(edges, str):
-        check_choice(owner, "quality_edges", edges, ["auto"])
+        check_choice(owner, "quality_edges", edges, ["quantile"])
     elif edges is not None:
         check_edges(owner, "quality_edges", edges)
     if edges is not None and owner.error_columns is None:

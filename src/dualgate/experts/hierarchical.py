@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_choice, check_number, make_generator
 from dualgate.experts.cells import (
-    AUTO_BINS,
+    QUANTILE_BINS,
     CellSums,
     Target,
     check_folds,
@@ -89,9 +89,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Columns the experts read, as in ColumnTransformer (slice, list, names, mask, callable); None is all columns.
     error_columns : None or column specification
         Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"``.
-    quality_edges : None, "auto" or increasing sequence of float
+    quality_edges : None, "quantile" or increasing sequence of float
         Edges of the quality bins in signal-to-noise ratio ||flux|| / ||error||; a ratio equal to an edge belongs to
-        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"auto"`` cuts the ratios of the training rows
+        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"quantile"`` cuts the ratios of the training rows
         (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
     regime_edges : None or sequence of increasing sequences
         One sequence per physical condition, for `regimes` given to `fit` as conditions (n_samples, n_conditions).
@@ -282,7 +282,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         if reduction.n_projected is None:
             return
         edges = self.quality_edges
-        n_bins = 1 if edges is None else AUTO_BINS if isinstance(edges, str) else len(edges) + 1
+        n_bins = 1 if edges is None else QUANTILE_BINS if isinstance(edges, str) else len(edges) + 1
         n_folds = self.cv if isinstance(self.cv, numbers.Integral) else self.cv.get_n_splits()
         check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
 
@@ -478,9 +478,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected, coef = columns["projected"], np.vstack([self.coef_, self.root_coef_])
         unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
         product = projected @ (coef / unit).T.astype(projected.dtype)
-        return np.clip(
-            product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_
-        )
+        return np.clip(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_)
 
     def predict(self, X, *, regimes=None):
         """Prediction by each row's own expert where its regime is known, by the root ridge where not.
