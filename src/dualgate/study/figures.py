@@ -86,7 +86,7 @@ def _by_snr(results, figure):
     if SNR_NAMES[0] not in found.rows.by_slice:
         return None
     shown = [m for m in found.methods if m.name in names] or found.methods[:5]
-    parts = [_parts([method.slices[name].r2 for name in SNR_NAMES]) for method in shown]
+    parts = [_parts([method.slices[name]["r2"] for name in SNR_NAMES]) for method in shown]
     r2, low, high = np.swapaxes(parts, 0, 1)
     if not np.isfinite(r2).any():
         return None
@@ -145,7 +145,7 @@ def _predictions(results, figure):
     _legend(figure, 3)
     method = results.analysis.method(found.name)
     unit = f" {run.unit}" if run.unit else ""
-    return f"The recommended model errs by {method.slices['all'].rmse.value:.2g}{unit} (RMSE): {method.label}"
+    return f"The recommended model errs by {method.slices['all']['rmse'].value:.2g}{unit} (RMSE): {method.label}"
 
 
 def _entropy(results, figure):
