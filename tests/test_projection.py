@@ -77,7 +77,7 @@ def test_noise_power_is_the_mean_squared_error_in_units_of_the_typical_one(fitte
             fitted.noise_power(X)
 
 
-@pytest.mark.parametrize("projection", [PlainColumns(), TransformerProjection(PCA(2))], ids=str)
+@pytest.mark.parametrize("projection", [PlainColumns(), TransformerProjection(PCA(2))], ids=["plain", "transformer"])
 def test_what_a_projection_does_not_have_is_an_error(projection):
     for method in (projection.information, projection.noise_power):
         with pytest.raises(TypeError, match=f"{type(projection).__name__} .* is not defined"):

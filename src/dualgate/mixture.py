@@ -423,7 +423,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         warn_of_collapse(self, weights, experts.cell_counts_)
 
     def _linear_start(self, cells, values):
-        """What linear gates are fitted to: cells and, for the squared error, the residual variance of every expert."""
+        """Return what linear gates are fitted to: cells and, for the squared error, every expert's residual variance."""
         from dualgate.gating.training import GateStart
 
         if self.loss == "cross_entropy":
@@ -434,7 +434,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         return GateStart(cells, np.maximum(variances, LEAST_VARIANCE))
 
     def _tower_features(self, columns, folds=None):
-        """What each tower reads of reduced rows; by `folds`, discriminants of training rows that they did not see."""
+        """Return the features of each tower; by `folds`, with discriminants that did not see the training rows."""
         discriminants = None
         if self.discriminants_ is not None:
             discriminants = lambda: self.discriminants_(columns["projected"], folds)  # noqa: E731

@@ -91,8 +91,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"``.
     quality_edges : None, "quantile" or increasing sequence of float
         Edges of the quality bins in signal-to-noise ratio ||flux|| / ||error||; a ratio equal to an edge belongs to
-        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"quantile"`` cuts the ratios of the training rows
-        (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
+        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"quantile"`` cuts the ratios of the training
+        rows (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
+        Where rows are few, less than ten a cell, neighbouring bins are merged.
     regime_edges : None or sequence of increasing sequences
         One sequence per physical condition, for `regimes` given to `fit` as conditions (n_samples, n_conditions).
         ``((4500, 5250), (-1, 0))`` makes nine regimes.
@@ -112,10 +113,10 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         scatter within a cell. ``"auto"`` is None for up to `n_components` columns, above that ``"whitened"`` where
         there are `error_columns` and :class:`~dualgate.features.SignalPCA` where there are none.
         ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA`, ``"wiener"`` a supervised
-        :class:`~dualgate.features.WienerScores`; supervised WienerScores see y and the regimes, and reduce training rows
-        by loadings that did not see them. Any other transformer receives the selected columns, and never y. One that is
-        fitted already stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores with
-        error columns is given [flux | error].
+        :class:`~dualgate.features.WienerScores`; supervised WienerScores use y and the regimes, and reduce training
+        rows by loadings that did not see them. Any other transformer receives the selected columns, and never y. A
+        fitted one stays as it is inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores
+        with error columns is given [flux | error].
     n_components : int, default=50
         Components of the projections ``"auto"`` and ``"whitened"``, at most; free factors of ``"wiener"``.
     clip : bool
