@@ -116,7 +116,7 @@ def test_a_column_specification_that_names_nothing(columns, message):
         ({"fusion": "add"}, r"DualTowerMoERegressor\.fusion='add' must be None, one of 'concat', 'logit_add', 'poe'"),
         ({"fusion": 3}, r"\.fusion=3 must be"),
         ({"experts__sharing": "all"}, r"HierarchicalExperts\.sharing='all' must be one of 'alpha', 'independent'"),
-        ({"experts__projection": "pca"}, r"HierarchicalExperts\.projection='pca' must be one of 'whitened'"),
+        ({"experts__projection": "pca"}, r"HierarchicalExperts\.projection='pca' must be one of 'auto', 'whitened'"),
         ({"experts__projection": 7}, r"HierarchicalExperts\.projection=7 must be"),
         ({"experts__alphas": [0.0]}, r"HierarchicalExperts\.alphas=\[0.0\] must be"),
         ({"experts__quality_edges": (4, 2)}, r"HierarchicalExperts\.quality_edges=\(4, 2\) must be .* increase"),
@@ -206,6 +206,8 @@ def test_oracle_of_an_unknown_regime():
 def test_more_columns_than_memory_holds_say_what_to_set():
     wide = np.ones((20, 30_000), dtype=np.float32)
     with pytest.raises(ValueError, match=r"projection=None leaves 30,000 columns.*Set projection to 'whitened'"):
+        HierarchicalExperts(projection=None).fit(wide, np.arange(20.0))
+    with pytest.raises(ValueError, match=r"SignalPCA: the statistics.*30,000 features.*Select fewer columns"):
         HierarchicalExperts().fit(wide, np.arange(20.0))
 
 

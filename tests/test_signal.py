@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import dualgate.rows.sources
+from dualgate import HierarchicalExperts
 from dualgate.features import SignalPCA
 
 
@@ -62,3 +63,14 @@ def test_coefficients_on_pixels_predict_what_those_on_components_do():
     pca = SignalPCA().fit(X)
     coef = np.random.default_rng(1).normal(size=(2, len(pca.components_)))
     assert_allclose((X - pca.mean_) @ pca.to_pixels(coef).T, pca.transform(X) @ coef.T, rtol=1e-8, atol=1e-8)
+
+
+def test_columns_that_share_nothing_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    X, regimes = rng.normal(size=(3000, 80)), rng.integers(0, 2, 3000)
+    y = X @ rng.normal(size=80) / 4 + 0.5 * rng.normal(size=3000)
+    experts = HierarchicalExperts(random_state=0).fit(X[:2000], y[:2000], regimes=regimes[:2000])
+    assert experts.projection_ is None
+    assert experts.score(X[2000:], y[2000:]) > 0.9
+    shared, z, _ = columns(2000, 80)
+    assert len(HierarchicalExperts(random_state=0).fit(shared, z[:, 0]).projection_.components_) == 4

@@ -71,7 +71,7 @@ def test_rows_held_out_to_stop_are_not_trained_on(fraction, n_held_out, monkeypa
         return Dataset(features, target)
 
     monkeypatch.setattr(training, "Dataset", watching)
-    fitted = model(validation_fraction=fraction, phys_gate__discriminants=False).fit(X, Y, regimes=REGIMES)
+    fitted = model(validation_fraction=fraction, phys_gate=PhysGate(discriminants=False)).fit(X, Y, regimes=REGIMES)
     train, valid = seen
     assert (len(train), len(valid)) == (400 - n_held_out, n_held_out)
     together = np.vstack(seen)

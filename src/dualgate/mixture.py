@@ -62,8 +62,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
         What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
-        gates that are fitted to the true cells (a logistic regression) and then, for ``loss="mse"``, to the likelihood
-        of y under the weighted experts; the net with the smaller loss on held-out rows is kept. A callable network has
+        gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
+        found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller loss on held-out rows is kept. A callable network has
         random weights.
     cross_fit : bool
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
@@ -107,7 +107,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     net_ : torch.nn.Module
         Towers and fusion.
     history_ : list of dict
-        Losses by epoch.
+        Losses by epoch, of the net that was kept.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if `X` has column names.
@@ -216,7 +216,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> import numpy as np
         >>> model = DualTowerMoERegressor.for_spectra(np.linspace(7100, 8850, 4096), quality_gate="drop")
         >>> model.experts.quality_edges
-        (2, 4, 7)
+        (2.0, 4.0, 7.0)
         """
         wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
         flux, error = slice(0, len(wave)), slice(len(wave), None)
@@ -292,7 +292,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self._report(started, f"{experts.n_experts_} experts fitted")
         self.reduction_, self.experts_ = reduction, experts
         self.phys_gate_, self.quality_gate_ = (reduction.gates.get(name) for name in TOWERS)
-        self._train_gates(learned, y[kept], generator)
+        self._train_gates(learned, y[kept], generator, regimes_found=regimes is None)
         self._report(started, "gates trained")
         return self
 
@@ -384,7 +384,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         finder = RegimeFinder(self.n_regimes, seed, tower)
         return finder.fit(columns[FEATURES + tower], columns["projected"], y[chosen], common_unit=common_unit)
 
-    def _train_gates(self, learned, y, generator):
+    def _train_gates(self, learned, y, generator, *, regimes_found):
         """Train towers and fusion on the rows that were kept, and warn where they leave experts without weight."""
         from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
 
@@ -414,19 +414,19 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             experts.n_quality_bins_,
             GateTarget(self.loss, values, held_out),
             GateSettings(batch_size=batch_size, **{name: getattr(self, name) for name in names}),
-            start=self._linear_start(columns["cells"], values) if self.start == "linear" else None,
+            start=self._linear_start(columns["cells"], values, regimes_found) if self.start == "linear" else None,
             seed=int(generator.integers(2**31)),
             device=self.device,
             verbose=self.verbose,
         )
-        weights = np.exp(run_gates(self.net_, features)[2]).mean(axis=0)
-        warn_of_collapse(self, weights, experts.cell_counts_)
+        if self.history_[0]["start"] == "random":  # from a linear start experts lose their weight to better ones
+            warn_of_collapse(self, np.exp(run_gates(self.net_, features)[2]).mean(axis=0), experts.cell_counts_)
 
-    def _linear_start(self, cells, values):
-        """Return what linear gates are fitted to: cells and, for the squared error, every expert's residual variance."""
+    def _linear_start(self, cells, values, regimes_found):
+        """Return what linear gates are fitted to: cells and, where these were found, residual variances of the experts."""
         from dualgate.gating.training import GateStart
 
-        if self.loss == "cross_entropy":
+        if self.loss == "cross_entropy" or not regimes_found:
             return GateStart(cells, None)
         squares = np.square(np.take_along_axis(values, cells[:, None], axis=1)[:, 0] - values[:, -1])
         counts, sums = (np.bincount(cells, each, values.shape[1] - 1) for each in (None, squares))

@@ -28,10 +28,11 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, ColumnSubset, FitStages, open_rows, spread_rows
+from dualgate.rows import Collect, ColumnSubset, FitStages, choose_spread, open_rows, spread_rows, take_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
+GUARD_ROWS, GUARD_COLUMNS = 8192, 1024  # of the comparison of components with the columns themselves
 HELD_ROWS = 200_000  # rows up to which all are held reduced; of more, sums alone and a share for the gates
 FEATURES = "features_"  # how the columns of gate features are called in what `Reduction.reduce` returns
 
@@ -176,7 +177,22 @@ class Reduction(BaseEstimator):
                 gate.fit_rows(X, sample)
             del sample  # wide rows of a source: the projection draws its own
             self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
+            if self._is_auto(self.projection_) and y is not None and self._loses_target(inputs, y, codes):
+                self.projection_ = PlainColumns()
         return self
+
+    def _is_auto(self, projection):
+        return isinstance(projection, SignalPCA) and isinstance(self.projection, str)
+
+    def _loses_target(self, inputs, y, codes):
+        """Whether the components of a sample lose what the columns tell of the target."""
+        chosen = np.arange(len(inputs))
+        if len(chosen) > GUARD_ROWS:
+            chosen = choose_spread(len(inputs), GUARD_ROWS)
+        sample = take_rows(inputs, chosen, n_jobs=self.n_jobs)
+        components = self.projection_.project(sample)["projected"]
+        codes = None if codes is None else np.asarray(codes)[chosen]
+        return loses_target(sample, components, np.asarray(y, dtype=np.float64)[chosen], codes)
 
     def without_gates(self):
         """Return the same reduction without gate features."""
@@ -266,6 +282,41 @@ class Reduction(BaseEstimator):
             require_positive_errors(self.owner, error, self.error_columns_, first_row=row_numbers[0])
             columns["snr"] = signal_to_noise(take_columns(block, self.columns_), error)
         return columns
+
+
+def loses_target(columns, components, y, codes=None):
+    """Whether linear models of the target lose by working on components in place of the columns.
+
+    Components hold what columns share; a target that depends on what each column has alone is lost. Compared are the
+    adjusted R^2 of least squares, of y and of y within each regime; of more than `GUARD_COLUMNS` columns, or half the
+    rows, components are kept.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples, n_columns)
+    components : ndarray of shape (n_samples, n_components)
+    y : ndarray of shape (n_samples,)
+    codes : None or ndarray of int of shape (n_samples,)
+    """
+    n_rows, width = columns.shape
+    if width > min(GUARD_COLUMNS, n_rows // 2) or np.ptp(y) == 0:
+        return False
+    centred = y - y.mean()
+    regimes = [] if codes is None else [np.where(codes == code, centred, 0.0) for code in np.unique(codes)]
+    targets = np.column_stack([centred, *regimes])
+    targets -= targets.mean(axis=0)
+    total = np.square(targets).sum(axis=0)
+
+    def adjusted(design):
+        design = design - design.mean(axis=0, dtype=np.float64)
+        scale = design.std(axis=0)
+        left, values, _ = np.linalg.svd(design / np.where(scale > 0, scale, 1.0), full_matrices=False)
+        left = left[:, values > 1e-9 * values[0]]
+        unexplained = 1 - np.square(left.T @ targets).sum(axis=0) / np.where(total > 0, total, 1.0)
+        return 1 - unexplained * (n_rows - 1) / max(n_rows - left.shape[1] - 1, 1)
+
+    excess = (adjusted(columns) - adjusted(components)).max()
+    return bool(excess > max(0.01, 4 * np.sqrt(2 * width) / (n_rows - width)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

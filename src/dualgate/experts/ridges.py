@@ -8,6 +8,8 @@ import numpy as np
 from dualgate._validation import check_numbers, owner_name
 from dualgate.statistics import describe_excess, solve_ridge, training_sets
 
+TIE = 1e-9  # relative difference of held-out errors that is rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Ridges:
@@ -82,7 +84,9 @@ def fit_ridges(folds, alphas, *, parents=None, shrink=False):
             to_parent = np.isinf(candidates)[:, None] | (sets.count == 0)
             coef = np.where(to_parent[..., None], parents.coef[:, cell], coef)
             intercept = np.where(to_parent, parents.intercept[:, cell], intercept)
-        best = rows.squared_error(coef[:, :-1], intercept[:, :-1]).sum(axis=1).argmin()
+        errors = rows.squared_error(coef[:, :-1], intercept[:, :-1]).sum(axis=1)
+        near = errors.min() + TIE * (errors.min() + 1e-3 * rows.y_square_sum.sum())  # equal but for rounding
+        best = np.flatnonzero(errors <= near)[0]
         chosen.append((coef[best], intercept[best], candidates[best] if sets.count[-1] > 0 else np.inf))
     coef, intercept, penalty = zip(*chosen, strict=True)
     return Ridges(np.stack(coef, axis=1), np.stack(intercept, axis=1), np.array(penalty))

@@ -9,10 +9,11 @@ from dualgate.features.factors import Factors
 from dualgate.features.projection import PixelProjection
 from dualgate.features.whitened import leading
 from dualgate.rows import Pass, open_rows
-from dualgate.statistics import CellStatistics
+from dualgate.statistics import CellStatistics, describe_excess
 
 GROUP = 1024  # columns whose noise is estimated from each other
 LEAST_SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
+N_MATRICES = 4  # of columns x columns that a fit holds at once
 CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is constant
 
 
@@ -20,10 +21,10 @@ class SignalPCA(PixelProjection):
     r"""Principal components of columns in units of their noise, of which those above the noise are kept.
 
     The noise of a column is the part of its variance that the other columns do not predict,
-    :math:`1 / (R^{-1})_{jj}` of the correlations R. In units of their noise the components do not depend on the units of
-    the columns, and pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per row.
-    Components are kept above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise); at
-    least one is kept.
+    :math:`1 / (R^{-1})_{jj}` of the correlations R. In units of their noise the components do not depend on the units
+    of the columns, and pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per
+    row. Components are kept above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise);
+    at least one is kept.
 
     Parameters
     ----------
@@ -84,6 +85,13 @@ class SignalPCA(PixelProjection):
     def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
         self._find_columns(X, sample.shape[1])
+        problem = describe_excess(N_MATRICES, sample.shape[1])
+        if problem:
+            raise ValueError(
+                f"SignalPCA: {problem}. Select fewer columns, or reduce them first, by a transformer such as "
+                "sklearn.random_projection.GaussianRandomProjection(1000) as projection of the experts and features of "
+                "the physics gate."
+            )
         self._step = ColumnSums(sample.mean(axis=0, dtype=np.float64))
 
     def next_pass(self):  # noqa: D102

@@ -181,7 +181,8 @@ class WienerScores(PixelProjection):
             Rows that the steps did not read (see `max_rows`), and all rows after a fit with `clean`, have the scores of
             `transform`.
         """
-        return self.fit(X, y, regimes=regimes, clean=clean)._project_all(X, training=True)
+        self.fit(X, y, regimes=regimes, clean=clean)
+        return self._project_all(X, training=True)
 
     def _start_fit(self, X, sample, n_rows):
         for name, low in {"n_components": 1, "max_iter": 1, "cv": 2}.items():

@@ -164,7 +164,7 @@ def fit_gates(
     net : GateNet
         On the CPU, in evaluation mode, at its best epoch.
     history : list of dict
-        "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss" of every epoch.
+        "start" ("random" or "linear"), "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss" of every epoch.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def fit_gates(
             if _fit_linear(other, seen, target, start, one_tower=n_bins == 1):
                 found = _train(other, features, target, settings, generator, device, verbose, keep_start=True)
                 if found[1] < loss:
-                    net, (history, _) = other, found
+                    net, history = other, [{**epoch, "start": "linear"} for epoch in found[0]]
         return net.to("cpu").eval(), history
 
 
@@ -276,7 +276,7 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
         losses = {
             name: trainer.history[-1][name] for name in ("train_loss", "valid_loss") if name in trainer.history[-1]
         }
-        history.append({"loss": target.loss, "epoch": len(history) + 1, **losses})
+        history.append({"start": "random", "loss": target.loss, "epoch": len(history) + 1, **losses})
         watched = losses.get("valid_loss", losses["train_loss"])
         if watched < threshold:
             n_misses, best, lowest, threshold = (
