@@ -63,8 +63,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     start : {"linear", "random"}, default="linear"
         What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
         gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
-        found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller loss on held-out rows is kept. A callable network has
-        random weights.
+        found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
+        loss on held-out rows is kept. A callable network has random weights.
     cross_fit : bool
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
@@ -423,7 +423,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             warn_of_collapse(self, np.exp(run_gates(self.net_, features)[2]).mean(axis=0), experts.cell_counts_)
 
     def _linear_start(self, cells, values, regimes_found):
-        """Return what linear gates are fitted to: cells and, where these were found, residual variances of the experts."""
+        """Return what linear gates are fitted to: cells and, of found regimes, residual variances of the experts."""
         from dualgate.gating.training import GateStart
 
         if self.loss == "cross_entropy" or not regimes_found:
