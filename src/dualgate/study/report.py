@@ -445,10 +445,10 @@ def write_report(results: StudyResults, directory: Path, scores: pd.DataFrame | 
         write("results.csv", scores.assign(run=results.run.hash).to_csv(index=False, lineterminator="\n"))
     for name in FIGURES:  # those of an earlier run with more methods
         (directory / f"{name}.png").unlink(missing_ok=True)
-    light = draw_figures(results)
-    write("report.md", markdown(results, light))
-    write("report.html", html(results, light, draw_figures(results, dark=True)))
-    for name, (_, image) in light.items():
+    figures = draw_figures(results)
+    write("report.md", markdown(results, figures))
+    write("report.html", html(results, figures))
+    for name, (_, image) in figures.items():
         write(f"{name}.png", image)
     return written
 
@@ -474,14 +474,11 @@ def _markdown_table(section):
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def html(results: StudyResults, light: Mapping[str, tuple], dark: Mapping[str, tuple]) -> str:
-    """Write the report as one self-contained page: the figures, light and dark, are inside."""
+def html(results: StudyResults, figures: Mapping[str, tuple]) -> str:
+    """Write the report as one self-contained page, with its figures inside."""
     from jinja2 import Environment, PackageLoader
 
-    images = {
-        name: (title, *(base64.b64encode(image).decode("ascii") for image in (light[name][1], dark[name][1])))
-        for name, (title, _) in light.items()
-    }
+    images = {name: (title, base64.b64encode(image).decode("ascii")) for name, (title, image) in figures.items()}
     loader = PackageLoader("dualgate", "study")
     page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
     return page.render(
