@@ -46,57 +46,57 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    phys_gate : None, "drop" or PhysGate
+    phys_gate : None, "drop" or PhysGate, default=None
         What kind of object is it? None is ``PhysGate()``.
-    quality_gate : None, "drop" or QualityGate
+    quality_gate : None, "drop" or QualityGate, default=None
         How well was it measured? None is ``QualityGate()``. With one tower dropped, the other speaks alone.
-    fusion : {"concat", "logit_add", "poe", "temperature"} or Fusion
+    fusion : {"concat", "logit_add", "poe", "temperature"} or Fusion, default="concat"
         How both become one set of weights.
-    experts : None or HierarchicalExperts
+    experts : None or HierarchicalExperts, default=None
         None is ``HierarchicalExperts()``.
-    routing : "soft", "hard" or int
+    routing : "soft", "hard" or int, default="soft"
         Use all experts, only the first, or only the top so many; at prediction, not while fitting.
-    fallback_confidence : None or float in [0, 1]
+    fallback_confidence : None or float in [0, 1], default=None
         Rows whose largest weight, before routing, is smaller are answered by the root ridge.
-    loss : {"mse", "cross_entropy"}
+    loss : {"mse", "cross_entropy"}, default="mse"
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
         What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
         gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
         found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
         loss on held-out rows is kept. A callable network has random weights.
-    cross_fit : bool
+    cross_fit : bool, default=True
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
-    entropy_penalty : float
+    entropy_penalty : float, default=0.0
         Times the mean entropy of the weights [nats], added to the loss, which for ``"mse"`` is in units of the variance
         of y. Above zero it sharpens the gates, below zero it flattens them, towards equal weights for all experts.
-    weight_decay : float
+    weight_decay : float, default=0.1
         Decoupled weight decay of Adam: times the learning rate, the share of every weight that a step takes off.
-    n_regimes : int
+    n_regimes : int, default=9
         Regimes to find where none are given, at most; on average each has twenty rows or more.
-    max_epochs : int
+    max_epochs : int, default=30
         Passes over the rows while training the gates, at most.
-    lr : float
+    lr : float, default=0.01
         Learning rate of Adam after warm-up; it falls as half a cosine until `max_epochs`.
-    batch_size : None or int
+    batch_size : None or int, default=None
         Rows per step. None is a thirtieth of the rows, at least 32 and at most 512; of many, a 150th up to 2,048.
-    warmup_epochs : int
+    warmup_epochs : int, default=2
         Epochs over which the learning rate rises from zero; 0 is none.
-    validation_fraction : float in [0, 0.5]
+    validation_fraction : float in [0, 0.5], default=0.1
         Rows held out to stop early; with fewer than ten the training loss is watched.
-    patience : int
+    patience : int, default=8
         Epochs without improvement before training stops and goes back to the best.
-    memory : None, str or joblib.Memory
+    memory : None, str or joblib.Memory, default=None
         Caches gate features and expert fits, so that a search over fusions fits the experts once per fold. It takes an
         integer `random_state`: without one every fit draws folds of its own.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that read rows and compute features; -1 is one per core.
-    device : str
+    device : str, default="cpu"
         Where torch trains the gates.
-    random_state : int, RandomState, Generator or None
+    random_state : int, RandomState, Generator or None, default=None
         The same seed gives the same predictions, bit for bit. Global generators are not touched.
-    verbose : int
+    verbose : int, default=0
         Above 0 prints the losses of every epoch.
 
     Attributes
@@ -242,9 +242,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             often) and never held; the gates' features learn from a sample of its rows, the towers from 200,000.
         y : array-like of shape (n_samples,)
             Targets.
-        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
+        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
-        checkpoint : None or path
+        checkpoint : None or path, default=None
             File that keeps what was found so far while a source is read, so that a fit that was killed goes on where it
             was. It needs an integer `random_state`, and stays until it is deleted.
 

@@ -44,11 +44,11 @@ class Reduction(BaseEstimator):
     ----------
     columns, error_columns, projection, n_components
         As in :class:`~dualgate.experts.HierarchicalExperts`.
-    gates : dict of str to PhysGate or QualityGate
+    gates : dict of str to PhysGate or QualityGate, default=None
         Under "phys" and "quality"; a dropped tower is absent.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that read and compute.
-    owner : str
+    owner : str, default="HierarchicalExperts"
         Class whose parameters these are, for messages.
 
     Attributes
@@ -86,9 +86,9 @@ class Reduction(BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        y : None or array-like of shape (n_samples,)
+        y : None or array-like of shape (n_samples,), default=None
             Targets, for a supervised projection.
-        regimes : None or ndarray of int of shape (n_samples,)
+        regimes : None or ndarray of int of shape (n_samples,), default=None
             Regime codes, for the same.
 
         Returns
@@ -160,9 +160,9 @@ class Reduction(BaseEstimator):
         X : array-like or RowSource
             As the user gave it, for the names of its columns.
         source : RowSource
-        y, codes : None or ndarray of shape (n_samples,)
+        y, codes : None or ndarray of shape (n_samples,), default=None
             Targets and regimes, for a supervised projection.
-        stages : None or FitStages
+        stages : None or FitStages, default=None
             Keeps what was found so far.
 
         Returns
@@ -218,7 +218,7 @@ class Reduction(BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        training : bool
+        training : bool, default=False
             Whether these are the rows of `fit`, in their order.
 
         Returns
@@ -259,7 +259,7 @@ class Reduction(BaseEstimator):
         first_row : int or ndarray of int of shape (n_rows,)
             Number of the first row, or of each.
         block : ndarray of shape (n_rows, n_features)
-        training : bool
+        training : bool, default=False
             Whether these are rows of `fit`, which are then projected as :meth:`Projection.project` does with those.
 
         Returns
@@ -296,7 +296,7 @@ def loses_target(columns, components, y, codes=None):
     columns : ndarray of shape (n_samples, n_columns)
     components : ndarray of shape (n_samples, n_components)
     y : ndarray of shape (n_samples,)
-    codes : None or ndarray of int of shape (n_samples,)
+    codes : None or ndarray of int of shape (n_samples,), default=None
     """
     n_rows, width = columns.shape
     if width > min(GUARD_COLUMNS, n_rows // 2) or np.ptp(y) == 0:

@@ -65,7 +65,7 @@ class CellStatistics:
         Parameters
         ----------
         n_cells, n_features : int
-        origin : None or array-like of shape (n_features,)
+        origin : None or array-like of shape (n_features,), default=None
             A point near the data, such as the mean of a few rows; None is zero.
 
         Returns
@@ -103,7 +103,7 @@ class CellStatistics:
         y : ndarray of shape (n_samples,)
         cells : ndarray of int of shape (n_samples,)
             Cell of each row, 0 to n_cells - 1.
-        sample_weight : None or ndarray of shape (n_samples,)
+        sample_weight : None or ndarray of shape (n_samples,), default=None
             Not negative; a row of weight two counts as two rows. None is one each.
 
         Returns

@@ -28,7 +28,7 @@ class FixedFeatures(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_pixels)
-        y : None
+        y : None, default=None
             Ignored.
 
         Returns
@@ -63,7 +63,7 @@ class FixedFeatures(TransformerMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : ignored, default=None
 
         Returns
         -------

@@ -59,9 +59,9 @@ class Projection(ABC):
             Rows spread over all.
         n_rows : int
             Number of training rows.
-        y : None or ndarray of shape (n_rows,)
+        y : None or ndarray of shape (n_rows,), default=None
             Targets.
-        codes : None or ndarray of int of shape (n_rows,)
+        codes : None or ndarray of int of shape (n_rows,), default=None
             Regimes.
         """
 
@@ -79,7 +79,7 @@ class Projection(ABC):
         Parameters
         ----------
         block : ndarray of shape (n_rows, n_features)
-        rows : None or ndarray of int of shape (n_rows,)
+        rows : None or ndarray of int of shape (n_rows,), default=None
             Numbers of these rows among the training rows, for projections that cross-fit; None for other rows.
 
         Returns
@@ -156,9 +156,9 @@ class Projection(ABC):
             Its rows.
         y, codes
             As in `begin`.
-        stages : None or FitStages
+        stages : None or FitStages, default=None
             Runs the passes and stores their results; None stores nothing.
-        depends : object
+        depends : object, default=()
             What the result depends on in addition to rows, targets and regimes.
 
         Returns
@@ -254,7 +254,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : ignored, default=None
 
         Returns
         -------

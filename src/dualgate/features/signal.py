@@ -68,7 +68,7 @@ class SignalPCA(PixelProjection):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        y : None
+        y : None, default=None
             Ignored.
 
         Returns

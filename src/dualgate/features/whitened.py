@@ -78,7 +78,7 @@ class NoiseWhitenedPCA(PixelProjection):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        y : None
+        y : None, default=None
             Ignored.
 
         Returns

@@ -131,11 +131,11 @@ class WienerScores(PixelProjection):
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
             A source is read block by block, ``max_iter`` times.
-        y : None or array-like of shape (n_samples,)
+        y : None or array-like of shape (n_samples,), default=None
             Targets, required by a supervised fit from noisy rows and ignored otherwise.
-        regimes : None or array-like of int of shape (n_samples,)
+        regimes : None or array-like of int of shape (n_samples,), default=None
             Regime codes, for a supervised fit from noisy rows.
-        clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
+        clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features), default=None
             Noise-free flux of similar objects, any number of rows. Columns are chosen as in `X` if there are as many.
             The loadings are then its principal components in units of the typical noise of `X`.
 

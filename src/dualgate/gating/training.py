@@ -148,15 +148,15 @@ def fit_gates(
         Numbers of regimes and of quality bins.
     target : GateTarget
     settings : GateSettings
-    start : None or GateStart
+    start : None or GateStart, default=None
         Trains two nets, one from random weights and one from linear gates that were fitted by L-BFGS, a logistic
         regression of the cells followed by the mixture's likelihood, and returns the one with the smaller loss on the
         held-out rows. None trains the first alone, and so does a network of the user's own.
     seed : int
         Seed of initial weights, batches and dropout.
-    device : str
+    device : str, default="cpu"
         Where torch trains.
-    verbose : int
+    verbose : int, default=0
         Above 0 prints the losses of every epoch to standard output.
 
     Returns

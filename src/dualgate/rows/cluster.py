@@ -29,7 +29,7 @@ def use(client, *, chunk_rows=None):
     ----------
     client : distributed.Client
         Of a running cluster.
-    chunk_rows : None or int
+    chunk_rows : None or int, default=None
         Rows of a task. None makes four tasks for each thread of the cluster, of eight blocks at least.
 
     Raises

@@ -95,7 +95,7 @@ class Collect(Pass):
     ----------
     function : callable, (first_row, block) -> array, or dict of arrays
         One entry for each row of the block, which holds consecutive rows; picklable.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that compute.
 
     Attributes

@@ -43,7 +43,7 @@ class Store:
 
     Parameters
     ----------
-    directory : None, str, Path or joblib.Memory
+    directory : None, str, Path or joblib.Memory, default=None
         None keeps results in memory. A directory is made when the first result is written.
 
     Raises
