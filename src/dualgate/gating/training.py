@@ -164,7 +164,7 @@ def fit_gates(
     net : GateNet
         On the CPU, in evaluation mode, at its best epoch.
     history : list of dict
-        "start" ("random" or "linear"), "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss" of every epoch.
+        By epoch: "start" ("random" or "linear"), "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss".
 
     Raises
     ------
