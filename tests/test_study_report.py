@@ -13,12 +13,12 @@ from rich.console import Console
 from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
-from dualgate.study import cli, write_report
+from dualgate.study import cli
 from dualgate.study.analysis import analyse, seed_scores
 from dualgate.study.config import Thresholds
 from dualgate.study.figures import FIGURES, draw_figures
 from dualgate.study.methods import METHODS, TABLE
-from dualgate.study.report import headline, html, markdown, method_table, sections, summary
+from dualgate.study.report import headline, html, markdown, method_table, sections, summary, write_report
 from dualgate.study.results import StudyResults, between, regime_names
 from planted_study import GOOD, planted_record, planted_results
 
