@@ -15,11 +15,10 @@ from dualgate.datasets import bayes_limit, make_spectra
 from dualgate.evaluation import (
     SNR_NAMES,
     SNR_RANGES,
-    Interval,
-    bin_members,
+    bootstrap_scores,
     bootstrap_weights,
-    snr_bins,
-    weighted_scores,
+    percentile_interval,
+    row_slices,
 )
 
 FIRST_ROW = 300_000
@@ -31,27 +30,24 @@ def main(n_rows=2000):
     begun = time.perf_counter()
     limit = bayes_limit(data.X, y=data.y, random_state=0)
     seconds = time.perf_counter() - begun
-    bins = bin_members(snr_bins(data.snr), n_rows, len(SNR_NAMES))
-    names = [f"{name} {ratios}" for name, ratios in zip(SNR_NAMES, SNR_RANGES, strict=True)]
+    slices = row_slices(n_rows, snr=data.snr)
+    table = bootstrap_scores(data.y, {"limit": limit.prediction}, slices, random_state=0)
+    ranges = dict(zip(SNR_NAMES, SNR_RANGES, strict=True))
     resamples = bootstrap_weights(n_rows, random_state=0)
     print("rows              n  expected R2           observed R2           mean square of (y - prediction) / std")
-    for name, inside in zip(["all", *names], [np.ones(n_rows), *bins], strict=True):
-        weights = np.vstack([inside, resamples * inside])
+    for name, inside in slices.items():
+        weights = resamples[:, inside]
         weights = weights[weights.any(axis=1)]
-        expected = 1 - weights @ limit.std**2 / weights.sum(axis=1) / PRIOR_VARIANCE
-        observed = weighted_scores(data.y, [limit.prediction], weights)["r2"][:, 0]
-        squares = ((data.y - limit.prediction) / limit.std)[inside > 0] ** 2
+        draws = 1 - weights @ limit.std[inside] ** 2 / weights.sum(axis=1) / PRIOR_VARIANCE
+        expected = percentile_interval(1 - np.mean(limit.std[inside] ** 2) / PRIOR_VARIANCE, draws)
+        observed = table.estimate("r2", "limit", name).interval()
+        squares = ((data.y - limit.prediction) / limit.std)[inside] ** 2
         spread = squares.std() / np.sqrt(len(squares))
-        limits = f"{interval(expected)}  {interval(observed)}"
-        print(f"{name:12s} {inside.sum():6.0f}  {limits}  {squares.mean():.2f} ± {spread:.2f}")
+        label = f"{name} {ranges.get(name, '')}"
+        print(f"{label:12s} {inside.sum():6.0f}  {expected}  {observed}  {squares.mean():.2f} ± {spread:.2f}")
     low, middle = np.quantile(limit.effective_sample_size, [0.05, 0.5])
     print(f"effective draws: median {middle:.0f}, 5 % {low:.0f}, fewest {limit.effective_sample_size.min():.0f}")
     print(f"{seconds:.0f} s")
-
-
-def interval(draws):
-    """Write the first number and the 95 % range of the others, which are bootstrap resamples."""
-    return str(Interval(draws[0], *np.nanquantile(draws[1:], [0.025, 0.975])))
 
 
 if __name__ == "__main__":

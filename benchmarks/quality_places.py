@@ -2,11 +2,12 @@
 
     python benchmarks/quality_places.py [n_train] [seeds] [directory] [seeds of the peers]
 
-Trains on `n_train` simulated rows (200,000) of each seed (42,123,456), in gates alone, in experts too, and in the
-representation too, with peers on the same scores, and judges all on the same 10,000 rows that none of them saw, 2,000
-of which also have their Bayes limit. Rows are simulated once, into a memory map in `directory` (6.6 GB). Prints R2
-with intervals over test rows and seeds, by SNR bin, gains with paired intervals, shares of the Bayes limit. Keeps what
-it read beside the memory map, so that a run that was cut off goes on.
+Trains on `n_train` simulated rows (200,000) of each seed (42,123,456): with quality in the gates alone, in the experts
+too, and in the representation too, with other regressors on the same scores. All are scored on 10,000 rows that none
+was fitted to, 2,000 of which also have their Bayes limit. Rows are simulated once, into a memory map in `directory`
+(6.6 GB a seed). Prints R2 with intervals over test rows and seeds, by SNR bin, gains with paired intervals, and shares
+of the Bayes limit. Reduced rows and predictions are stored in the same directory, so that a run that was interrupted
+continues. Needs LightGBM.
 """
 
 import sys
@@ -25,12 +26,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dualgate import DualTowerMoERegressor
-from dualgate._fitting import fit_reader
 from dualgate.datasets import bayes_limit, iter_spectra, make_spectra, stream_spectra
-from dualgate.evaluation import SNR_NAMES, bin_members, snr_bins, weighted_scores
-from dualgate.evaluation.scores import weight_blocks
+from dualgate.evaluation import SNR_NAMES, Estimate, bootstrap_scores, row_slices
 from dualgate.features import WienerScores
-from dualgate.study.verdict import seed_interval
+from dualgate.study.analysis import seed_interval
 
 TEST_START, N_TEST, N_BAYES, FEW, N_DRAWS = 300_000, 10_000, 2_000, 5_000, 400
 FLUX, ERROR = slice(0, 4096), slice(4096, None)
@@ -90,7 +89,7 @@ def representations(X, wave, seed):
         X[:8192], clean=stream_spectra(20_000, random_state=seed, noise_level=0).X
     )
     return {
-        "whitened": {"experts__projection": "whitened", "quality_gate__variances": False},
+        "whitened": {"experts__projection": "whitened", "quality_gate__score_variances": False},
         "Wiener": {},
         "Wiener, clean basis": {"experts__projection": FrozenEstimator(clean)},
     }
@@ -127,8 +126,9 @@ def predict_all(seed, n_train, test, directory, *, only_peers=False):
 def read(train, test, changes, seed):
     """Reduced training and test rows."""
     base = DualTowerMoERegressor.for_spectra(test.wave, n_jobs=-1, random_state=seed, **changes)
-    reader = fit_reader(base, *train)
-    return reader.read(train[0], training=True), reader.read(test.X)
+    X, y, conditions = train
+    reduction = base.make_reduction().fit(X, y, regimes=base.known_codes(conditions, len(y)))
+    return reduction.read(X, training=True), reduction.read(test.X)
 
 
 def predict_mixtures(kind, rows, train, unseen, changes, seed, mixtures):
@@ -172,40 +172,32 @@ def main(n_train=200_000, seeds="42,123,456", directory="quality-places", peer_s
 
 def report(test, per_seed, limit):
     """Print the tables."""
-    members = np.vstack([np.ones(N_TEST), bin_members(snr_bins(test.snr), N_TEST, len(SNR_NAMES))])
+    slices = row_slices(N_TEST, snr=test.snr)
     few = slice(0, N_BAYES)
-    scores, shares = [], []
+    tables, shares = [], []
     for found in per_seed:
-        guesses = list(found.values())
-        values = weighted_scores(test.y, guesses, members)["r2"]  # (5, n_models)
-        blocks = [
-            np.stack([weighted_scores(test.y, guesses, weights * part)["r2"] for part in members])
-            for weights in weight_blocks(N_TEST, N_DRAWS, 0)
-        ]
-        draws = np.concatenate(blocks, axis=1).swapaxes(1, 2)  # (5, n_models, n_draws)
-        scores.append({name: (values[:, i], draws[:, i]) for i, name in enumerate(found)})
-        guesses = [limit.prediction, *(guess[few] for guess in guesses)]
-        own = weighted_scores(test.y[few], guesses, np.ones((1, N_BAYES)))["r2"][0]
-        many = np.concatenate(
-            [weighted_scores(test.y[few], guesses, w)["r2"] for w in weight_blocks(N_BAYES, N_DRAWS, 0)]
-        )
-        shares.append({name: (own[i] / own[0], many[:, i] / many[:, 0]) for i, name in enumerate(found, start=1)})
+        tables.append(bootstrap_scores(test.y, found, slices, n_resamples=N_DRAWS, random_state=0))
+        guesses = {"limit": limit.prediction} | {name: guess[few] for name, guess in found.items()}
+        table = bootstrap_scores(test.y[few], guesses, n_resamples=N_DRAWS, random_state=0)
+        whole, own = table.estimate("r2", "limit"), {name: table.estimate("r2", name) for name in found}
+        shares.append({name: Estimate(r2.value / whole.value, r2.draws / whole.draws) for name, r2 in own.items()})
 
     size = np.quantile(limit.effective_sample_size, [0, 0.05, 0.5])
-    print(f"Bayes limit: expected R2 {limit.r2:.3f}, observed {own[0]:.3f}")
+    print(f"Bayes limit: expected R2 {limit.r2:.3f}, observed {whole.value:.3f}")
     print(f"effective sample sizes: smallest, 5 %, median {size.round()}")
     print(f"{'representation | model':66s} R2 {'X':>26s} {'L':>6s} {'M':>6s} {'H':>6s}   share of the limit, seeds")
     names = list(dict.fromkeys(name for found in per_seed for name in found))
     for name in names:
-        known = [score[name] for score in scores if name in score]
-        r2 = seed_interval([values[0] for values, _ in known], [draws[0] for _, draws in known])
-        share = seed_interval(*zip(*(each[name] for each in shares if name in each), strict=True))
-        bins = " ".join(f"{value:6.3f}" for value in np.mean([values[1:] for values, _ in known], axis=0))
+        known = [table for found, table in zip(per_seed, tables, strict=True) if name in found]
+        r2 = seed_interval([table.estimate("r2", name) for table in known])
+        share = seed_interval([each[name] for each in shares if name in each])
+        means = (np.mean([table.estimate("r2", name, part).value for table in known]) for part in SNR_NAMES)
+        bins = " ".join(f"{value:6.3f}" for value in means)
         print(f"{name:66s} {r2}  {bins}   {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]  {len(known)}")
 
     def gain(name, other, part):
-        pairs = [(score[name], score[other]) for score in scores if name in score and other in score]
-        return seed_interval([a[0][part] - b[0][part] for a, b in pairs], [a[1][part] - b[1][part] for a, b in pairs])
+        pairs = [table for found, table in zip(per_seed, tables, strict=True) if name in found and other in found]
+        return seed_interval([table.estimate("r2", name, part, reference=other) for table in pairs])
 
     rows = names[0].rsplit(", ", 1)[1]
     print("\ngains (paired): all rows, bin X")
@@ -214,7 +206,7 @@ def report(test, per_seed, limit):
         for other in [*MIXTURES, "HistGradientBoosting", "LightGBM", "MLP"]:
             against = f"{kind}|{other}, {rows}"
             if other != DUAL and against in names:
-                print(f"{kind}: dual 9x4 over {other:36s} {gain(dual, against, 0)}   {gain(dual, against, 1)}")
+                print(f"{kind}: dual 9x4 over {other:36s} {gain(dual, against, 'all')}   {gain(dual, against, 'X')}")
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def main():
         wiener.set_params(n_jobs=n_jobs)
         report(f"WienerScores.transform, n_jobs={n_jobs}", lambda: wiener.transform(X), ROWS, lambda: rows @ products)
         report(f"step, sums over rows, n_jobs={n_jobs}", lambda n=n_jobs: sums(n), ROWS, two_products)
-    found = sums(None)
-    report("step, loadings (once, whatever the rows)", lambda: Loadings(found, False), ROWS)
-    report("step, smooth loadings", lambda: Loadings(found, True), ROWS)
+    found = sums(None).found
+    report("step, loadings (once, whatever the rows)", lambda: Loadings(found, FACTORS, False), ROWS)
+    report("step, smooth loadings", lambda: Loadings(found, FACTORS, True), ROWS)
 
 
 if __name__ == "__main__":

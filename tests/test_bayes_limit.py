@@ -12,7 +12,7 @@ from dualgate.datasets import BayesLimitWarning, bayes_limit, importance, make_s
 from dualgate.datasets.emulator import HIGH, LOW, load_emulator
 from dualgate.datasets.importance import KernelProposal, effective_size, moments, sample_posterior
 from dualgate.datasets.posterior import TOLERANCE, SpectrumBasis, log_likelihoods
-from dualgate.evaluation import bootstrap_weights, weighted_scores
+from dualgate.evaluation import bootstrap_scores
 
 PRIOR_STD = np.sqrt(16 / 12)
 
@@ -43,8 +43,7 @@ def test_posteriors_are_calibrated(rows, limit):
 def test_expected_and_observed_r2_agree(rows, limit):
     assert limit.r2 == pytest.approx(1 - np.mean(limit.std**2) / PRIOR_STD**2)
     assert limit.r2_observed == pytest.approx(r2_score(rows[1], limit.prediction))
-    resamples = bootstrap_weights(len(rows[1]), random_state=0)
-    scatter = weighted_scores(rows[1], [limit.prediction], resamples)["r2"].std()
+    scatter = bootstrap_scores(rows[1], {"limit": limit.prediction}, random_state=0).draws["r2"].std()
     assert abs(limit.r2 - limit.r2_observed) < 3 * scatter
 
 
@@ -116,10 +115,10 @@ def test_projection_keeps_the_likelihood():
     stars = load_emulator()(LOW + np.random.default_rng(0).random((900, 5)) * (HIGH - LOW))
     basis = SpectrumBasis.from_spectra(stars[:700], stars[700:800], data.error.min(axis=0))
     gram, moment = basis.statistics(data.flux, data.error)
-    coefficients = basis.coefficients(stars[800:]).astype(float)
+    coefficients = basis.coefficients(stars[800:])
     weighed = (data.flux[:, None].astype(float) - stars[800:]) / data.error[:, None]
     exact = -0.5 * np.einsum("ijk,ijk->ij", weighed, weighed)
-    found = log_likelihoods(gram, moment, coefficients.T)
+    found = log_likelihoods(gram, moment, coefficients)
     difference = found - exact
     difference -= np.median(difference, axis=1, keepdims=True)
     assert basis.lost <= TOLERANCE

@@ -89,15 +89,13 @@ def test_a_planted_trend_is_found_and_noise_shows_none(slope):
     found = trend(*cloud(2000, slope, np.random.default_rng(0)))
     assert sign(found.rho) == np.sign(slope)
     assert (found.p_value < 0.01) == (slope != 0)
-    assert ("p < 0.001" in str(found)) == (slope != 0)
     assert found.rho.low < found.rho.value < found.rho.high
 
 
 def test_bins_have_the_means_of_their_rows():
     snr, values = cloud(500, 1.0, np.random.default_rng(1))
-    found, bins = trend(snr, values), snr_bins(snr)
-    assert_allclose([mean.value for mean in found.means], [values[bins == code].mean() for code in range(4)])
-    assert_array_equal(found.counts, np.bincount(bins, minlength=4))
+    expected = [values[snr_bins(snr) == code].mean() for code in range(4)]
+    assert_allclose([mean.value for mean in trend(snr, values).means], expected)
 
 
 def test_noise_is_called_a_trend_about_as_rarely_as_it_should():
@@ -160,13 +158,18 @@ def test_constant_values_have_no_trend():
 
 
 def test_a_trend_needs_rows():
-    with pytest.raises(ValueError, match=r"trend.x has 3 rows"):
+    with pytest.raises(ValueError, match=r"trend.snr has 3 rows"):
         trend([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
 
 
 def stars(n_samples=2000, seed=0):
     rng = np.random.default_rng(seed)
     return np.column_stack([rng.uniform(3750, 6000, n_samples), rng.uniform(-2.5, 0.75, n_samples)])
+
+
+def regimes(boundary):
+    """Code of every row's own regime."""
+    return np.ravel_multi_index(tuple(boundary.bins.T), boundary.shape)
 
 
 def test_near_is_by_distance_alone():
@@ -179,7 +182,7 @@ def test_near_is_by_distance_alone():
 def test_regimes_are_those_of_the_simulator_and_of_the_experts():
     conditions = np.vstack([stars(), [[4500, -1], [5250, 0], [4500, 0]]])
     for values in (conditions, conditions.astype(np.float32)):
-        found = boundary_samples(values, REGIME_EDGES, DISTANCES).regimes
+        found = regimes(boundary_samples(values, REGIME_EDGES, DISTANCES))
         assert_array_equal(found, regimes_of(values))
         assert_array_equal(found, regime_codes("test", values, REGIME_EDGES, len(values))[0])
 
@@ -199,9 +202,9 @@ def test_a_step_over_the_nearest_edge_leads_across(step, row, column):
 def test_a_row_on_an_edge_is_above_it_and_below_lies_across():
     boundary = boundary_samples([[4500, -0.5], [4000, -1.0]], REGIME_EDGES, DISTANCES)
     assert boundary.near.all()
-    assert boundary.regimes.tolist() == [4, 1]
+    assert regimes(boundary).tolist() == [4, 1]
     assert boundary.across.tolist() == [[0, 1], [0, 0]]
-    assert boundary_samples(np.float32([[0.7]]), [[0.7]], [0.1]).regimes.tolist() == [1]  # an edge has their precision
+    assert boundary_samples(np.float32([[0.7]]), [[0.7]], [0.1]).bins.tolist() == [[1]]  # an edge has their precision
 
 
 def test_crossings_are_wrong_choices_over_a_near_edge_and_no_others():
@@ -256,5 +259,5 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_weights_must_fit_the_regimes():
     boundary = boundary_samples([[0.95]], [[1.0]], [0.1])
-    with pytest.raises(ValueError, match=r"boundary_crossings.weights are for 1 rows and 3 regimes"):
+    with pytest.raises(ValueError, match=r"boundary_crossings.weights has shape \(1, 3\) and must be \(1, 2\)"):
         boundary_crossings([[1.0, 0.0, 0.0]], boundary)

@@ -1,32 +1,21 @@
 """Data sets: simulated stellar spectra with their errors and their Bayes limit, and spectra in HDF5 files.
 
-A name is imported on first use: importing the package loads neither h5py nor the simulator.
+h5py and PyTables are imported when a file is opened or written, not with this package.
 """
 
-from importlib import import_module
+from dualgate.datasets.posterior import BayesLimitWarning, bayes_limit
+from dualgate.datasets.shard_files import write_spectra
+from dualgate.datasets.shards import SpectraFiles, open_spectra
+from dualgate.datasets.simulator import SimulatedSpectra, iter_spectra, make_spectra, stream_spectra
 
-_HOMES = {
-    "BayesLimit": "dualgate.datasets.posterior",
-    "BayesLimitWarning": "dualgate.datasets.posterior",
-    "SimulatedSpectra": "dualgate.datasets.simulator",
-    "SpectraFiles": "dualgate.datasets.shards",
-    "SpectraSimulator": "dualgate.datasets.simulator",
-    "bayes_limit": "dualgate.datasets.posterior",
-    "iter_spectra": "dualgate.datasets.simulator",
-    "make_spectra": "dualgate.datasets.simulator",
-    "open_spectra": "dualgate.datasets.shards",
-    "stream_spectra": "dualgate.datasets.simulator",
-    "write_spectra": "dualgate.datasets.shard_files",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name):
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'dualgate.datasets' has no attribute {name!r}; it has {', '.join(_HOMES)}.")
-
-
-def __dir__():
-    return sorted(set(globals()) | set(__all__))
+__all__ = [
+    "BayesLimitWarning",
+    "SimulatedSpectra",
+    "SpectraFiles",
+    "bayes_limit",
+    "iter_spectra",
+    "make_spectra",
+    "open_spectra",
+    "stream_spectra",
+    "write_spectra",
+]

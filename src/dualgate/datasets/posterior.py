@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 from scipy.special import softmax
 from sklearn.metrics import r2_score
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
 from threadpoolctl import threadpool_limits
 
 from dualgate._validation import check_number, check_target, make_generator, require_finite
 from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
 from dualgate.datasets.importance import effective_size, moments, sample_posterior
-from dualgate.rows import RowSource
+from dualgate.rows import ArrayRows, as_source
 
 TOLERANCE = 0.01  # largest chi^2 that the projection may lose at the smallest errors, mean over stars
 _MAX_COMPONENTS = 192
@@ -39,31 +40,6 @@ class BayesLimitWarning(UserWarning):
     """
 
 
-@dataclass(frozen=True, eq=False)
-class BayesLimit:
-    """Posterior of log g for every row, and the R^2 of its mean.
-
-    Attributes
-    ----------
-    prediction : ndarray of shape (n_samples,), [dex]
-        Posterior mean of log g: no other prediction has a smaller mean squared error.
-    std : ndarray of shape (n_samples,), [dex]
-        Posterior standard deviation.
-    effective_sample_size : ndarray of shape (n_samples,)
-        Kish's number of draws behind each of them, (sum w)^2 / sum w^2.
-    r2 : float
-        Expected R^2 of `prediction`: 1 - mean posterior variance / prior variance. It does not use `y`.
-    r2_observed : float or None
-        R^2 of `prediction` on the given `y`.
-    """
-
-    prediction: np.ndarray
-    std: np.ndarray
-    effective_sample_size: np.ndarray
-    r2: float
-    r2_observed: float | None = None
-
-
 def bayes_limit(
     X: ArrayLike,
     *,
@@ -73,7 +49,7 @@ def bayes_limit(
     min_size: float = 1000,
     random_state=None,
     n_jobs: int | None = -1,
-) -> BayesLimit:
+) -> Bunch:
     r"""Compute the best R^2 of log g that any regressor can reach on rows of simulated spectra.
 
     The simulator draws T_eff, log g, [M/H], [alpha/M] and [C/M] uniformly, and the flux of a row is the emulator's
@@ -112,8 +88,15 @@ def bayes_limit(
 
     Returns
     -------
-    limit : BayesLimit
-        ``prediction``, ``std``, ``effective_sample_size``, ``r2`` and ``r2_observed``.
+    limit : Bunch
+        prediction, std : ndarray of shape (n_rows,), [dex]
+            Posterior mean of log g, which has the smallest mean squared error, and posterior standard deviation.
+        effective_sample_size : ndarray of shape (n_rows,)
+            Kish's number of draws behind each of them, (sum w)^2 / sum w^2.
+        r2 : float
+            Expected R^2 of `prediction`: 1 - mean posterior variance / prior variance. It does not use `y`.
+        r2_observed : float or None
+            R^2 of `prediction` on the given `y`.
 
     Raises
     ------
@@ -138,30 +121,78 @@ def bayes_limit(
     >>> bool((limit.effective_sample_size >= 100).all()), bool((limit.std < 1.3).all())
     (True, True)
     """
-    owner = "bayes_limit"
-    check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=100, hint="try 65536.")
-    check_number(owner, "n_rounds", n_rounds, kind=numbers.Integral, low=0, hint="try 48.")
-    check_number(owner, "min_size", min_size, low=2, hint="try 1000.")
-    X = _check_spectra(owner, X)
+    check_number("bayes_limit", "n_samples", n_samples, kind=numbers.Integral, low=100, hint="try 65536.")
+    check_number("bayes_limit", "n_rounds", n_rounds, kind=numbers.Integral, low=0, hint="try 48.")
+    check_number("bayes_limit", "min_size", min_size, low=2, hint="try 1000.")
+    source = _open_spectra(X)
     if y is not None:
-        y = check_target(owner, y)
-        check_consistent_length(X, y)
-    seed = int(make_generator(owner, random_state).integers(2**63))
+        y = check_target("bayes_limit", y)
+        check_consistent_length(source, y)
+    seed = int(make_generator("bayes_limit", random_state).integers(2**63))
     threads = Parallel(n_jobs=n_jobs, require="sharedmem")
-    starts = range(0, len(X), _ROWS)
+    ranges = [(start, min(start + _ROWS, len(source))) for start in range(0, len(source), _ROWS)]
     with threadpool_limits(1, user_api="blas"):  # and blocks of fixed size: no bit depends on n_jobs
-        smallest = np.min(threads(delayed(_smallest_errors)(owner, X, start) for start in starts), axis=0)
-        sampler = _Sampler.prepare(threads, smallest, seed, n_samples, n_rounds, min_size)
-        parts = threads(delayed(sampler)(X, start) for start in starts)
+        smallest = np.min(threads(delayed(_smallest_errors)(source, *rows) for rows in ranges), axis=0)
+        stars = _emulate(np.random.default_rng([seed, 0]).random((_BASIS_STARS + _HELD_OUT, len(LABELS))))
+        basis = SpectrumBasis.from_spectra(*np.split(stars, [_BASIS_STARS]), smallest)
+        if basis.lost > TOLERANCE:
+            warnings.warn(
+                f"bayes_limit.X has errors so small that {basis.directions.shape[1]} components lose {basis.lost:.3g} "
+                f"of chi^2 of a spectrum, more than {TOLERANCE}: posteriors of rows with little noise are too wide. "
+                "Use errors like those of make_spectra.",
+                BayesLimitWarning,
+                stacklevel=2,
+            )
+        draws = np.random.default_rng([seed, 1]).random((n_samples, len(LABELS)))
+        tiles = (draws[start : start + _TILE] for start in range(0, n_samples, _TILE))
+        project = delayed(lambda tile: basis.coefficients(_emulate(tile)))
+        coefficients = np.hstack(threads(project(tile) for tile in tiles))
+        sampler = _Sampler(basis, draws, coefficients, seed, n_rounds, min_size)
+        parts = threads(delayed(sampler)(source, *rows) for rows in ranges)
     prediction, std, size = np.concatenate(parts, axis=1)
-    _warn_of_few(size, min_size)
-    return BayesLimit(
-        prediction,
-        std,
-        size,
+    few = np.sum(size < min_size)
+    if few:
+        warnings.warn(
+            f"bayes_limit: {few:,} of {len(size):,} rows have fewer than min_size={min_size:g} effective draws (fewest "
+            f"{size.min():.1f}, row {size.argmin()}): their std is inaccurate. Raise n_rounds or n_samples.",
+            BayesLimitWarning,
+            stacklevel=2,
+        )
+    return Bunch(
+        prediction=prediction,
+        std=std,
+        effective_sample_size=size,
         r2=float(1 - np.mean(std**2) / _PRIOR_VARIANCE),
         r2_observed=None if y is None else float(r2_score(y, prediction)),
     )
+
+
+def _open_spectra(X):
+    """Return `X`, [flux | error] of the pixels of the simulator, as a row source."""
+    source = as_source(X)
+    if source is None:
+        options = {"ensure_all_finite": False, "input_name": "X", "estimator": "bayes_limit"}
+        source = ArrayRows(check_array(X, dtype=[np.float64, np.float32], **options))
+    if source.shape[1] != 2 * len(WAVE):
+        raise ValueError(
+            f"bayes_limit.X has {source.shape[1]:,} columns and must have {2 * len(WAVE):,}, [flux | error] of the "
+            "pixels of make_spectra: the limit exists for simulated spectra only. Try make_spectra(2000).X."
+        )
+    return source
+
+
+def _smallest_errors(source, start, stop):
+    """Smallest error of every pixel in a block of rows, which must be finite and have errors above zero."""
+    rows = source.read(start, stop)
+    require_finite("bayes_limit", "X", rows, first_row=start)
+    error = rows[:, len(WAVE) :]
+    if not error.min() > 0:
+        row, pixel = np.argwhere(~(error > 0))[0]
+        raise ValueError(
+            f"bayes_limit.X has an error of {error[row, pixel]} at X[{start + row}, {len(WAVE) + pixel}]: errors must "
+            "be above zero. Give a pixel that was not measured a large error."
+        )
+    return error.min(axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +201,7 @@ class SpectrumBasis:
 
     With flux m = mean + B c of a star, a row x with errors e has chi^2 = c' G c - 2 c' b + const, G = B' E^-1 B and
     b = B' E^-1 (x - mean), E = diag(e^2): G and b replace the pixels of a row, and c those of a star.
-    The flux is ``mean + coefficients @ directions.T / weight``.
+    The flux is ``mean + coefficients.T @ directions.T / weight``.
     """
 
     mean: np.ndarray  # (n_pixels,), float32, of the stars
@@ -200,10 +231,10 @@ class SpectrumBasis:
         return cls(mean.astype(np.float32), weight.astype(np.float32), directions, float(lost[n_components - 1]))
 
     def coefficients(self, flux):
-        """Coefficients (n_stars, n_components) of noise-free `flux` (n_stars, n_pixels)."""
+        """Coefficients (n_components, n_stars) of noise-free `flux` (n_stars, n_pixels)."""
         centred = flux - self.mean
         centred *= self.weight
-        return centred @ self.directions
+        return (centred @ self.directions).T.astype(np.float64, order="C")
 
     def statistics(self, flux, error):
         """G (n_rows, n_components, n_components) and b (n_rows, n_components) of rows (n_rows, n_pixels)."""
@@ -216,31 +247,21 @@ class SpectrumBasis:
         return gram, moment
 
 
-def _pairs(columns):
-    """Products of every two rows of `columns` (n_components, n), in the order of `numpy.triu_indices`."""
-    n_components = len(columns)
-    out = np.empty((n_components * (n_components + 1) // 2, columns.shape[1]))
-    start = 0
-    for index in range(n_components):
-        stop = start + n_components - index
-        np.multiply(columns[index], columns[index:], out=out[start:stop])
-        start = stop
-    return out
-
-
 def log_likelihoods(gram, moment, coefficients):
     """Log-likelihood of every star for every row, up to a constant of each row, by one matrix product.
 
     From G (n_rows, n_components, n_components), b (n_rows, n_components) and c (n_components, n_stars) to
     (n_rows, n_stars).
     """
-    upper = np.triu_indices(len(coefficients))
-    packed = -gram[:, upper[0], upper[1]]
-    packed[:, upper[0] == upper[1]] /= 2  # the other elements occur twice in G
+    first, second = np.triu_indices(len(coefficients))
+    packed = -gram[:, first, second]
+    packed[:, first == second] /= 2  # the other elements occur twice in G
     out = moment @ coefficients
     for start in range(0, out.shape[1], _STARS):
-        stars = slice(start, start + _STARS)
-        out[:, stars] += packed @ _pairs(coefficients[:, stars])
+        stars = coefficients[:, start : start + _STARS]
+        pairs = stars[first]
+        pairs *= stars[second]
+        out[:, start : start + _STARS] += packed @ pairs
     return out
 
 
@@ -255,27 +276,10 @@ class _Sampler:
     n_rounds: int
     min_size: float
 
-    @classmethod
-    def prepare(cls, threads, smallest, seed, n_samples, n_rounds, min_size):
-        stars = _emulate(np.random.default_rng([seed, 0]).random((_BASIS_STARS + _HELD_OUT, len(LABELS))))
-        basis = SpectrumBasis.from_spectra(*np.split(stars, [_BASIS_STARS]), smallest)
-        if basis.lost > TOLERANCE:
-            warnings.warn(
-                f"bayes_limit.X has errors so small that {basis.directions.shape[1]} components lose {basis.lost:.3g} "
-                f"of chi^2 of a spectrum, more than {TOLERANCE}: posteriors of rows with little noise are too wide. "
-                "Use errors like those of make_spectra.",
-                BayesLimitWarning,
-                stacklevel=3,
-            )
-        draws = np.random.default_rng([seed, 1]).random((n_samples, len(LABELS)))
-        tiles = (draws[start : start + _TILE] for start in range(0, n_samples, _TILE))
-        coefficients = np.hstack(threads(delayed(_coefficients)(basis, tile) for tile in tiles))
-        return cls(basis, draws, coefficients, seed, n_rounds, min_size)
-
-    def __call__(self, X, start):
-        """Posterior mean, standard deviation and effective size (3, n_rows) of the rows of `X` from `start` on."""
-        gram, moment = self.basis.statistics(*np.hsplit(_read(X, start), 2))
-        results = np.empty((3, len(moment)))
+    def __call__(self, source, start, stop):
+        """Posterior mean, standard deviation and effective size (3, n_rows) of the rows from `start` to `stop`."""
+        gram, moment = self.basis.statistics(*np.hsplit(source.read(start, stop), 2))
+        results = np.empty((3, stop - start))
         for row, known in enumerate(log_likelihoods(gram, moment, self.coefficients)):
             draws, weights = self.draws, softmax(known)
             if self.n_rounds and effective_size(weights) < self.min_size:
@@ -286,68 +290,15 @@ class _Sampler:
 
     def _refine(self, row, gram, moment, known):
         def log_likelihood(draws):
-            columns = _coefficients(self.basis, draws)
+            columns = self.basis.coefficients(_emulate(draws))
             return moment @ columns - 0.5 * np.einsum("ij,ij->j", columns, gram @ columns)
 
         guides = np.argsort(-known, kind="stable")[:_GUIDES]
-        return sample_posterior(
-            log_likelihood,
-            self.draws[guides],
-            known[guides],
-            np.random.default_rng([self.seed, 2, row]),
-            min_size=self.min_size,
-            n_rounds=self.n_rounds,
-        )
+        rng = np.random.default_rng([self.seed, 2, row])
+        options = {"min_size": self.min_size, "n_rounds": self.n_rounds}
+        return sample_posterior(log_likelihood, self.draws[guides], known[guides], rng, **options)
 
 
 def _emulate(draws):
     """Noise-free flux of draws in the unit box."""
     return load_emulator()(LOW + draws * (HIGH - LOW))
-
-
-def _coefficients(basis, draws):
-    """Coefficients (n_components, n_draws) of the spectra of draws in the unit box."""
-    return basis.coefficients(_emulate(draws)).T.astype(np.float64, order="C")
-
-
-def _check_spectra(owner, X):
-    """Return `X` as a row source, or as an array, of [flux | error]."""
-    if not isinstance(X, RowSource):
-        X = check_array(X, dtype=[np.float64, np.float32], ensure_all_finite=False, input_name="X", estimator=owner)
-    if X.shape[1] != 2 * len(WAVE):
-        raise ValueError(
-            f"{owner}.X has {X.shape[1]:,} columns and must have {2 * len(WAVE):,}, [flux | error] of the pixels of "
-            "make_spectra: the limit exists for simulated spectra only. Try make_spectra(2000).X."
-        )
-    return X
-
-
-def _read(X, start):
-    """Read at most `_ROWS` rows of an array or a row source."""
-    stop = min(start + _ROWS, len(X))
-    return X.read(start, stop) if isinstance(X, RowSource) else X[start:stop]
-
-
-def _smallest_errors(owner, X, start):
-    """Smallest error of every pixel in a block of rows, which must be finite and have errors above zero."""
-    rows = _read(X, start)
-    require_finite(owner, "X", rows, first_row=start)
-    error = rows[:, len(WAVE) :]
-    if not error.min() > 0:
-        row, pixel = np.argwhere(~(error > 0))[0]
-        raise ValueError(
-            f"{owner}.X has an error of {error[row, pixel]} at X[{start + row}, {len(WAVE) + pixel}]: errors must be "
-            "above zero. Give a pixel that was not measured a large error."
-        )
-    return error.min(axis=0)
-
-
-def _warn_of_few(size, min_size):
-    few = size < min_size
-    if few.any():
-        warnings.warn(
-            f"bayes_limit: {few.sum():,} of {len(size):,} rows have fewer than min_size={min_size:g} effective draws "
-            f"(fewest {size.min():.1f}, row {size.argmin()}): their std is inaccurate. Raise n_rounds or n_samples.",
-            BayesLimitWarning,
-            stacklevel=3,
-        )

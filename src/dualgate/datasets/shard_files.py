@@ -5,29 +5,31 @@ A shard holds ``spectrumdataset/wave`` (n_pixels,), ``dataset/arrays/flux/value`
 """
 
 import os
+from contextlib import contextmanager
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
 
-from dualgate._validation import check_choice
+from dualgate._validation import check_choice, require_finite
+from dualgate.rows import whole_file
 
 WAVE, FLUX, ERROR = "spectrumdataset/wave", "dataset/arrays/flux/value", "dataset/arrays/error/value"
 PARAMS = "dataset/params"
 REQUIRED = ("T_eff", "log_g", "M_H")
-COMPRESSIONS = ("gzip", "lzf")
 _CHUNK_BYTES = 1 << 20  # the size of HDF5's cache of a dataset by default
 _MAX_OPEN = 64  # files that stay open for reading; the least recently used is closed first
 
 
-def load_extra(owner, name):
-    """Import h5py or tables, which come with an extra of the package."""
+def import_hdf5(owner):
+    """Import h5py, and PyTables, which pandas needs; both come with an extra of the package."""
     try:
-        return import_module(name)
+        import h5py
+        import tables  # noqa: F401
     except ImportError as error:
         raise ImportError(f'{owner} needs h5py and PyTables ({error}): pip install "dualgate[hdf5]".') from error
+    return h5py
 
 
 _LOCK = RLock()  # h5py and PyTables may share one HDF5 library, which is not safe for threads
@@ -41,7 +43,7 @@ def _stamp(path):
 @lru_cache(maxsize=_MAX_OPEN)
 def _open(path):
     """Return the stamp of a file, the open file, its flux and its error."""
-    stamp, file = _stamp(path), load_extra("SpectraFiles", "h5py").File(path, "r")
+    stamp, file = _stamp(path), import_hdf5("SpectraFiles").File(path, "r")
     return stamp, file, file[FLUX], file[ERROR]
 
 
@@ -55,104 +57,78 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_open_files)
 
 
+@contextmanager
+def _reading(path, what, errors=(OSError, RuntimeError, KeyError)):
+    """Hold the lock, and name the shard in what HDF5 raises."""
+    with _LOCK:
+        try:
+            yield
+        except errors as problem:
+            raise OSError(
+                f"shard {path!r} cannot be read at {what} ({type(problem).__name__}: {problem}): it is missing, "
+                "damaged, truncated or in another format. Restore the file, or leave it out of open_spectra.paths."
+            ) from problem
+
+
 def read_rows(path, first, last, out):
     """Read [flux | error] of rows `first` to `last` of a shard into `out` (n_rows, 2 * n_pixels)."""
     n_pixels = out.shape[1] // 2
-    with _LOCK:
-        try:
-            stamp, file, flux, error = _open(path)
-            if stamp != _stamp(path):  # HDF5 reads zeros where an open file was truncated
-                file.close()
-                _open.cache_clear()
-                _, _, flux, error = _open(path)
-            if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
-                raise ValueError(
-                    f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
-                    "Call open_spectra again."
-                )
-            flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
-            error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
-        except (OSError, RuntimeError, KeyError) as problem:
-            raise OSError(
-                f"shard {path!r} cannot be read at rows {first:,} to {last:,} ({problem}): it is damaged, truncated or "
-                "missing. Restore the file, or leave it out of open_spectra.paths."
-            ) from problem
+    with _reading(path, f"rows {first:,} to {last:,}"):
+        stamp, file, flux, error = _open(path)
+        if stamp != _stamp(path):  # HDF5 reads zeros where an open file was truncated
+            file.close()
+            _open.cache_clear()
+            _, _, flux, error = _open(path)
+        if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
+            raise ValueError(
+                f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
+                "Call open_spectra again."
+            )
+        flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
+        error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
 
 
 def read_head(path):
     """Return the wavelengths (n_pixels,) of a shard and the frame of its parameters, whose layout is checked."""
-    h5py = load_extra("open_spectra", "h5py")
-    load_extra("open_spectra", "tables")
-    with _LOCK:
-        _open.cache_clear()  # PyTables may refuse a file that h5py has open
-        try:
-            with h5py.File(path, "r") as file:
-                wave, n_rows = _check_layout(path, file)
-        except (OSError, RuntimeError, KeyError) as problem:
-            raise OSError(
-                f"shard {path!r} cannot be opened ({problem}): it is not an HDF5 file, is damaged, truncated or "
-                "still being written. Restore the file, or leave it out of open_spectra.paths."
-            ) from problem
-        table = _read_table(path)
-    _require_params(f"table {PARAMS!r} of shard {path!r}", table, n_rows)
-    for name in REQUIRED:
-        if table[name].dtype.kind not in "fiu":
-            raise ValueError(
-                f"shard {path!r} has {name!r} of dtype {table[name].dtype} in {PARAMS!r}: it must be numbers."
-            )
-    return wave, table
-
-
-def _check_layout(path, file):
-    """Return the wavelengths and the number of rows of an open shard, whose arrays must exist and agree."""
-    for name in (WAVE, FLUX, ERROR, PARAMS):
-        if name not in file:
-            raise ValueError(
-                f"shard {path!r} lacks {name!r}: it must hold {WAVE}, {FLUX}, {ERROR} and {PARAMS}. "
-                "write_spectra writes such a file."
-            )
-    wave, flux, error = file[WAVE], file[FLUX], file[ERROR]
-    for name, array in ((WAVE, wave), (FLUX, flux), (ERROR, error)):
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"shard {path!r} has {name!r} of dtype {array.dtype}: it must be numbers.")
-    _require_shapes(f"shard {path!r} has", flux, error, wave)
-    return wave[:].astype(np.float64), len(flux)
-
-
-def _require_shapes(subject, flux, error, wave):
-    """Raise a ValueError, which starts with `subject`, where the shapes of arrays disagree."""
-    if flux.ndim != 2 or 0 in flux.shape or flux.shape != error.shape or wave.shape != flux.shape[1:]:
-        raise ValueError(
-            f"{subject} flux of shape {flux.shape}, error of shape {error.shape} and wave of shape {wave.shape}: they "
-            "must be (n_rows, n_pixels), (n_rows, n_pixels) and (n_pixels,), with at least one row and one pixel."
-        )
-
-
-def _require_params(subject, table, n_rows):
-    """Raise a ValueError, which starts with `subject`, where a table lacks a required parameter or a row."""
-    lacking = [name for name in REQUIRED if name not in table]
-    if lacking:
-        raise ValueError(
-            f"{subject} lacks {', '.join(map(repr, lacking))}: it must have the columns {', '.join(REQUIRED)}, and has "
-            f"{', '.join(map(repr, table.columns))}."
-        )
-    if len(table) != n_rows:
-        raise ValueError(f"{subject} has {len(table):,} rows for {n_rows:,} spectra: it must have one for each.")
-
-
-def _read_table(path):
     import pandas as pd
 
-    try:
+    h5py = import_hdf5("open_spectra")
+    with _reading(path, "its arrays"):
+        _open.cache_clear()  # PyTables may refuse a file that h5py has open
+        with h5py.File(path, "r") as file:
+            lacking = [name for name in (WAVE, FLUX, ERROR, PARAMS) if name not in file]
+            if lacking:
+                raise ValueError(
+                    f"shard {path!r} lacks {', '.join(map(repr, lacking))}: it must hold {WAVE}, {FLUX}, {ERROR} and "
+                    f"{PARAMS}. write_spectra writes such a file."
+                )
+            shapes = [file[name].shape for name in (FLUX, ERROR, WAVE)]
+            dtypes = {name: file[name].dtype for name in (FLUX, ERROR, WAVE)}
+            wave = file[WAVE][()]
+    with _reading(path, repr(PARAMS), Exception):  # pandas, PyTables and pickle raise all kinds
+        _open.cache_clear()
         table = pd.read_hdf(path, PARAMS, mode="r")
-    except Exception as problem:  # pandas, PyTables and pickle raise all kinds
-        raise OSError(
-            f"shard {path!r} has {PARAMS!r} that pandas cannot read ({type(problem).__name__}: {problem}): it must be "
-            "written by DataFrame.to_hdf, or is damaged. Restore the file, or leave it out of open_spectra.paths."
-        ) from problem
     if not isinstance(table, pd.DataFrame):
         raise ValueError(f"shard {path!r} has a {type(table).__name__} in {PARAMS!r}: it must be a DataFrame.")
-    return table
+    _require_layout(f"shard {path!r}", *shapes, table)
+    for name, dtype in {**dtypes, **{name: table[name].dtype for name in REQUIRED}}.items():
+        if dtype.kind not in "fiu":
+            raise ValueError(f"shard {path!r} has {name!r} of dtype {dtype}: it must be numbers.")
+    return wave.astype(np.float64), table
+
+
+def _require_layout(owner, flux, error, wave, table):
+    """Raise a ValueError where the shapes of the arrays and the table of parameters do not belong together."""
+    if len(flux) != 2 or 0 in flux or flux != error or wave != flux[1:]:
+        raise ValueError(
+            f"{owner} has flux of shape {flux}, error of shape {error} and wave of shape {wave}: they must be (n_rows, "
+            "n_pixels) twice and (n_pixels,), with at least one row and one pixel."
+        )
+    if len(table) != flux[0] or not set(REQUIRED) <= set(table):
+        raise ValueError(
+            f"{owner} has {len(table):,} rows of params for {flux[0]:,} spectra, with the columns {list(table)}: they "
+            f"must have one row for each spectrum and the columns {', '.join(REQUIRED)}."
+        )
 
 
 def write_spectra(path, flux, error, params, wave, *, compression=None, overwrite=False):
@@ -191,10 +167,6 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         If shapes disagree, flux or a required parameter is not finite, a required parameter is missing, a parameter is
         not a number, or a row has no good error.
 
-    See Also
-    --------
-    open_spectra : Read such files.
-
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -205,73 +177,49 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
     ...     open_spectra(f"{folder}/a.h5").labels.equals(clean.labels)
     True
     """
-    h5py = load_extra("write_spectra", "h5py")
-    load_extra("write_spectra", "tables")
+    h5py = import_hdf5("write_spectra")
     path = Path(path)
     if compression is not None:
-        check_choice("write_spectra", "compression", compression, COMPRESSIONS)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"write_spectra.path={str(path)!r}: the directory {path.parent} does not exist.")
+        check_choice("write_spectra", "compression", compression, ("gzip", "lzf"))
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"write_spectra.path={str(path)!r} exists: it must be a new name. Pass overwrite=True to replace the file."
         )
-    flux, error, wave = _as_arrays(flux, error, wave)
-    table = _as_table(params, len(flux))
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(unfinished, "w") as file:
+    flux, error, wave, table = _check_spectra(flux, error, wave, params)
+    rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
+    options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
+    with whole_file(path) as unfinished:
+        with h5py.File(unfinished.name, "w") as file:
             file[WAVE] = wave
-            rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
-            options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
             file.create_dataset(FLUX, data=flux, **options)
             file.create_dataset(ERROR, data=error, **options)
-        table.to_hdf(unfinished, key=PARAMS, mode="a", format="fixed")
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
+        table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
         _open.cache_clear()  # Windows does not replace an open file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
-def _as_arrays(flux, error, wave):
-    """Return flux and error as float32 and wave as float64, of shapes that agree."""
+def _check_spectra(flux, error, wave, params):
+    """Return flux and error as float32, wave as float64, and a table that HDF5 can hold: numbers under names."""
+    import pandas as pd
+
     with np.errstate(over="ignore"):
         flux, error = np.asarray(flux, dtype=np.float32), np.asarray(error, dtype=np.float32)
     wave = np.asarray(wave, dtype=np.float64)
-    _require_shapes("write_spectra was given", flux, error, wave)
-    for name, array in (("wave", wave), ("flux", flux)):
-        if not np.isfinite(array).all():
-            place = np.argwhere(~np.isfinite(array))[0].tolist()
-            raise ValueError(
-                f"write_spectra.{name}{place}={array[tuple(place)]} must be finite, as {array.dtype}: interpolate the "
-                "pixel, or drop it."
-            )
+    table = pd.DataFrame(params).reset_index(drop=True)
+    _require_layout("write_spectra", flux.shape, error.shape, wave.shape, table)
+    require_finite("write_spectra", "flux", flux)
+    require_finite("write_spectra", "wave", wave[:, None])
     hopeless = ~((error > 0) & (error < np.inf)).any(axis=1)
     if hopeless.any():
         raise ValueError(
             f"write_spectra.error has no value that is finite and above zero in row {np.argmax(hopeless)} "
             f"({hopeless.sum():,} such rows): bad errors cannot be replaced. Drop these rows."
         )
-    return flux, error, wave
-
-
-def _as_table(params, n_rows):
-    """Return the parameters as a frame that HDF5 can hold: numbers under names."""
-    import pandas as pd
-
-    table = pd.DataFrame(params).reset_index(drop=True)
-    _require_params("write_spectra.params", table, n_rows)
-    if not table.columns.is_unique:
-        raise ValueError(f"write_spectra.params has the columns {list(table.columns)}: names must be unique.")
     for name, column in table.items():
-        if not isinstance(name, str) or not isinstance(column.dtype, np.dtype) or column.dtype.kind not in "fiub":
+        numeric = isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
+        if not (numeric and isinstance(name, str) and table.columns.is_unique):
             raise ValueError(
                 f"write_spectra.params has the column {name!r} of dtype {column.dtype}: columns must be numbers of "
-                "numpy under names that are strings. Convert it, by astype(float) for instance, or drop it."
+                "numpy under unique names that are strings. Convert it, by astype(float) for instance, or drop it."
             )
-        if name in REQUIRED and not np.isfinite(column.to_numpy()).all():
-            row = int(np.argmin(np.isfinite(column.to_numpy())))
-            raise ValueError(f"write_spectra.params[{name!r}][{row}]={column[row]} must be finite: drop the row.")
-    return table
+    require_finite("write_spectra", f"params {REQUIRED}", table[list(REQUIRED)].to_numpy(np.float64))
+    return flux, error, wave, table

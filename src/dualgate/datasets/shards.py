@@ -10,19 +10,19 @@ import os
 
 import numpy as np
 
-from dualgate._validation import check_number
+from dualgate._validation import check_number, require_finite
 from dualgate.datasets.shard_files import REQUIRED, read_head, read_rows
-from dualgate.datasets.simulator import generator_of_rows, labelled_spectra, make_seed
+from dualgate.datasets.simulator import check_noise, generator_of_rows, labelled_spectra
 from dualgate.rows import RowSource
 
-_NOISE_STREAM = 1  # the noise is independent of what `SpectraSimulator` draws for the same seed and row
+_NOISE_STREAM = 1  # the noise is independent of what the simulator draws for the same seed and row
 
 _DESCRIPTION = """\
 Stellar spectra from HDF5 shards
 --------------------------------
 
-Rows        {n_rows:,}: {start:,} to {stop:,} of the {total:,} rows in {n_shards:,} files, first {first!r}.
-X           ({n_rows:,}, {n_columns:,}), float32, read when needed: flux of {n_pixels:,} pixels, then its standard
+Rows        {shape[0]:,}: {start:,} to {stop:,} of the {total:,} rows in {n_shards:,} files, first {first!r}.
+X           ({shape[0]:,}, {shape[1]:,}), float32, read when needed: flux of {n_pixels:,} pixels, then its standard
             deviation at noise level 1.
 y           log10 of the surface gravity [cm/s2].
 labels      {columns}.
@@ -36,129 +36,71 @@ class SpectraFiles(RowSource):
 
     Returned by :func:`open_spectra`. The noise of a row is a function of the seed and of the row's number in all shards
     together, so that a row has the same bits in any block and in any order. A pickle holds the names of the files.
-
-    Parameters
-    ----------
-    paths : list of str
-        The shards.
-    counts : list of int
-        Rows of each.
-    n_pixels : int
-        Pixels of a spectrum.
-    start, stop : int
-        First row of this source, counted over all shards, and the one after the last.
-    noise_level : float
-        Factor on the noise.
-    seed : int
-        Of the noise.
-    clip : bool
-        Whether flux below zero becomes zero.
+    Reading raises an OSError where a file is damaged or missing, and a ValueError where flux is not finite or a row has
+    no error that is finite and above zero; both name the shard.
 
     Attributes
     ----------
-    shape : tuple of int
-        (stop - start, 2 * n_pixels).
-    dtype : numpy.dtype
-        float32.
+    files : list of str
+        The shards.
+    start, stop : int
+        First row of this source, counted over all shards, and the one after the last.
+    seed : int
+        Seed of the noise.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, paths, counts, n_pixels, *, start, stop, noise_level, seed, clip):
-        self.paths, self.start, self.stop = paths, start, stop
+    def __init__(self, files, counts, n_pixels, *, start, stop, noise_level, seed, clip):
+        self.files, self.start, self.stop = files, start, stop
         self.noise_level, self.seed, self.clip = noise_level, seed, clip
-        self.ends = np.cumsum(counts)  # one after the last row of each shard
+        self.counts, self.ends = counts, np.cumsum(counts)  # rows of each shard, and the one after its last
         self.shape = (stop - start, 2 * n_pixels)
 
-    def read(self, start, stop):
-        """Read rows; see `RowSource.read`.
-
-        Raises
-        ------
-        OSError
-            If a file is damaged or missing; the message names the shard.
-        ValueError
-            If flux is not finite, or a row has no error that is finite and above zero; the message names the shard.
-        """
+    def read(self, start, stop):  # noqa: D102
         block = np.empty((stop - start, self.shape[1]), self.dtype)
+        at_row, draw = generator_of_rows(self.seed | _NOISE_STREAM << 64), np.empty(self.shape[1] // 2, np.float32)
         done = 0
         while done < len(block):
-            row = int(self.start + start + done)  # a numpy integer would overflow in the counter of the noise
-            path, first, last = self.locate(row)
-            part = block[done : done + last - first]
-            self._read_shard(path, first, row, part)
+            row = self.start + int(start) + done
+            shard = np.searchsorted(self.ends, row, side="right")
+            path, first = self.files[shard], row - int(self.ends[shard] - self.counts[shard])
+            part = block[done : done + self.counts[shard] - first]
+            read_rows(path, first, first + len(part), part)
+            flux, error = np.hsplit(part, 2)
+            require_finite(f"shard {path!r}", "flux", flux, first_row=first)
+            repair_errors(error, path, first)
+            for i in range(len(part) if self.noise_level > 0 else 0):
+                at_row(row + i).standard_normal(out=draw, dtype=np.float32)
+                draw *= error[i]
+                draw *= np.float32(self.noise_level)
+                flux[i] += draw
+            if self.clip:
+                np.maximum(flux, 0, out=flux)
             done += len(part)
         return block
-
-    def locate(self, row):
-        """Return the shard of a row counted over all shards, its number there, and the number of rows of the shard."""
-        shard = int(np.searchsorted(self.ends, row, side="right"))
-        begin = int(self.ends[shard - 1]) if shard else 0
-        return self.paths[shard], row - begin, int(self.ends[shard]) - begin
-
-    def _read_shard(self, path, first, row, out):
-        """Fill `out` with rows of one shard, from its row `first` on, which is row `row` counted over all shards."""
-        read_rows(path, first, first + len(out), out)
-        n_pixels = out.shape[1] // 2
-        flux, error = out[:, :n_pixels], out[:, n_pixels:]
-        if not np.isfinite(flux).all():
-            bad, pixel = np.argwhere(~np.isfinite(flux))[0]
-            raise ValueError(
-                f"shard {path!r} has a flux of {flux[bad, pixel]} in row {first + bad}, pixel {pixel}: noise-free flux "
-                "must be finite. Rewrite the shard without this row, or choose rows by open_spectra.start and stop."
-            )
-        repair_errors(error, path, first)
-        if self.noise_level > 0:
-            self._add_noise(row, flux, error)
-        if self.clip:
-            np.maximum(flux, 0, out=flux)
-
-    def _add_noise(self, row, flux, error):
-        at_row = generator_of_rows(self.seed | _NOISE_STREAM << 64)
-        draw = np.empty(flux.shape[1], dtype=np.float32)
-        for i in range(len(flux)):
-            at_row(row + i).standard_normal(out=draw, dtype=np.float32)
-            draw *= error[i]
-            draw *= np.float32(self.noise_level)
-            flux[i] += draw
 
 
 def repair_errors(error, path, first):
     """Replace errors that are not finite and above zero by that of the nearest good pixel, left on a tie, in place."""
-    if error.size == 0 or (np.min(error) > 0 and np.max(error) < np.inf):  # false for NaN too
-        return
-    bad = ~((error > 0) & (error < np.inf))
-    for row in np.flatnonzero(bad.any(axis=1)):
-        good, lacking = np.flatnonzero(~bad[row]), np.flatnonzero(bad[row])
-        if not len(good):
+    good = (error > 0) & (error < np.inf)
+    for row in np.flatnonzero(~good.all(axis=1)):
+        pixels, lacking = np.flatnonzero(good[row]), np.flatnonzero(~good[row])
+        if not len(pixels):
             raise ValueError(
                 f"shard {path!r} has no error that is finite and above zero in row {first + row}: bad errors cannot be "
                 "replaced. Rewrite the shard without it, or choose rows by open_spectra.start and stop."
             )
-        after = np.searchsorted(good, lacking)
-        left, right = good[np.maximum(after - 1, 0)], good[np.minimum(after, len(good) - 1)]
-        error[row, lacking] = error[row, np.where(np.abs(lacking - left) <= np.abs(right - lacking), left, right)]
-
-
-def _require_finite_labels(labels, X):
-    """Raise a ValueError if a required parameter is not finite in a row of `X`."""
-    bad = ~np.isfinite(labels[list(REQUIRED)].to_numpy(dtype=np.float64))
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        path, first, _ = X.locate(X.start + int(row))
-        raise ValueError(
-            f"shard {path!r} has {REQUIRED[column]}={labels[REQUIRED[column]][row]} in row {first} "
-            f"({bad.any(axis=1).sum():,} such rows in all): parameters must be finite. Rewrite it without them, or "
-            "choose rows by open_spectra.start and stop."
-        )
+        middles = (pixels[1:] + pixels[:-1]) / 2
+        error[row, lacking] = error[row, pixels[np.searchsorted(middles, lacking)]]
 
 
 def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=None, clip=True):
     """Open spectra in HDF5 shards as a row source, whose rows are read when they are needed.
 
-    The shards are one long table, in the order in which they are given. A spectrum that is read is
-    flux + error * N(0, 1) * noise_level, then clipped at zero from below. Errors that are NaN, infinite or not above
-    zero are replaced by that of the nearest good pixel of the row, the left one on a tie.
+    The shards, which :func:`write_spectra` writes, are one long table, in the order in which they are given. A spectrum
+    that is read is flux + error * N(0, 1) * noise_level, then clipped at zero from below. Errors that are NaN, infinite
+    or not above zero are replaced by that of the nearest good pixel of the row, the left one on a tie.
 
     Parameters
     ----------
@@ -183,24 +125,16 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     data : Bunch
         X : SpectraFiles of shape (n_samples, 2 * n_pixels), float32
             [flux | error], in the unit of the file.
-        y : ndarray of shape (n_samples,)
-            log10 of the surface gravity [cm/s2].
+        y, conditions, regimes, regime_edges, description
+            As in :func:`make_spectra`.
         wave : ndarray of shape (n_pixels,)
             Pixel centres [angstrom].
         labels : DataFrame
             The parameters in the files; NaN in the rows of shards that lack the column.
-        conditions : ndarray of shape (n_samples, 2)
-            T_eff [K] and [M/H] [dex].
-        regimes : ndarray of shape (n_samples,), int
-            0 to 8, as in :func:`make_spectra`.
-        regime_edges : tuple
-            Edges of the bins, of T_eff and of [M/H].
         snr : ndarray of shape (n_samples,)
             As stored; absent if the files lack it.
         paths : list of str
             The shards.
-        description : str
-            What the set is.
 
     Raises
     ------
@@ -213,11 +147,6 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     ValueError
         If an argument is out of range or a file is given twice; if a shard lacks a dataset or a required parameter
         (T_eff, log_g, M_H), its shapes disagree, its wavelength grid differs, or a required parameter is not finite.
-
-    See Also
-    --------
-    write_spectra : Write such a file.
-    stream_spectra : Simulated spectra as a row source.
 
     Examples
     --------
@@ -234,8 +163,7 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     """
     import pandas as pd
 
-    check_number("open_spectra", "noise_level", noise_level, low=0, high=1e6, hint="0 gives noise-free flux. Try 1.0.")
-    seed = make_seed("open_spectra", random_state)
+    noise_level, seed = check_noise("open_spectra", noise_level, random_state)
     paths = _find_shards(paths)
     waves, tables = zip(*map(read_head, paths), strict=True)
     wave = waves[0]
@@ -243,30 +171,26 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
         _require_same_grid(path, other, paths[0], wave)
     counts = [len(table) for table in tables]
     total, hint = sum(counts), f"{len(paths):,} shards hold {sum(counts):,} rows, counted from 0."
-    check_number("open_spectra", "start", start, kind=numbers.Integral, low=0, high=total - 1, hint=hint)
     stop = total if stop is None else stop
+    check_number("open_spectra", "start", start, kind=numbers.Integral, low=0, high=total - 1, hint=hint)
     check_number("open_spectra", "stop", stop, kind=numbers.Integral, low=start + 1, high=total, hint=hint)
-    start, stop = int(start), int(stop)
-    X = SpectraFiles(
-        paths, counts, len(wave), start=start, stop=stop, noise_level=float(noise_level), seed=seed, clip=bool(clip)
-    )
-    labels = pd.concat(tables, ignore_index=True).iloc[start:stop].reset_index(drop=True)
-    _require_finite_labels(labels, X)
+    noise = {"noise_level": noise_level, "seed": seed, "clip": bool(clip)}
+    X = SpectraFiles(paths, counts, len(wave), start=int(start), stop=int(stop), **noise)
+    labels = pd.concat(tables, ignore_index=True).iloc[X.start : X.stop].reset_index(drop=True)
+    for path, table, end in zip(paths, tables, X.ends, strict=True):
+        first, last = np.clip([X.start, X.stop], end - len(table), end) - (end - len(table))
+        rows = table[list(REQUIRED)].to_numpy(np.float64)[first:last]
+        require_finite(f"shard {path!r}", f"params {REQUIRED}", rows, first_row=first)
     description = _DESCRIPTION.format(
-        n_rows=len(X),
-        start=start,
-        stop=stop,
         total=total,
         n_shards=len(paths),
-        first=os.path.basename(paths[0]),
-        n_columns=X.shape[1],
         n_pixels=len(wave),
+        first=os.path.basename(paths[0]),
         columns=", ".join(map(str, labels.columns)),
         low=wave.min(),
         high=wave.max(),
-        noise_level=noise_level,
-        seed=seed,
         clipped=", clipped at zero" if clip else "",
+        **vars(X),
     )
     data = labelled_spectra(X, labels, wave, description)
     data.paths = paths
@@ -289,28 +213,20 @@ def _find_shards(paths):
         found += map(os.path.abspath, matches)
     if not found:
         raise ValueError(f"open_spectra.paths={paths!r} names no file: give at least one shard.")
-    seen = {}
+    first = {os.path.realpath(path): path for path in reversed(found)}
     for path in found:
-        first = seen.setdefault(os.path.realpath(path), path)
-        if first is not path:
-            raise ValueError(
-                f"open_spectra.paths has the same file twice, {path!r} and {first!r}: its rows would count twice. "
-                "Give each shard once."
-            )
+        if first[os.path.realpath(path)] is not path:
+            raise ValueError(f"open_spectra.paths has the same file twice, {path!r}: give each shard once.")
     return found
 
 
 def _require_same_grid(path, wave, first_path, first_wave):
     """Raise a ValueError if a shard has another wavelength grid than the first; rounding to float32 is allowed."""
-    if wave.shape != first_wave.shape:
-        what = f"{len(wave):,} pixels where {first_path!r} has {len(first_wave):,}"
-    else:
-        differs = ~(np.abs(wave - first_wave) <= np.finfo(np.float32).eps * np.abs(first_wave))
-        if not differs.any():
-            return
-        pixel = int(np.argmax(differs))
-        what = f"pixel {pixel} at {wave[pixel]:.4f} where {first_path!r} has it at {first_wave[pixel]:.4f}"
-    raise ValueError(
-        f"shard {path!r} has another wavelength grid, {what}: all shards must have the same pixels. Open it alone, or "
-        "resample it to the same wave."
-    )
+    same = wave.shape == first_wave.shape and np.isclose(wave, first_wave, rtol=np.finfo(np.float32).eps, atol=0)
+    if not np.all(same):
+        pixel = np.argmin(same)
+        raise ValueError(
+            f"shard {path!r} has another wavelength grid, {len(wave):,} pixels and pixel {pixel} at {wave[pixel]:.4f}, "
+            f"than {first_path!r}, {len(first_wave):,} pixels and pixel {pixel} at {first_wave[pixel]:.4f}: all shards "
+            "must have the same pixels. Open it alone, or resample it to the same wave."
+        )

@@ -3,24 +3,21 @@
 import numbers
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.utils import Bunch
-from threadpoolctl import threadpool_limits
 
 from dualgate._validation import check_choice, check_number, make_generator
 from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
 from dualgate.datasets.noise import conditions_of_night, flux_error
-from dualgate.rows import RowSource
+from dualgate.rows import RowSource, in_threads
+from dualgate.snr import signal_to_noise
 
 REGIME_EDGES = ((4500.0, 5250.0), (-1.0, 0.0))  # of T_eff [K] and of [M/H]
 MAG_RANGE = (20.5, 22.5)
 WHITE_ERROR = 0.35  # of the mean flux
-NOISES = ("sky", "white")
 _LOW = np.array([*LOW, MAG_RANGE[0]])
 _SPAN = np.array([*(HIGH - LOW), MAG_RANGE[1] - MAG_RANGE[0]])
 _WORD = 2**64 - 1
 _TILE = 128  # rows that are always computed together, so that no bit depends on the caller's block size
-_BLOCK = 2 * _TILE  # rows of one task of make_spectra
 
 _DESCRIPTION = """\
 Simulated stellar spectra for the regression of surface gravity
@@ -50,144 +47,14 @@ def regimes_of(conditions):
     return 3 * bins[0] + bins[1]
 
 
-def make_seed(owner, random_state):
-    """Return an int `random_state` as it is, and for everything else the seed that `make_generator` draws."""
+def check_noise(owner, noise_level, random_state):
+    """Return the noise level as a float, and the seed: an int as it is, else what `make_generator` draws."""
+    check_number(owner, "noise_level", noise_level, low=0, high=1e6, hint="0 gives noise-free flux. Try 1.0.")
     if isinstance(random_state, numbers.Integral) and not isinstance(random_state, bool):
-        return int(check_number(owner, "random_state", random_state, low=0, high=2**63 - 1))
-    return int(make_generator(owner, random_state).integers(2**63))
-
-
-def labelled_spectra(X, labels, wave, description):
-    """Bunch of the fields that follow from spectra and from the frame of their labels."""
-    conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
-    return Bunch(
-        X=X,
-        y=labels["log_g"].to_numpy(dtype=np.float64, copy=True),
-        wave=wave,
-        conditions=conditions,
-        regimes=regimes_of(conditions),
-        regime_edges=REGIME_EDGES,
-        labels=labels,
-        description=description,
-    )
-
-
-class SpectraSimulator:
-    """An endless table of simulated spectra.
-
-    Row i is a function of the seed and of i: it has the same bits in blocks of any size and in any order.
-
-    Parameters
-    ----------
-    random_state : int, RandomState, Generator or None
-        An int is the seed of the table. A generator gives the seed by one draw; None is a new table every time. The
-        global generator of numpy is not used.
-    noise_level : float, default=1.0
-        Factor on the noise that is added to the flux, at least 0. The stars and the errors do not depend on it:
-        ``noise_level=0`` gives the noise-free flux of the same rows.
-    noise : {"sky", "white"}, default="sky"
-        "sky" is the noise of a night at the telescope. "white" gives every pixel of every row the same error, 0.35 of
-        the mean flux, so that the errors carry no information.
-
-    Attributes
-    ----------
-    seed : int
-        Seed of the table.
-
-    Examples
-    --------
-    >>> simulator = SpectraSimulator(0)
-    >>> block = simulator.rows(1000, 1003)
-    >>> block.flux.shape, block.error.shape, block.labels.shape
-    ((3, 4096), (3, 4096), (3, 6))
-    """
-
-    def __init__(self, random_state=None, *, noise_level=1.0, noise="sky"):
-        hint = "0 gives noise-free flux. Try 1.0."
-        check_number("SpectraSimulator", "noise_level", noise_level, low=0, high=1e6, hint=hint)
-        check_choice("SpectraSimulator", "noise", noise, NOISES)
-        self.seed = make_seed("SpectraSimulator", random_state)
-        self.noise_level = float(noise_level)
-        self.noise = noise
-
-    def labels(self, start, stop):
-        """Labels of rows ``start`` to ``stop`` without their spectra, about fifty times cheaper than `rows`.
-
-        Parameters
-        ----------
-        start, stop : int
-            First row and the one after the last, 0 <= start <= stop.
-
-        Returns
-        -------
-        labels : ndarray of shape (stop - start, 6)
-            T_eff [K], log_g, M_H, a_M, C_M [dex] and mag, the bits of ``rows(start, stop).labels``.
-        """
-        _check_range(start, stop)
-        at_row = generator_of_rows(self.seed)
-        uniform = np.empty((stop - start, len(_LOW)))
-        for row, numbers_of_row in enumerate(uniform, start):
-            at_row(row).random(out=numbers_of_row)
-        return _LOW + uniform * _SPAN
-
-    def rows(self, start, stop, *, out=None):
-        """Rows ``start`` to ``stop`` of the table.
-
-        Parameters
-        ----------
-        start, stop : int
-            First row and the one after the last, 0 <= start <= stop.
-        out : ndarray of shape (stop - start, 8192), default=None
-            float32 array to write [flux | error] into, each row contiguous.
-
-        Returns
-        -------
-        block : Bunch
-            ``X`` of shape (n_rows, 8192) with ``flux`` and ``error``, its two halves; ``labels``, ndarray of shape
-            (n_rows, 6): T_eff, log_g, M_H, a_M, C_M, mag.
-
-        Raises
-        ------
-        ValueError
-            If start or stop is not an integer, negative or out of order.
-        """
-        _check_range(start, stop)
-        X = np.empty((stop - start, 2 * len(WAVE)), dtype=np.float32) if out is None else out
-        flux, error = X[:, : len(WAVE)], X[:, len(WAVE) :]
-        labels = np.empty((stop - start, len(_LOW)))
-        at_row = generator_of_rows(self.seed)
-        for tile in range(start - start % _TILE, stop, _TILE):
-            here = slice(max(start - tile, 0), min(stop - tile, _TILE))
-            part = slice(tile + here.start - start, tile + here.stop - start)
-            self._tile(tile, here, at_row, flux[part], error[part], labels[part])
-        return Bunch(X=X, flux=flux, error=error, labels=labels)
-
-    def _tile(self, tile, here, at_row, flux, error, labels):
-        uniform = np.empty((_TILE, len(_LOW) + 2))
-        for row in range(_TILE):
-            generator = at_row(tile + row)
-            generator.random(out=uniform[row])
-            if self.noise_level > 0 and here.start <= row < here.stop:
-                generator.standard_normal(out=flux[row - here.start], dtype=np.float32)
-        stars = _LOW + uniform[:, : len(_LOW)] * _SPAN
-        clean = load_emulator()(stars[:, :5])
-        labels[:] = stars[here]
-        if self.noise == "white":
-            error[:] = WHITE_ERROR
-        else:
-            light, sky = conditions_of_night(uniform[:, len(_LOW) :])
-            flux_error(clean[here], labels[:, 5], light[here], sky[here], out=error)
-        if self.noise_level == 0:
-            flux[:] = clean[here]
-        else:
-            flux *= error
-            flux *= np.float32(self.noise_level)
-            flux += clean[here]
-
-
-def _check_range(start, stop):
-    check_number("SpectraSimulator", "start", start, kind=numbers.Integral, low=0)
-    check_number("SpectraSimulator", "stop", stop, kind=numbers.Integral, low=start)
+        seed = check_number(owner, "random_state", random_state, low=0, high=2**63 - 1)
+    else:
+        seed = make_generator(owner, random_state).integers(2**63)
+    return float(noise_level), int(seed)
 
 
 def generator_of_rows(seed):
@@ -206,57 +73,93 @@ def generator_of_rows(seed):
     return at_row
 
 
-def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0):
-    """Yield simulated spectra block by block, for sets that do not fit in memory.
-
-    The rows are those of :func:`make_spectra`, bit for bit.
-
-    Parameters
-    ----------
-    n_samples : int
-        Rows in all.
-    random_state, noise_level, noise
-        As in :class:`SpectraSimulator`.
-    block_size : int, default=4096
-        Rows of a block; the last one may be shorter. Rows do not depend on it.
-    start : int, default=0
-        First row of the table.
-
-    Yields
-    ------
-    block : Bunch
-        ``X``, ``y``, ``flux``, ``error``, ``labels`` (n_rows, 6), ``conditions``, ``regimes``, ``snr``.
-
-    Examples
-    --------
-    >>> [block.X.shape for block in iter_spectra(5, random_state=0, block_size=3)]
-    [(3, 8192), (2, 8192)]
-    """
-    start, stop = _check_table("iter_spectra", n_samples, start)
-    check_number("iter_spectra", "block_size", block_size, kind=numbers.Integral, low=1, hint="try 4096.")
-    simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
-    return (_block(simulator, first, min(first + block_size, stop)) for first in range(start, stop, block_size))
-
-
-def _check_table(owner, n_samples, start):
-    """Return the first row and the one after the last as Python's integers, which do not overflow."""
-    check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
-    check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
-    return int(start), int(start) + int(n_samples)
-
-
-def _block(simulator, start, stop):
-    block = simulator.rows(start, stop)
-    conditions = block.labels[:, [0, 2]]
+def labelled_spectra(X, labels, wave, description):
+    """Bunch of the fields that follow from spectra and from the frame of their labels."""
+    conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
     return Bunch(
-        **block, y=block.labels[:, 1].copy(), conditions=conditions, regimes=regimes_of(conditions), snr=_snr(block.X)
+        X=X,
+        y=labels["log_g"].to_numpy(dtype=np.float64, copy=True),
+        wave=wave,
+        conditions=conditions,
+        regimes=regimes_of(conditions),
+        regime_edges=REGIME_EDGES,
+        labels=labels,
+        description=description,
     )
 
 
-def _snr(X):
-    """||flux|| / ||error|| of rows of [flux | error]."""
-    flux, error = (np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64)) for part in np.hsplit(X, 2))
-    return flux / error
+class SimulatedSpectra(RowSource):
+    """Rows of an endless table of simulated spectra, [flux | error], each simulated when it is read.
+
+    Returned by :func:`stream_spectra`. Row i of the table is a function of the seed and of i: it has the same bits in
+    blocks of any size and in any order. A pickle holds the parameters; each process loads the emulator.
+
+    Attributes
+    ----------
+    start, stop : int
+        First row of the table in this source, and the one after the last.
+    seed : int
+        Seed of the table.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, start, stop, *, seed, noise_level, noise):
+        self.start, self.stop, self.seed = start, stop, seed
+        self.noise_level, self.noise = noise_level, noise
+        self.shape = (stop - start, 2 * len(WAVE))
+
+    @classmethod
+    def checked(cls, owner, n_samples, random_state, noise_level, noise, start):
+        """Source of the arguments of the function `owner`."""
+        check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
+        check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
+        check_choice(owner, "noise", noise, ("sky", "white"))
+        noise_level, seed = check_noise(owner, noise_level, random_state)
+        start = int(start)  # Python's integers do not overflow
+        return cls(start, start + int(n_samples), seed=seed, noise_level=noise_level, noise=noise)
+
+    def describe(self):
+        """Bunch of this source and of everything that follows from the labels of its rows."""
+        import pandas as pd
+
+        at_row = generator_of_rows(self.seed)
+        uniform = np.empty((len(self), len(_LOW)))
+        for row, numbers_of_row in enumerate(uniform, self.start):
+            at_row(row).random(out=numbers_of_row)
+        labels = pd.DataFrame(_LOW + uniform * _SPAN, columns=[*LABELS, "mag"])
+        return labelled_spectra(self, labels, WAVE.copy(), _DESCRIPTION.format(n_samples=len(self), **vars(self)))
+
+    def read(self, start, stop):  # noqa: D102
+        out = np.empty((stop - start, self.shape[1]), self.dtype)
+        self.read_into(start, stop, out)
+        return out
+
+    def read_into(self, start, stop, out):  # noqa: D102
+        start, stop = self.start + int(start), self.start + int(stop)
+        at_row = generator_of_rows(self.seed)
+        uniform = np.empty((_TILE, len(_LOW) + 2))
+        for tile in range(start - start % _TILE, stop, _TILE):
+            here = slice(max(start - tile, 0), min(stop - tile, _TILE))
+            flux, error = np.hsplit(out[tile + here.start - start : tile + here.stop - start], 2)
+            for row in range(_TILE):
+                generator = at_row(tile + row)
+                generator.random(out=uniform[row])
+                if self.noise_level > 0 and here.start <= row < here.stop:
+                    generator.standard_normal(out=flux[row - here.start], dtype=np.float32)
+            stars = _LOW + uniform[:, : len(_LOW)] * _SPAN
+            clean = load_emulator()(stars[:, : len(LABELS)])[here]
+            if self.noise == "white":
+                error[:] = WHITE_ERROR
+            else:
+                light, sky = conditions_of_night(uniform[here, len(_LOW) :])
+                flux_error(clean, stars[here, len(LABELS)], light, sky, out=error)
+            if self.noise_level == 0:
+                flux[:] = clean
+            else:
+                flux *= error
+                flux *= np.float32(self.noise_level)
+                flux += clean
 
 
 def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="sky", start=0, n_jobs=-1):
@@ -296,11 +199,9 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
         wave : ndarray of shape (4096,)
             Pixel centres [air Å].
         conditions : ndarray of shape (n_samples, 2)
-            T_eff [K] and [M/H].
-        regimes : ndarray of shape (n_samples,), int
-            0 to 8, three bins of T_eff times three of [M/H], T_eff major.
-        regime_edges : tuple
-            Edges of the bins, of T_eff and of [M/H].
+            T_eff [K] and [M/H] [dex].
+        regimes, regime_edges : ndarray of shape (n_samples,), int, and tuple
+            0 to 8, three bins of T_eff times three of [M/H], T_eff major; edges of these bins.
         snr : ndarray of shape (n_samples,)
             ||flux|| / ||error||; about 28, 42, 26 and 4 % of rows are in the bins up to 2, 2 to 4, 4 to 7, and above.
         labels : DataFrame
@@ -335,108 +236,68 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     >>> bool((clean.error == data.error).all())
     True
     """
-    data = _table("make_spectra", n_samples, random_state, noise_level, noise, start)
-    source, start, stop = data.X, data.X.start, data.X.stop
-    X = np.empty(source.shape, dtype=source.dtype)
+    source = SimulatedSpectra.checked("make_spectra", n_samples, random_state, noise_level, noise, start)
+    X = np.empty(source.shape, source.dtype)
+    flux, error = np.hsplit(X, 2)
 
-    def fill(block):
-        rows = slice(max(block, start) - start, min(block + _BLOCK, stop) - start)
-        source.read_into(rows.start, rows.stop, X[rows])
-        return _snr(X[rows])
+    def fill(start, stop):
+        source.read_into(start, stop, X[start:stop])
+        return signal_to_noise(flux[start:stop], error[start:stop])
 
     load_emulator()  # once, before the threads start
-    with threadpool_limits(1, user_api="blas"):
-        aligned = range(start - start % _BLOCK, stop, _BLOCK)  # no tile belongs to two blocks
-        snr = np.concatenate(Parallel(n_jobs=n_jobs, prefer="threads")(delayed(fill)(block) for block in aligned))
-    flux, error = np.hsplit(X, 2)
+    snr = in_threads(fill, len(X), n_jobs)
     names = [f"{kind}_{wave:.1f}" for kind in ("flux", "error") for wave in WAVE]
-    data.update(X=X, flux=flux, error=error, snr=snr, feature_names=names)
+    data = source.describe()
     data.labels["snr"] = snr
+    data.update(X=X, flux=flux, error=error, snr=snr, feature_names=names)
     return data
 
 
-class SimulatedSpectra(RowSource):
-    """Simulated spectra, [flux | error], as a row source: a row is simulated when it is read.
-
-    Returned by :func:`stream_spectra`. A pickle holds the seed and the noise options; each process loads the emulator.
+def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0, n_jobs=-1):
+    """Yield the rows of :func:`make_spectra` block by block, for sets that do not fit in memory.
 
     Parameters
     ----------
-    simulator : SpectraSimulator
-    start, stop : int
-        First row of the table in this source, and the one after the last.
+    n_samples, random_state, noise_level, noise, start, n_jobs
+        As in :func:`make_spectra`.
+    block_size : int, default=4096
+        Rows of a block; the last one may be shorter. Rows do not depend on it.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        (stop - start, 8192).
-    dtype : numpy.dtype
-        float32.
-    seed : int
-        Seed of the table.
+    Yields
+    ------
+    block : Bunch
+        What :func:`make_spectra` returns for these rows.
+
+    Examples
+    --------
+    >>> from dualgate.datasets import iter_spectra
+    >>> [block.X.shape for block in iter_spectra(5, random_state=0, block_size=3)]
+    [(3, 8192), (2, 8192)]
     """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, simulator, start, stop):
-        self.simulator, self.start, self.stop = simulator, start, stop
-        self.shape = (stop - start, 2 * len(WAVE))
-
-    @property
-    def seed(self):  # noqa: D102
-        return self.simulator.seed
-
-    def read(self, start, stop):  # noqa: D102
-        return self.simulator.rows(self.start + start, self.start + stop).X
-
-    def read_into(self, start, stop, out):  # noqa: D102
-        self.simulator.rows(self.start + start, self.start + stop, out=out)
+    check_number("iter_spectra", "block_size", block_size, kind=numbers.Integral, low=1, hint="try 4096.")
+    whole = SimulatedSpectra.checked("iter_spectra", n_samples, random_state, noise_level, noise, start)
+    options = {"random_state": whole.seed, "noise_level": noise_level, "noise": noise, "n_jobs": n_jobs}
+    starts = range(whole.start, whole.stop, block_size)
+    return (make_spectra(min(block_size, whole.stop - start), start=start, **options) for start in starts)
 
 
 def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0):
-    """Simulate stellar spectra when they are read, for training sets that fit neither in memory nor on disk.
+    """Simulate the rows of :func:`make_spectra` when they are read, for sets that fit neither in memory nor on disk.
 
-    The rows are those of :func:`make_spectra`, bit for bit. They take no memory, but a row is simulated each time it
-    is read.
+    Rows take no memory, but a row is simulated each time it is read.
 
     Parameters
     ----------
-    n_samples : int
-        Number of rows, at least 1.
-    random_state, noise_level, noise
-        As in :func:`make_spectra`. The seed is kept as ``X.seed``.
-    start : int, default=0
-        First row of the table, for a further set from the same one.
+    n_samples, random_state, noise_level, noise, start
+        As in :func:`make_spectra`.
 
     Returns
     -------
     data : Bunch
         X : SimulatedSpectra of shape (n_samples, 8192), float32
-            [flux | error], in units of the star's mean noise-free flux.
-        y : ndarray of shape (n_samples,)
-            log10 of the surface gravity [cm/s2].
-        wave : ndarray of shape (4096,)
-            Pixel centres [air Å].
-        labels : DataFrame
-            T_eff [K], log_g [of cm/s2], M_H, a_M, C_M [dex], mag. No snr, which would need the spectra.
-        conditions : ndarray of shape (n_samples, 2)
-            T_eff [K] and [M/H] [dex].
-        regimes : ndarray of shape (n_samples,), int
-            0 to 8, as in :func:`make_spectra`.
-        regime_edges : tuple
-            Edges of the bins, of T_eff and of [M/H].
-        description : str
-            What the set is.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range; the message names it.
-
-    See Also
-    --------
-    make_spectra : The same rows in memory.
-    iter_spectra : The same rows in blocks, once.
+            [flux | error], bit for bit those of :func:`make_spectra`. The seed is kept as ``X.seed``.
+        y, wave, conditions, regimes, regime_edges, labels, description
+            As in :func:`make_spectra`, but ``labels`` lacks snr, which would need the spectra.
 
     Examples
     --------
@@ -447,17 +308,4 @@ def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky"
     >>> bool((data.X.read(998, 1000) == make_spectra(2, random_state=0, start=998).X).all())
     True
     """
-    return _table("stream_spectra", n_samples, random_state, noise_level, noise, start)
-
-
-def _table(owner, n_samples, random_state, noise_level, noise, start):
-    """Rows of the table as a row source, with everything that follows from the labels."""
-    import pandas as pd
-
-    start, stop = _check_table(owner, n_samples, start)
-    simulator = SpectraSimulator(random_state, noise_level=noise_level, noise=noise)
-    description = _DESCRIPTION.format(
-        n_samples=n_samples, start=start, seed=simulator.seed, noise=noise, noise_level=noise_level
-    )
-    labels = pd.DataFrame(simulator.labels(start, stop), columns=[*LABELS, "mag"])
-    return labelled_spectra(SimulatedSpectra(simulator, start, stop), labels, WAVE.copy(), description)
+    return SimulatedSpectra.checked("stream_spectra", n_samples, random_state, noise_level, noise, start).describe()

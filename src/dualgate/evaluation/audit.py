@@ -11,11 +11,10 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dualgate.evaluation.scores import Interval, bootstrap_scores, check_table, same_rows
+from dualgate.evaluation.scores import Interval, bootstrap_scores, check_finite, same_rows
 
 ALPHAS = np.logspace(-8, 4, 13)  # of standardised columns
 MAX_COMPONENTS = 200  # of the error vector: they predict the target nearly as well as all pixels do
-TARGET_LIMIT, SNR_FLOOR = 0.05, 0.5  # of R^2
 
 
 @dataclass(frozen=True)
@@ -48,37 +47,31 @@ class LeakageAudit:
     target: dict
     snr: dict
     errors: Interval | None = None
-    target_limit: float = TARGET_LIMIT
-    snr_floor: float = SNR_FLOOR
-
-    @property
-    def passes(self) -> bool:
-        """Whether all intervals of the target are below their limit and all of ln(SNR) above their floor."""
-        return not self.reasons
+    target_limit: float = 0.05
+    snr_floor: float = 0.5
 
     @property
     def verdict(self) -> str:
-        """Return "pass", "fail" where a whole interval is on the wrong side, else "marginal"."""
-        leaks = any(found.low >= self.target_limit for found in self.target.values())
-        blind = any(found.high <= self.snr_floor for found in self.snr.values())
-        return "pass" if self.passes else "fail" if leaks or blind else "marginal"
+        """Return "pass" without `reasons`, "fail" where a whole interval is on the wrong side, else "marginal"."""
+        faults = list(self._faults())
+        return "fail" if any(certain for _, certain in faults) else "marginal" if faults else "pass"
 
     @property
     def reasons(self) -> tuple:
         """Why the audit does not pass, one sentence for each interval that is at fault; empty where it passes."""
-        leaks = [
-            f"the target {'is' if found.low >= self.target_limit else 'may be'} predictable from the quality features: "
-            f"R² = {found} by {learner}, allowed below {self.target_limit:g}"
-            for learner, found in self.target.items()
-            if not found.high < self.target_limit
-        ]
-        gaps = [
-            f"the SNR {'is' if found.high <= self.snr_floor else 'may be'} unpredictable from the quality features: "
-            f"R² = {found} by {learner}, required above {self.snr_floor:g}"
-            for learner, found in self.snr.items()
-            if not found.low > self.snr_floor
-        ]
-        return (*leaks, *gaps)
+        return tuple(reason for reason, _ in self._faults())
+
+    def _faults(self):
+        """Yield the reason of every fault, and whether it is certain: the whole interval on the wrong side."""
+        leak = "the target", "predictable", self.target, "allowed below", self.target_limit, -1
+        gap = "the SNR", "unpredictable", self.snr, "required above", self.snr_floor, 1
+        for what, kind, intervals, asked, limit, sign in (leak, gap):
+            for learner, found in intervals.items():
+                margins = sign * (np.array([found.low, found.high]) - limit)
+                if not margins.min() > 0:
+                    certain = bool(margins.max() <= 0)
+                    finding = f"{what} {'is' if certain else 'may be'} {kind} from the quality features"
+                    yield f"{finding}: R² = {found} by {learner}, {asked} {limit:g}", certain
 
 
 def leakage_audit(
@@ -87,8 +80,6 @@ def leakage_audit(
     snr: ArrayLike,
     *,
     errors: ArrayLike | None = None,
-    target_limit: float = TARGET_LIMIT,
-    snr_floor: float = SNR_FLOOR,
     n_folds: int = 5,
     n_resamples: int = 1000,
     confidence: float = 0.95,
@@ -99,7 +90,8 @@ def leakage_audit(
     Errors of a measurement depend on what was measured: photon noise follows the spectrum, so that the target can be
     predicted from the raw error vector. The input of a quality tower must predict ln(SNR) and not the target. Ridge
     and histogram gradient boosting predict both out of fold, and the worse case counts: the larger R^2 of the target,
-    the smaller of the SNR. R^2 out of fold may be below zero.
+    the smaller of the SNR. R^2 out of fold may be below zero. A ValueError is raised where the numbers of rows differ
+    or a value is not finite.
 
     Parameters
     ----------
@@ -108,14 +100,10 @@ def leakage_audit(
     target : array-like of shape (n_samples,), [unit of y]
         What must not be predictable.
     snr : array-like of shape (n_samples,), [dimensionless]
-        Signal-to-noise ratio, above 0; its logarithm must be predictable.
+        Signal-to-noise ratio, above 0 or a ValueError is raised; its logarithm must be predictable.
     errors : array-like of shape (n_samples, n_pixels), default=None
         Raw error vectors, for comparison; a few thousand rows are enough. The ridge takes the leading principal
         components of standardised pixels, 200 or as many as there are.
-    target_limit : float, default=0.05
-        R^2 of the target that must not be reached.
-    snr_floor : float, default=0.5
-        R^2 of ln(SNR) that must be exceeded.
     n_folds : int, default=5
         Folds, drawn at random.
     n_resamples : int, default=1000
@@ -128,11 +116,7 @@ def leakage_audit(
     Returns
     -------
     audit : LeakageAudit
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, a value is not finite or a ratio is not above 0.
+        With the default limits; ``dataclasses.replace(audit, target_limit=0.02)`` judges by others.
 
     Examples
     --------
@@ -147,7 +131,7 @@ def leakage_audit(
     if not (snr > 0).all():
         row = int(np.flatnonzero(~(snr > 0))[0])
         raise ValueError(f"leakage_audit.snr is {snr[row]} at row {row} and must be above 0: its logarithm is taken.")
-    features = _varying(check_table("leakage_audit.quality_features", quality_features, len(target)))
+    features = _varying(check_finite("leakage_audit.quality_features", quality_features, (len(target), None)))
     folds = KFold(n_folds, shuffle=True, random_state=random_state)
 
     def r2_of(wanted, columns_of):
@@ -160,13 +144,11 @@ def leakage_audit(
     boosting = HistGradientBoostingRegressor(early_stopping=True, random_state=random_state)
     ridge = make_pipeline(StandardScaler(), RidgeCV(ALPHAS))
     learners = {"ridge": (ridge, features), "boosting": (boosting, features)}
-    raw = {}
+    of_errors = None
     if errors is not None:
-        pixels = _varying(check_table("leakage_audit.errors", errors, len(target)))
-        raw["errors"] = (ridge, _leading_components(pixels, random_state))
-    of_target = r2_of(target, learners | raw)
-    of_errors = of_target.pop("errors", None)
-    return LeakageAudit(of_target, r2_of(np.log(snr), learners), of_errors, target_limit, snr_floor)
+        pixels = _varying(check_finite("leakage_audit.errors", errors, (len(target), None)))
+        of_errors = r2_of(target, {"errors": (ridge, _leading_components(pixels, random_state))})["errors"]
+    return LeakageAudit(r2_of(target, learners), r2_of(np.log(snr), learners), of_errors)
 
 
 def _leading_components(errors, random_state):

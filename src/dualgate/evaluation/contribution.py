@@ -1,11 +1,13 @@
 """What each tower contributes: Shapley values, permutation importance and the correlation of the towers."""
 
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dualgate.evaluation.scores import Interval, check_table, percentile_interval, same_rows, weight_blocks
+from dualgate._validation import check_number
+from dualgate.evaluation.scores import Interval, check_finite, percentile_interval, same_rows, weight_blocks
 
 
 def shapley_values(none, phys, quality, both) -> dict:
@@ -60,7 +62,7 @@ def permutation_contribution(
     The experts' predictions stay in place: `predict` holds them. The intervals include the scatter of test rows and of
     shuffles: in a resample, a row that was given the features of another counts as often as both of them do. The model
     is scored on combinations of features that no row has; :func:`shapley_values` compares models trained without the
-    tower instead.
+    tower instead. A ValueError is raised where the numbers of rows differ or a prediction is not finite.
 
     Parameters
     ----------
@@ -72,23 +74,16 @@ def permutation_contribution(
         Observed targets.
     n_repeats : int, default=20
         Shuffles of each tower, at least 2.
-    n_resamples : int, default=1000
-        Bootstrap resamples.
+    n_resamples, random_state : default=1000 and None
+        As in :func:`bootstrap_weights`.
     confidence : float, default=0.95
         Coverage of the percentile intervals, between 0 and 1.
-    random_state : int, SeedSequence or Generator, default=None
-        Passed to :func:`numpy.random.default_rng`.
 
     Returns
     -------
     losses : dict of str to Interval, [dimensionless]
         Loss of R^2 with the features of "phys", of "quality" and, by the same permutation, of "both" towers shuffled;
         0 for a tower that is ignored.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, a prediction is not finite or there are fewer than two repeats.
 
     References
     ----------
@@ -109,17 +104,18 @@ def permutation_contribution(
             f"permutation_contribution.phys_features has {len(phys)} rows, quality_features {len(quality)} and y_true "
             f"{len(y)}: all must describe the same rows."
         )
-    if n_repeats < 2:
-        raise ValueError(f"permutation_contribution.n_repeats={n_repeats} must be at least 2. Try 20.")
+    check_number("permutation_contribution", "n_repeats", n_repeats, kind=Integral, low=2, hint="try 20.")
     rng = np.random.default_rng(random_state)
     orders = [rng.permutation(len(y)) for _ in range(n_repeats)]
-    y, guess = same_rows(y_true=y, **{"predict(phys, quality)": predict(phys, quality)})
+
+    def squares(*features):
+        return np.square(np.subtract(*same_rows(y_true=y, **{"predict(phys, quality)": predict(*features)})))
+
+    before = squares(phys, quality)
     losses = []  # squared errors after a shuffle less those before, (n_samples, 3)
-    for repeat, order in enumerate(orders):
-        shuffled = [(phys[order], quality), (phys, quality[order]), (phys[order], quality[order])]
-        named = {f"predict of shuffle {repeat}, {part}": predict(*both) for part, both in enumerate(shuffled)}
-        _, *guesses = same_rows(y_true=y, **named)
-        losses.append(np.square(y[:, None] - np.stack(guesses, axis=1)) - np.square(y - guess)[:, None])
+    for order in orders:
+        shuffled = (phys[order], quality), (phys, quality[order]), (phys[order], quality[order])
+        losses.append(np.stack([squares(*features) - before for features in shuffled], axis=1))
     values = np.mean(losses, axis=(0, 1)) / y.var()
     blocks = weight_blocks(len(y), n_resamples, rng)
     draws = np.concatenate([_resampled_losses(y, losses, orders, weights) for weights in blocks])
@@ -147,7 +143,8 @@ def tower_correlation(phys: ArrayLike, quality: ArrayLike) -> float:
     .. math:: RV = \|A^T B\|_F^2 / (\|A^T A\|_F \, \|B^T B\|_F)
 
     with A and B the outputs less their column means. For towers of width one it is the squared correlation. A
-    common offset of a row's logits changes no weight; pass softmax weights where it should not count.
+    common offset of a row's logits changes no weight; pass softmax weights where it should not count. A ValueError is
+    raised where the two differ in rows, are not 2-D or hold a value that is not finite.
 
     Parameters
     ----------
@@ -162,11 +159,6 @@ def tower_correlation(phys: ArrayLike, quality: ArrayLike) -> float:
         0 for towers that share no linear direction, 1 for outputs equal up to a rotation and a factor; NaN where one
         of them is constant.
 
-    Raises
-    ------
-    ValueError
-        If the two differ in rows, are not 2-D or hold a value that is not finite.
-
     References
     ----------
     Robert, P., & Escoufier, Y. (1976). A unifying tool for linear multivariate statistical methods: the
@@ -178,8 +170,8 @@ def tower_correlation(phys: ArrayLike, quality: ArrayLike) -> float:
     >>> round(tower_correlation(towers, towers), 3)
     1.0
     """
-    phys = check_table("tower_correlation.phys", phys).astype(float)
-    quality = check_table("tower_correlation.quality", quality, len(phys)).astype(float)
+    phys = check_finite("tower_correlation.phys", phys, (None, None)).astype(float)
+    quality = check_finite("tower_correlation.quality", quality, (len(phys), None)).astype(float)
     a, b = phys - phys.mean(axis=0), quality - quality.mean(axis=0)
     scale = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
     tiny = 1e-12 * np.square(np.linalg.norm(phys)) * np.square(np.linalg.norm(quality))

@@ -1,4 +1,4 @@
-"""Displays: the constructor keeps arrays, `from_*` computes them and draws, `plot` draws and returns self.
+"""Displays: the constructor keeps arrays, `from_*` computes them, draws and returns the Display.
 
 Titles state a finding and are the caller's: ``display.ax_.set_title(...)``.
 """
@@ -10,30 +10,28 @@ from itertools import cycle
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.isotonic import isotonic_regression
 
-from dualgate.evaluation.scores import bootstrap_scores, row_slices
-from dualgate.evaluation.weights import Trend, gate_entropy, trend
-from dualgate.snr import SNR_NAMES, SNR_RANGES, quality_bins
+from dualgate.evaluation.scores import ScoreTable, check_finite
+from dualgate.evaluation.weights import gate_entropy, trend
+from dualgate.snr import SNR_EDGES, SNR_NAMES, SNR_RANGES, quality_bins
 
 LABELS = {"r2": "R²", "mae": "mean |error|", "rmse": "RMSE", "bias": "bias"}
 MARKERS = "osD^vPX<>"
 MARK_STYLES = ("--", ":", "-.")
+SLANTED = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 
 
 class Display(ABC):
     """A picture of arrays; `ax_` and `figure_` are the matplotlib Axes and Figure of the last `plot`."""
 
     def plot(self, ax=None):
-        """Draw the arrays.
+        """Draw the arrays and return self.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure with pyplot.
-
-        Returns
-        -------
-        self : Display
         """
         if ax is None:
             import matplotlib.pyplot as plt
@@ -75,13 +73,7 @@ class IntervalDisplay(Display):
 
     Attributes
     ----------
-    errorbars_ : list of matplotlib ErrorbarContainer
-        One for each group, or two: filled dots, then open ones.
-
-    Examples
-    --------
-    >>> IntervalDisplay(["ridge", "mixture"], [0.3, 0.5], [0.2, 0.4], [0.4, 0.6]).names
-    ['ridge', 'mixture']
+    errorbars_ : list of matplotlib ErrorbarContainer, one for each group, or two: filled dots, then open ones
     """
 
     names: Sequence
@@ -95,34 +87,19 @@ class IntervalDisplay(Display):
     lines: Mapping | None = None
 
     @classmethod
-    def from_predictions(
-        cls, y_true, predictions, *, reference=None, n_resamples=1000, confidence=0.95, random_state=None, ax=None
-    ):
-        """Draw R^2 of predictions, or its gain over one of them, with paired bootstrap intervals over rows.
+    def from_scores(cls, table: ScoreTable, *, reference=None, confidence=0.95, ax=None):
+        """Draw R^2 of all rows, or its gain over one of the predictions, with paired bootstrap intervals.
 
         Parameters
         ----------
-        y_true : array-like of shape (n_samples,), [unit of y]
-            Observed targets.
-        predictions : dict of str to array-like of shape (n_samples,), [unit of y]
-            Prediction of every method.
+        table : ScoreTable
+            From :func:`bootstrap_scores`, with a slice "all".
         reference : str, default=None
             The prediction that the others are compared with; None draws R^2 itself.
-        n_resamples : int, default=1000
-            Bootstrap resamples, the same for every method.
-        confidence : float, default=0.95
-            Coverage of the percentile intervals.
-        random_state : int, SeedSequence or Generator, default=None
-            Passed to :func:`numpy.random.default_rng`.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : IntervalDisplay
+        confidence, ax : default=0.95 and None
+            Coverage of the percentile intervals; axes as in :meth:`plot`.
         """
-        table = bootstrap_scores(y_true, predictions, n_resamples=n_resamples, random_state=random_state)
-        names = [name for name in predictions if name != reference]
+        names = [name for name in table.names if name != reference]
         found = [table.estimate("r2", name, reference=reference).interval(confidence) for name in names]
         style = {} if reference is None else {"xlabel": f"ΔR² over {reference}", "against": 0.0}
         return cls(names, *_parts(found), **style).plot(ax)
@@ -139,17 +116,17 @@ class IntervalDisplay(Display):
             ax.axvline(value, color=_ink(ax, 0.75), linestyle=style, linewidth=1, label=name)
         self.errorbars_ = []
         for place, group in enumerate(dict.fromkeys(groups)):
-            kinds = [(shown, f"C{place}", "excludes"), (~shown, ax.get_facecolor(), "includes")]
-            kinds = [(of & (groups == group), face, verb) for of, face, verb in kinds]
             label = group or None
-            for of, face, verb in (kind for kind in kinds if kind[0].any()):
+            for kind, face, verb in ((shown, f"C{place}", "excludes"), (~shown, ax.get_facecolor(), "includes")):
+                of = kind & (groups == group)
+                if not of.any():
+                    continue
                 if self.groups is None and self.against is not None:
                     label = f"interval {verb} {self.against:g}"
-                bars = ax.errorbar(
+                self.errorbars_ += [ax.errorbar(
                     values[of], rows[of], xerr=reach[:, of], fmt=MARKERS[place % len(MARKERS)], color=f"C{place}",
                     markersize=5, markerfacecolor=face, capsize=2, label=label,
-                )  # fmt: skip
-                self.errorbars_.append(bars)
+                )]  # fmt: skip
                 label = None
         ax.set_yticks(rows, self.names)
         ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -179,11 +156,6 @@ class SNRDisplay(Display):
     ----------
     bars_ : list of matplotlib BarContainer, one for each method
     limit_ : matplotlib LineCollection, one line for each bin; only with a limit
-
-    Examples
-    --------
-    >>> SNRDisplay(["ridge"], [[0.1, 0.3, 0.5, 0.7]]).names
-    ['ridge']
     """
 
     names: Sequence
@@ -195,39 +167,24 @@ class SNRDisplay(Display):
     ylabel: str = "R² within the bin"
 
     @classmethod
-    def from_predictions(
-        cls, y_true, predictions, snr, *, score="r2", unit=None, n_resamples=1000, random_state=None, ax=None
-    ):
-        """Score predictions within the SNR bins and draw them with 95 % bootstrap intervals.
+    def from_scores(cls, table: ScoreTable, *, score="r2", unit=None, confidence=0.95, ax=None):
+        """Draw a score of the predictions within the SNR bins with bootstrap intervals.
 
         Parameters
         ----------
-        y_true : array-like of shape (n_samples,), [unit of y]
-            Observed targets.
-        predictions : dict of str to array-like of shape (n_samples,), [unit of y]
-            Prediction of every method.
-        snr : array-like of shape (n_samples,), [dimensionless]
-            Signal-to-noise ratio of every row.
+        table : ScoreTable
+            From :func:`bootstrap_scores`, with slices for the SNR from :func:`row_slices`.
         score : {"r2", "mae", "rmse", "bias"}, default="r2"
             Which score.
         unit : str, default=None
             Unit of y, such as "dex", for scores that have one.
-        n_resamples : int, default=1000
-            Bootstrap resamples.
-        random_state : int, SeedSequence or Generator, default=None
-            Passed to :func:`numpy.random.default_rng`.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : SNRDisplay
+        confidence, ax : default=0.95 and None
+            Coverage of the percentile intervals; axes as in :meth:`plot`.
         """
-        slices = row_slices(len(y_true), snr=snr)
-        table = bootstrap_scores(y_true, predictions, slices, n_resamples=n_resamples, random_state=random_state)
-        found = [_parts([table.estimate(score, name, part).interval() for part in SNR_NAMES]) for name in predictions]
+        estimates = ([table.estimate(score, name, part) for part in SNR_NAMES] for name in table.names)
+        found = [_parts([each.interval(confidence) for each in row]) for row in estimates]
         ylabel = _with_unit(f"{LABELS[score]} within the bin", None if score == "r2" else unit)
-        return cls(list(predictions), *np.stack(found, axis=1), ylabel=ylabel).plot(ax)
+        return cls(table.names, *np.stack(found, axis=1), ylabel=ylabel).plot(ax)
 
     def _draw(self, ax):
         values = np.asarray(self.values, dtype=float)
@@ -260,91 +217,51 @@ class TrendDisplay(Display):
 
     Parameters
     ----------
-    x : array-like of shape (n_samples,), [any unit]
-        The independent quantity, above 0.
+    snr : array-like of shape (n_samples,), [dimensionless]
+        Signal-to-noise ratio, above 0.
     values : array-like of shape (n_samples,), [any unit]
-        What may rise or fall with it.
-    trend : Trend
-        Of these rows, from :func:`trend`; ``str(trend)`` serves as a title.
+        Such as :func:`gate_entropy`, :func:`gate_confidence` or a temperature.
     n_experts : int, default=None
         Number of experts; draws the entropy of equal weights, ln(n_experts), as a line. None draws none.
-    xlabel, ylabel : str
-        What both are, with their units; by default SNR and gate entropy.
+    ylabel : str, default="gate entropy [nats]"
+        What the values are, with their unit.
 
     Attributes
     ----------
+    trend_ : Bunch, correlation and means of the bins, from :func:`trend`
     hexagons_ : matplotlib PolyCollection, rows in every hexagon
     means_ : matplotlib ErrorbarContainer, mean of every bin at its median x
-
-    Examples
-    --------
-    >>> snr = np.array([1.0, 3.0, 5.0, 9.0])
-    >>> TrendDisplay(snr, 1 / snr, trend(snr, 1 / snr)).trend.counts.tolist()
-    [1, 1, 1, 1]
     """
 
-    x: ArrayLike
+    snr: ArrayLike
     values: ArrayLike
-    trend: Trend
     _: KW_ONLY
     n_experts: int | None = None
-    xlabel: str = "SNR = ||flux|| / ||error||"
     ylabel: str = "gate entropy [nats]"
 
     @classmethod
-    def from_values(cls, x, values, *, n_experts=None, ylabel="gate entropy [nats]", ax=None):
-        """Compute the trend of `values` with SNR `x` and draw both.
-
-        Parameters
-        ----------
-        x : array-like of shape (n_samples,), [dimensionless]
-            Signal-to-noise ratio.
-        values : array-like of shape (n_samples,), [any unit]
-            Such as :func:`gate_entropy`, :func:`gate_confidence` or a temperature.
-        n_experts : int, default=None
-            Number of experts, for the line of equal weights; None draws none.
-        ylabel : str, default="gate entropy [nats]"
-            What the values are, with their unit.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : TrendDisplay
-        """
-        return cls(x, values, trend(x, values), n_experts=n_experts, ylabel=ylabel).plot(ax)
+    def from_values(cls, snr, values, *, n_experts=None, ylabel="gate entropy [nats]", ax=None):
+        """Draw `values` against `snr`; parameters are those of the class, and `ax` is that of :meth:`plot`."""
+        return cls(snr, values, n_experts=n_experts, ylabel=ylabel).plot(ax)
 
     @classmethod
     def from_trace(cls, trace, snr, *, ax=None):
-        """Draw the entropy of `trace.weights` against `snr`.
-
-        Parameters
-        ----------
-        trace : MixtureTrace
-            Stages of one prediction, from :meth:`~dualgate.DualTowerMoERegressor.trace`.
-        snr : array-like of shape (n_samples,), [dimensionless]
-            Signal-to-noise ratio of the same rows.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : TrendDisplay
-        """
+        """Draw the entropy of `trace.weights`, a :class:`~dualgate.MixtureTrace`, against the SNR of the same rows."""
         return cls.from_values(snr, gate_entropy(trace.weights), n_experts=trace.weights.shape[1], ax=ax)
 
     def _draw(self, ax):
-        x, values = np.asarray(self.x, dtype=float), np.asarray(self.values, dtype=float)
-        self.hexagons_ = _density(ax, x, values, gridsize=(45, 22), xscale="log")
-        bins, known = quality_bins(x, self.trend.edges), np.flatnonzero(self.trend.counts)
-        means, low, high = np.array(_parts(self.trend.means))[:, known]
-        centres = [np.median(x[bins == code]) for code in known]
+        snr, values = np.asarray(self.snr, dtype=float), np.asarray(self.values, dtype=float)
+        self.trend_ = trend(snr, values)
+        self.hexagons_ = _density(ax, snr, values, gridsize=(45, 22), xscale="log")
+        known, bins = np.unique(quality_bins(snr), return_inverse=True)
+        means, low, high = np.array(_parts(self.trend_.means))[:, known]
+        centres = [np.median(snr[bins == place]) for place in range(len(known))]
         self.means_ = ax.errorbar(
             centres, means, yerr=_reach(means, low, high), fmt="o-", color="C1", markersize=5, capsize=3,
             label="mean of the bin",
         )  # fmt: skip
-        for edge in self.trend.edges:
-            if x.min() < edge < x.max():
+        for edge in SNR_EDGES:
+            if snr.min() < edge < snr.max():
                 ax.axvline(edge, color=_ink(ax, 0.4), linewidth=0.6, linestyle=":")
         if self.n_experts is not None:
             limit = np.log(self.n_experts)
@@ -353,7 +270,7 @@ class TrendDisplay(Display):
                 f"equal weights, ln {self.n_experts}", (1, limit), (-3, 2), fontsize="small", color=_ink(ax),
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
             )  # fmt: skip
-        ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
+        ax.set(xlabel="SNR = ||flux|| / ||error||", ylabel=self.ylabel)
         _plain_log_axis(ax.xaxis)
 
 
@@ -375,11 +292,6 @@ class PredictionDisplay(Display):
     hexagons_ : matplotlib PolyCollection, rows in every hexagon, in a logarithmic scale of colour
     median_ : matplotlib Line2D, median prediction in 15 groups of equally many rows
     band_ : list of two matplotlib Line2D, 16th and 84th percentile of the predictions in the same groups
-
-    Examples
-    --------
-    >>> PredictionDisplay([1.0, 2.0], [1.1, 1.9], name="log g", unit="dex").name
-    'log g'
     """
 
     y_true: ArrayLike
@@ -403,48 +315,33 @@ class PredictionDisplay(Display):
         (self.median_,) = ax.plot(centres, middle, marker="o", markersize=4, label="median", **style)
         self.band_ = ax.plot(centres, np.stack([low, high], 1), linestyle=":", **style)
         self.band_[0].set_label("16 and 84 %")
-        labels = (_with_unit(f"{kind} {self.name}", self.unit) for kind in ("true", "predicted"))
-        ax.set(**dict(zip(("xlabel", "ylabel"), labels, strict=True)))
+        name = _with_unit(self.name, self.unit)
+        ax.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
 
 
 @dataclass(eq=False, repr=False)
 class ConfusionDisplay(Display):
-    """Shares of the rows or weights of every true regime by the gate's regime, as a heat map in percent.
+    """Mean weights of the gate's regimes in every true regime, as a heat map in percent.
 
     Parameters
     ----------
-    table : array-like of shape (n_rows, n_columns), [dimensionless]
-        Such as :func:`mean_weights` by regime; NaN leaves a cell empty.
-    row_names, column_names : sequence of str, default=None
-        Names of rows and columns; None counts from 0.
-    xlabel, ylabel : str
-        What columns and rows are; by default the gate's regime and the true one.
-    label : str, default="mean weight"
-        What the cells hold.
+    table : array-like of shape (n_regimes, n_regimes), [dimensionless]
+        By true regime and by regime of the gate, such as from :func:`mean_weights`; NaN leaves a cell empty.
+    names : sequence of str, length n_regimes, default=None
+        Names of the regimes; None counts from 0.
 
     Attributes
     ----------
     image_ : matplotlib AxesImage
     texts_ : list of matplotlib Text, one for every cell that is known
-
-    Examples
-    --------
-    >>> ConfusionDisplay([[0.9, 0.1], [0.3, 0.7]]).label
-    'mean weight'
     """
 
     table: ArrayLike
-    row_names: Sequence | None = None
-    column_names: Sequence | None = None
-    _: KW_ONLY
-    xlabel: str = "regime of the gate"
-    ylabel: str = "true regime"
-    label: str = "mean weight"
+    names: Sequence | None = None
 
     def _draw(self, ax):
         table = 100 * np.asarray(self.table, dtype=float)
-        aspect = "equal" if table.shape[0] == table.shape[1] else "auto"
-        self.image_ = ax.imshow(table, cmap="Blues", vmin=0, vmax=100, aspect=aspect)
+        self.image_ = ax.imshow(table, cmap="Blues", vmin=0, vmax=100)
         self.texts_ = [
             ax.text(
                 column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize="small",
@@ -452,15 +349,12 @@ class ConfusionDisplay(Display):
             )
             for row, column in np.argwhere(np.isfinite(table))
         ]  # fmt: skip
-        for axis, names, size in zip("yx", (self.row_names, self.column_names), table.shape, strict=True):
-            names = [str(code) for code in range(size)] if names is None else list(names)
-            ax.set(**{f"{axis}ticks": range(size), f"{axis}ticklabels": names})
-            if axis == "x" and size * max(map(len, names)) > 40:  # they would overlap
-                ax.tick_params(axis="x", rotation=45)
-                for text in ax.get_xticklabels():
-                    text.set(ha="right", rotation_mode="anchor")
-        ax.figure.colorbar(self.image_, ax=ax, label=f"{self.label} [%]")
-        ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
+        places = range(len(table))
+        names = [str(place) for place in places] if self.names is None else list(self.names)
+        ax.set_yticks(places, names)
+        ax.set_xticks(places, names, **(SLANTED if len(names) * max(map(len, names)) > 40 else {}))
+        ax.figure.colorbar(self.image_, ax=ax, label="mean weight [%]")
+        ax.set(xlabel="regime of the gate", ylabel="true regime")
 
 
 @dataclass(eq=False, repr=False)
@@ -483,15 +377,8 @@ class CoefficientDisplay(Display):
     Attributes
     ----------
     curves_ : list of matplotlib Line2D, one for each expert, each divided by `step_`
-    step_ : float, [unit of coefs]
-        Distance between the zero lines of two experts.
+    step_ : float, distance between the zero lines of two experts [unit of coefs]
     marks_ : list of matplotlib Annotation, one for each line
-
-    Examples
-    --------
-    >>> wave = np.linspace(8400.0, 8800.0, 5)
-    >>> CoefficientDisplay(wave, np.ones((2, 5)), lines={"Ca II": 8542.1}).lines
-    {'Ca II': 8542.1}
     """
 
     wave: ArrayLike
@@ -505,19 +392,14 @@ class CoefficientDisplay(Display):
         return 8, 1.6 + 0.55 * len(np.atleast_2d(self.coefs))
 
     def _draw(self, ax):
-        wave, coefs = np.asarray(self.wave, dtype=float), np.atleast_2d(np.asarray(self.coefs, dtype=float))
-        if coefs.shape[1] != len(wave):
-            raise ValueError(
-                f"CoefficientDisplay.coefs has shape {coefs.shape} and must be (n_experts, {len(wave)}): one column "
-                "for every pixel of wave. Coefficients of projected columns must be mapped to pixels first."
-            )
+        wave = np.asarray(self.wave, dtype=float)
+        hint = ", one column for every pixel of wave: map projected columns to pixels first"
+        coefs = check_finite("CoefficientDisplay.coefs", np.atleast_2d(self.coefs), (None, len(wave)), hint)
         largest = np.quantile(np.abs(coefs), 0.999)
         self.step_ = float(f"{2 * largest:.1g}") if largest > 0 else 1.0
         places = -np.arange(len(coefs))  # from top to bottom
-        self.curves_ = []
-        for place, row in zip(places, coefs, strict=True):
-            ax.axhline(place, color=_ink(ax, 0.2), linewidth=0.6)
-            self.curves_ += ax.plot(wave, place + row / self.step_, linewidth=0.6, color=f"C{-place % 10}")
+        ax.hlines(places, wave[0], wave[-1], color=_ink(ax), alpha=0.2, linewidth=0.6)
+        self.curves_ = ax.plot(wave, (places[:, None] + coefs / self.step_).T, linewidth=0.6)
         ax.set_yticks(places, range(len(coefs)) if self.names is None else self.names)
         ax.set_ylim(places[-1] - 0.8, 0.8)
         ax.set_xlim(wave[0], wave[-1])
@@ -528,13 +410,8 @@ class CoefficientDisplay(Display):
     def _draw_scale(self, ax, middle):
         """Draw a bar as long as two zero lines are apart, to the right of the axes, with its length as text."""
         where = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
-        ends = {
-            "arrowstyle": "|-|,widthA=0.25,widthB=0.25",
-            "shrinkA": 0,
-            "shrinkB": 0,
-            "linewidth": 0.8,
-            "color": _ink(ax),
-        }
+        style = {"arrowstyle": "|-|,widthA=0.25,widthB=0.25", "linewidth": 0.8, "color": _ink(ax)}
+        ends = {"shrinkA": 0, "shrinkB": 0, **style}
         ax.annotate("", (1.015, middle - 0.5), (1.015, middle + 0.5), arrowprops=ends, **where)
         ax.annotate(
             f"{self.step_:g} {self.unit}", (1.015, middle), (6, 0), textcoords="offset points", rotation=90,
@@ -560,24 +437,11 @@ class CoefficientDisplay(Display):
 
 
 def spread_out(places, gap, low, high):
-    """Move sorted places apart to at least `gap`, as little as possible, within `low` to `high`.
-
-    Neighbours that overlap share their shift: they stay centred on the mean of their own places.
-    """
-
-    def centre(cluster):
-        half = gap * (len(cluster) - 1) / 2
-        return min(max(np.mean(cluster), low + half), high - half)
-
-    clusters = []
-    for place in places:
-        clusters.append([place])
-        while len(clusters) > 1:
-            left, right = clusters[-2:]
-            if centre(right) - centre(left) >= gap * (len(left) + len(right)) / 2:
-                break
-            clusters[-2:] = [left + right]
-    return np.array([centre(c) + gap * (step - (len(c) - 1) / 2) for c in clusters for step in range(len(c))])
+    """Move sorted places apart to at least `gap`, as little as least squares allow, within `low` to `high`."""
+    steps = gap * np.arange(len(places))
+    if not len(places):
+        return steps
+    return isotonic_regression(places - steps, y_min=low, y_max=high - steps[-1]) + steps
 
 
 def _parts(intervals):

@@ -4,12 +4,14 @@ R^2, mean absolute error, root mean square error and bias are ratios of weighted
 product scores all predictions in all resamples.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dualgate._validation import check_choice, check_number
 from dualgate.snr import SNR_NAMES, quality_bins
 
 ALL_ROWS = "all"
@@ -75,43 +77,23 @@ class Estimate:
         return Estimate(self.value / number, self.draws / number)
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Percentile interval of the draws; see :func:`percentile_interval`."""
-        return percentile_interval(self.value, self.draws, confidence)
+        """Percentile interval of the finite draws, with NaN ends where there is none.
+
+        Parameters
+        ----------
+        confidence : float, default=0.95
+            Coverage, between 0 and 1; else a ValueError is raised.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"Estimate.interval.confidence={confidence} must lie between 0 and 1. Try 0.95.")
+        draws, tail = self.draws[np.isfinite(self.draws)], (1 - confidence) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+        return Interval(float(self.value), float(low), float(high), confidence)
 
 
 def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Interval around an estimate from its bootstrap draws.
-
-    Parameters
-    ----------
-    value : float
-        The estimate.
-    draws : array-like of shape (n_resamples,)
-        The same number in every resample; draws that are not finite are left out.
-    confidence : float, default=0.95
-        Coverage of the percentile interval, between 0 and 1.
-
-    Returns
-    -------
-    interval : Interval
-        With NaN ends where no draw is finite.
-
-    Raises
-    ------
-    ValueError
-        If `confidence` is outside 0 to 1.
-
-    Examples
-    --------
-    >>> print(percentile_interval(0.5, [0.0, 0.5, 1.0], confidence=0.8))
-    +0.500 [+0.100, +0.900]
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"percentile_interval.confidence={confidence} must lie between 0 and 1. Try 0.95.")
-    draws, tail = np.asarray(draws, dtype=float), (1 - confidence) / 2
-    draws = draws[np.isfinite(draws)]
-    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
-    return Interval(float(value), float(low), float(high), confidence)
+    """Interval of an :class:`Estimate` with this value and these draws; see :meth:`Estimate.interval`."""
+    return Estimate(value, np.asarray(draws, dtype=float)).interval(confidence)
 
 
 def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=None) -> np.ndarray:
@@ -120,9 +102,9 @@ def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=N
     Parameters
     ----------
     n_samples : int
-        Rows to resample, at least 2.
+        Rows to resample, at least 2; else a ValueError is raised.
     n_resamples : int, default=1000
-        Resamples, at least 1.
+        Resamples, at least 1; else a ValueError is raised.
     random_state : int, SeedSequence or Generator, default=None
         Passed to :func:`numpy.random.default_rng`.
 
@@ -130,11 +112,6 @@ def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=N
     -------
     weights : ndarray of shape (n_resamples, n_samples)
         Multinomial counts; every resample sums to `n_samples`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two rows or no resample.
 
     References
     ----------
@@ -145,78 +122,34 @@ def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=N
     >>> bootstrap_weights(5, n_resamples=3, random_state=0).sum(axis=1).tolist()
     [5.0, 5.0, 5.0]
     """
-    if n_samples < 2 or n_resamples < 1:
-        raise ValueError(
-            f"bootstrap_weights.n_samples={n_samples} must be at least 2 and n_resamples={n_resamples} at least 1."
-        )
+    check_number("bootstrap_weights", "n_samples", n_samples, kind=Integral, low=2)
+    check_number("bootstrap_weights", "n_resamples", n_resamples, kind=Integral, low=1)
     rng = np.random.default_rng(random_state)
     drawn = rng.integers(n_samples, size=(n_resamples, n_samples))
     drawn += n_samples * np.arange(n_resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
 
 
-def weight_blocks(n_samples: int, n_resamples: int, random_state=None) -> Iterator[np.ndarray]:
-    """Yield the rows of :func:`bootstrap_weights` in blocks of limited size.
-
-    Examples
-    --------
-    >>> [len(block) for block in weight_blocks(1_000_000, 10, 0)]
-    [4, 4, 2]
-    """
+def weight_blocks(n_samples, n_resamples, random_state=None):
+    """Yield the rows of :func:`bootstrap_weights` in blocks of limited size."""
     rng = np.random.default_rng(random_state)
     step = max(1, BLOCK_ELEMENTS // n_samples)
     for start in range(0, n_resamples, step):
         yield bootstrap_weights(n_samples, n_resamples=min(step, n_resamples - start), random_state=rng)
 
 
-def weighted_scores(y_true: ArrayLike, predictions: Sequence[ArrayLike], weights: ArrayLike) -> dict[str, np.ndarray]:
-    """R^2, MAE, RMSE and bias of several predictions under several weightings of the same rows.
-
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,), [unit of y]
-        Observed targets.
-    predictions : array-like of shape (n_predictions, n_samples), [unit of y]
-        Predictions to compare.
-    weights : array-like of shape (n_weightings, n_samples)
-        Non-negative row weights: bootstrap counts, or 0 and 1 for the members of a slice, or their products.
-
-    Returns
-    -------
-    scores : dict of str to ndarray of shape (n_weightings, n_predictions)
-        "r2" [dimensionless], against the weighted mean of the targets; "mae", "rmse" and "bias" [unit of y], of
-        prediction minus target. NaN where the weights are zero and, for R^2, where the weighted targets do not vary.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ or a value is not finite.
-
-    Examples
-    --------
-    >>> scores = weighted_scores([0.0, 1.0, 2.0], [[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], [[1, 1, 1], [2, 0, 1]])
-    >>> scores["r2"].tolist()
-    [[1.0, 0.0], [1.0, -0.125]]
-    """
-    names = [f"predictions[{place}]" for place in range(len(predictions))]
-    y_true, *guesses = same_rows(y_true=y_true, **dict(zip(names, predictions, strict=True)))
-    weights = np.asarray(weights, dtype=float)
-    if weights.ndim != 2 or weights.shape[1] != len(y_true):
-        raise ValueError(f"weights has shape {weights.shape} and must be (n_weightings, {len(y_true)}).")
-    return _scores(weights @ _columns(y_true, guesses))
-
-
 def r2_by_bin(y_true: ArrayLike, y_pred: ArrayLike, bins: ArrayLike, n_bins: int | None = None) -> np.ndarray:
     """R^2 within every bin, each against the bin's own mean.
 
-    A bin's targets may vary less than all targets, so the R^2 of all rows is no average of these.
+    A bin's targets may vary less than all targets, so the R^2 of all rows is no average of these. A ValueError is
+    raised where the numbers of rows differ, a value is not finite or a code is out of range.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_samples,), [unit of y]
         Observed and predicted targets.
     bins : array-like of int, shape (n_samples,)
-        Bin of every row, counted from 0, such as regime codes or :func:`~dualgate.evaluation.snr_bins`.
+        Bin of every row, 0 to n_bins - 1, such as regime codes or :func:`~dualgate.evaluation.snr_bins`.
     n_bins : int, default=None
         How many bins there are; None takes the largest code plus one.
 
@@ -225,109 +158,13 @@ def r2_by_bin(y_true: ArrayLike, y_pred: ArrayLike, bins: ArrayLike, n_bins: int
     r2 : ndarray of shape (n_bins,), [dimensionless]
         NaN where a bin has fewer than two rows or only one target value.
 
-    Raises
-    ------
-    ValueError
-        If a code is not an integer of 0 to n_bins - 1, or the lengths differ.
-
     Examples
     --------
     >>> r2_by_bin([0, 1, 2, 5], [0, 1, 2, 4], [0, 0, 1, 1]).round(3).tolist()
     [1.0, 0.778]
     """
     y_true, y_pred = same_rows(y_true=y_true, y_pred=y_pred)
-    return weighted_scores(y_true, [y_pred], bin_members(bins, len(y_true), n_bins))["r2"][:, 0]
-
-
-def recovery_ratio(y_true: ArrayLike, y_pred: ArrayLike, y_global: ArrayLike, y_oracle: ArrayLike) -> float:
-    r"""Share of the oracle's gain over the global model that the gate keeps.
-
-    .. math:: \rho = (R^2_{gate} - R^2_{global}) / (R^2_{oracle} - R^2_{global})
-
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,), [unit of y, such as dex]
-        Observed targets.
-    y_pred, y_global, y_oracle : array-like of shape (n_samples,), [unit of y]
-        Predictions of the mixture, of one ridge for all, of the expert of the true regime.
-
-    Returns
-    -------
-    ratio : float, [dimensionless]
-        1 when the gate loses nothing, 0 when it is no better than the global model; soft weights may
-        exceed 1.
-
-    Raises
-    ------
-    ValueError
-        If the oracle is no better than the global model: there is then no gain to keep a share of.
-
-    Examples
-    --------
-    >>> round(recovery_ratio([0, 1, 2], [0, 1, 2], [1, 1, 1], [0, 1, 2]), 3)
-    1.0
-    """
-    y_true, *guesses = same_rows(y_true=y_true, y_pred=y_pred, y_global=y_global, y_oracle=y_oracle)
-    ((gate, lower, upper),) = weighted_scores(y_true, guesses, np.ones((1, len(y_true))))["r2"]
-    if not upper > lower:
-        raise ValueError(
-            f"recovery_ratio.y_oracle has R^2 = {upper:.4f} and must beat y_global with R^2 = {lower:.4f}: "
-            "the ratio is a share of the gain between them. Report the R^2 themselves instead."
-        )
-    return float((gate - lower) / (upper - lower))
-
-
-def delta_r2(
-    y_true: ArrayLike,
-    y_pred: ArrayLike,
-    y_reference: ArrayLike,
-    *,
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    random_state=None,
-) -> Interval:
-    """R^2 of one prediction minus R^2 of another on the same rows, with a paired bootstrap interval.
-
-    Both predictions are scored on the same resampled rows, so that errors common to both cancel. The interval
-    excludes variation between fits, which takes several seeds to measure.
-
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,), [unit of y]
-        Observed targets.
-    y_pred, y_reference : array-like of shape (n_samples,), [unit of y]
-        The prediction in question and the one it is compared with.
-    n_resamples : int, default=1000
-        Bootstrap resamples.
-    confidence : float, default=0.95
-        Coverage of the percentile interval, between 0 and 1.
-    random_state : int, SeedSequence or Generator, default=None
-        Passed to :func:`numpy.random.default_rng`.
-
-    Returns
-    -------
-    delta : Interval, [dimensionless]
-        Positive where `y_pred` is better.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, a value is not finite or `confidence` is outside 0 to 1.
-
-    References
-    ----------
-    Efron, B., & Tibshirani, R. (1993). An introduction to the bootstrap. Chapman & Hall, chapter 13.
-
-    Examples
-    --------
-    >>> y = [0.0, 1.0, 2.0, 3.0]
-    >>> print(delta_r2(y, y, y, random_state=0))
-    +0.000 [+0.000, +0.000]
-    """
-    y_true, y_pred, y_reference = same_rows(y_true=y_true, y_pred=y_pred, y_reference=y_reference)
-    pair = {"pred": y_pred, "reference": y_reference}
-    table = bootstrap_scores(y_true, pair, n_resamples=n_resamples, random_state=random_state)
-    return table.estimate("r2", "pred", reference="reference").interval(confidence)
+    return _scores(bin_members(bins, len(y_true), n_bins) @ _columns(y_true, [y_pred]))["r2"][:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,7 +196,7 @@ class ScoreTable:
     draws: dict
 
     def estimate(self, score: str, name: str, part: str = ALL_ROWS, *, reference: str | None = None) -> Estimate:
-        """One number with its draws.
+        """One number with its draws, or a ValueError where the table does not have it.
 
         Parameters
         ----------
@@ -370,24 +207,24 @@ class ScoreTable:
         part : str, default="all"
             Which slice.
         reference : str, default=None
-            A prediction whose score is subtracted; None subtracts nothing.
+            A prediction whose score is subtracted, on the same resamples, so that errors common to both cancel. The
+            interval excludes variation between fits, which takes several seeds to measure. None subtracts nothing.
 
         Returns
         -------
         estimate : Estimate, [unit of the score]
-
-        Raises
-        ------
-        ValueError
-            If the table has no such score, prediction or slice.
+            With "r2" and a `reference`, positive where the prediction is better.
         """
-        row, column = self._place("part", self.slices, part), self._place("name", self.names, name)
-        self._place("score", tuple(self.values), score)
+        check_choice("ScoreTable", "score", score, self.values)
+        row = self.slices.index(check_choice("ScoreTable", "part", part, self.slices))
+        column = self.names.index(check_choice("ScoreTable", "name", name, self.names))
         found = Estimate(float(self.values[score][row, column]), self.draws[score][row, column])
         return found if reference is None else found - self.estimate(score, reference, part)
 
     def recovery(self, name: str, base: str, oracle: str, part: str = ALL_ROWS) -> Estimate:
-        """Share of the oracle's gain that a prediction keeps, with its draws; see :func:`recovery_ratio`.
+        r"""Share of the oracle's gain over the global model that the gate keeps.
+
+        .. math:: \rho = (R^2_{gate} - R^2_{global}) / (R^2_{oracle} - R^2_{global})
 
         Parameters
         ----------
@@ -399,16 +236,12 @@ class ScoreTable:
         Returns
         -------
         share : Estimate, [dimensionless]
-            NaN where the oracle is no better than the base: there is then no gain to keep a share of.
+            1 when the gate loses nothing, 0 when it is no better than the global model; soft weights may exceed 1. NaN
+            where the oracle is no better than the global model: there is then no gain to keep a share of.
         """
         gain, whole = (self.estimate("r2", each, part, reference=base) for each in (name, oracle))
         shares = np.divide(gain.draws, whole.draws, where=whole.draws > 0, out=np.full_like(gain.draws, np.nan))
         return Estimate(gain.value / whole.value if whole.value > 0 else float("nan"), shares)
-
-    def _place(self, argument, known, wanted):
-        if wanted not in known:
-            raise ValueError(f"ScoreTable.{argument}={wanted!r} must be one of {', '.join(known)}.")
-        return known.index(wanted)
 
 
 def bootstrap_scores(
@@ -422,7 +255,8 @@ def bootstrap_scores(
     r"""R^2, mean absolute error, root mean square error and bias of predictions, in slices, with paired draws.
 
     Errors are prediction minus target, so a positive bias predicts too much. R^2 is within the slice, against the
-    slice's own mean. All rows are resampled together; a slice has as many of them as fall into it.
+    slice's own mean. All rows are resampled together; a slice has as many of them as fall into it. A ValueError is
+    raised where the numbers of rows differ, a value is not finite, a slice is no mask or there is no prediction.
 
     Parameters
     ----------
@@ -433,19 +267,12 @@ def bootstrap_scores(
     slices : dict of str to array-like of bool, shape (n_samples,), default=None
         Members of every slice, such as :func:`row_slices` makes; slices may overlap or be empty. None is one
         slice "all".
-    n_resamples : int, default=1000
-        Bootstrap resamples.
-    random_state : int, SeedSequence or Generator, default=None
-        Passed to :func:`numpy.random.default_rng`. The resamples are those of :func:`bootstrap_weights`.
+    n_resamples, random_state : default=1000 and None
+        Resamples and their seed, as in :func:`bootstrap_weights`.
 
     Returns
     -------
     table : ScoreTable
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, a value is not finite, a slice is no mask or there is no prediction.
 
     References
     ----------
@@ -490,7 +317,7 @@ def row_slices(
     Parameters
     ----------
     n_samples : int
-        How many rows there are.
+        How many rows there are; a ValueError is raised where an array has another number.
     snr : array-like of shape (n_samples,), [dimensionless], default=None
         Signal-to-noise ratio; makes slices "X", "L", "M" and "H" of :func:`~dualgate.evaluation.snr_bins`.
     regimes : array-like of int, shape (n_samples,), default=None
@@ -504,11 +331,6 @@ def row_slices(
     -------
     slices : dict of str to ndarray of bool, shape (n_samples,)
         "all" first, then the others in the order above.
-
-    Raises
-    ------
-    ValueError
-        If an array has another number of rows.
 
     Examples
     --------
@@ -528,39 +350,11 @@ def row_slices(
     return slices
 
 
-def bin_members(bins: ArrayLike, n_samples: int, n_bins: int | None = None) -> np.ndarray:
-    """Membership of every row in every bin as 0 and 1.
-
-    Parameters
-    ----------
-    bins : array-like of int, shape (n_samples,)
-        Bin of every row, counted from 0.
-    n_samples : int
-        How many rows there must be.
-    n_bins : int, default=None
-        How many bins there are; None takes the largest code plus one.
-
-    Returns
-    -------
-    members : ndarray of shape (n_bins, n_samples)
-        1.0 where the row lies in the bin: weights for :func:`weighted_scores`.
-
-    Raises
-    ------
-    ValueError
-        If a code is not an integer of 0 to n_bins - 1, or there are not `n_samples` of them.
-
-    Examples
-    --------
-    >>> bin_members([1, 0, 1], 3)
-    array([[0., 1., 0.],
-           [1., 0., 1.]])
-    """
+def bin_members(bins, n_samples, n_bins=None):
+    """Membership of every row in every bin as 0.0 and 1.0, (n_bins, n_samples)."""
     bins = np.asarray(bins)
-    if bins.shape != (n_samples,):
-        raise ValueError(f"bins has shape {bins.shape} and must be ({n_samples},): one code for every row.")
-    if not np.issubdtype(bins.dtype, np.integer):
-        raise ValueError(f"bins has dtype {bins.dtype} and must hold integer codes from 0. Try numpy.digitize.")
+    if bins.shape != (n_samples,) or not np.issubdtype(bins.dtype, np.integer):
+        raise ValueError(f"bins has shape {bins.shape}, dtype {bins.dtype} and must hold {n_samples} integer codes.")
     n_bins = int(bins.max(initial=-1)) + 1 if n_bins is None else n_bins
     if bins.min(initial=0) < 0 or bins.max(initial=-1) >= n_bins:
         raise ValueError(
@@ -571,32 +365,25 @@ def bin_members(bins: ArrayLike, n_samples: int, n_bins: int | None = None) -> n
 
 
 def same_rows(**columns):
-    """Finite float arrays of one length, or a message that names the one that is not."""
-    arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
-    first, n_samples = next((name, array.shape) for name, array in arrays.items())
-    for name, array in arrays.items():
-        if array.ndim != 1 or array.shape != n_samples:
-            raise ValueError(f"{name} has shape {array.shape} and must be 1-D with the rows of {first}, {n_samples}.")
-        if not np.isfinite(array).all():
-            where = int(np.flatnonzero(~np.isfinite(array))[0])
-            raise ValueError(f"{name} is {array[where]} at row {where} and must be finite. Leave such rows out.")
-    if n_samples[0] < 2:
-        raise ValueError(f"{first} has {n_samples[0]} rows and must have at least 2: R^2 needs targets that vary.")
-    return tuple(arrays.values())
+    """Finite float arrays of one length, at least 2, or a message that names the one that is not."""
+    first, n_samples = next((name, np.size(values)) for name, values in columns.items())
+    found = [check_finite(n, np.asarray(v, dtype=float), (n_samples,), f" like {first}") for n, v in columns.items()]
+    if n_samples < 2:
+        raise ValueError(f"{first} has {n_samples} rows and must have at least 2: R^2 needs targets that vary.")
+    return tuple(found)
 
 
-def check_table(name, values, n_samples=None):
-    """Float array (n_samples, n_columns) of finite values, or a message that names the first that is not."""
+def check_finite(name, values, shape, like=""):
+    """Finite float array of this shape, where None is any size, or a message that names what does not fit."""
     values = np.asarray(values)
     values = values if values.dtype.kind == "f" else values.astype(float)
-    if values.ndim != 2 or len(values) != (len(values) if n_samples is None else n_samples):
-        rows = "n_samples" if n_samples is None else n_samples
-        raise ValueError(f"{name} has shape {values.shape} and must be ({rows}, n_columns).")
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(
-            f"{name} is {values[row, column]} at row {row}, column {column}, and must be finite. Leave such rows out."
-        )
+    if len(shape) != values.ndim or any(n not in (None, size) for n, size in zip(shape, values.shape, strict=True)):
+        wanted = str(shape).replace("None", "any")
+        raise ValueError(f"{name} has shape {values.shape} and must be {wanted}{like}.")
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row = wrong[0, 0]
+        raise ValueError(f"{name} is {values[tuple(wrong[0])]} at row {row} and must be finite. Leave such rows out.")
     return values
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.cluster import KMeans
 
-
 MIN_ROWS_PER_REGIME = 20  # regimes that are found are no smaller on average
 MAX_DIMENSIONS = 32  # of where a row is, and of what its line is drawn over
 MAX_FEATURES = 20  # of these for the gate's features
@@ -14,9 +13,9 @@ FIND_ROWS = 20_000  # rows from which regimes are found, at most
 START_ROWS = 12_000  # rows on which the starts compete
 START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
 TINY = 1e-9  # directions with less than this share of the largest variance are rounding
-COPIES = 1e-3  # the same, where the gate's features and the experts' columns say the same
-RARE = 1e-3  # share of the rows at either end of a column that count as if they were no farther out
-FAR = 6.0  # standard deviations beyond which a row is no farther
+COPIES = 1e-3  # the same, where the gate's features and the experts' columns overlap
+RARE = 1e-3  # share of the rows at either end of a column that is clipped
+FAR = 6.0  # standard deviations at which coordinates are clipped
 
 
 class RegimeFinder:
@@ -28,25 +27,13 @@ class RegimeFinder:
     .. math:: p(z, y) = \sum_k \pi_k\, N(z; \mu_k, \Sigma_k)\, N(y; b_k + w_k \cdot x, \sigma_k^2) ,
 
     with x the columns that the experts read and z those and the gate's features together. Expectation-maximisation
-    starts from k-means clusters of several kinds; what counts is the squared error of
-    :math:`\sum_k p(k | z)\,(b_k + w_k \cdot x)` on a fifth of the rows that were held out. Where the best is not better
-    than the k-means clusters of the gate's features by two standard errors, these are the regimes. A row belongs to
-    the regime of the largest :math:`p(k | z)`, for which its target is not needed.
+    starts from k-means clusters of several kinds; the model with the smallest squared error of
+    :math:`\sum_k p(k | z)\,(b_k + w_k \cdot x)` on a held-out fifth of the rows is chosen. Where it is not better than
+    the k-means clusters of the gate's features by two standard errors, these are the regimes. A row belongs to the
+    regime of the largest :math:`p(k | z)`, which does not depend on its target.
 
-    Parameters
-    ----------
-    n_regimes : int
-        To be found, at most: there are no more than a twentieth of the rows, nor than different rows.
-    random_state : int
-        The same seed gives the same regimes.
-    tower : str
-        Gate whose features the regimes are found in.
-
-    Attributes
-    ----------
-    n_regimes_ : int
-    refined_ : bool
-        Whether the target made the regimes better than k-means.
+    At most `n_regimes` are found: no more than a twentieth of the rows, nor than different rows. `tower` names the gate
+    in whose features they are found.
 
     References
     ----------
@@ -66,21 +53,9 @@ class RegimeFinder:
         self.n_regimes, self.random_state, self.tower = n_regimes, random_state, tower
 
     def fit(self, features, projected, y, *, common_unit=False):
-        """Find regimes.
+        """Find regimes from gate features, projected columns and targets of rows; returns self.
 
-        Parameters
-        ----------
-        features : ndarray of shape (n_samples, n_gate_features)
-            Of the gate that will have to tell the regimes.
-        projected : ndarray of shape (n_samples, n_projected)
-            Columns that the experts read.
-        y : ndarray of shape (n_samples,)
-        common_unit : bool
-            Whether the projected columns share a unit, so that their variances tell which of them lead.
-
-        Returns
-        -------
-        self : RegimeFinder
+        With `common_unit` the projected columns share a unit, so that their variances tell which of them lead.
         """
         self._turned, self._line = Directions(features, MAX_FEATURES), Directions(projected, scale=not common_unit)
         gate, n_rows = self._tamed(features), len(y)
@@ -97,17 +72,7 @@ class RegimeFinder:
         return self.predict(columns[f"features_{self.tower}"], columns["projected"])
 
     def predict(self, features, projected):
-        """Regime of every row.
-
-        Parameters
-        ----------
-        features : ndarray of shape (n_samples, n_gate_features)
-        projected : ndarray of shape (n_samples, n_projected)
-
-        Returns
-        -------
-        codes : ndarray of int of shape (n_samples,)
-        """
+        """Regime of every row from gate features and projected columns (n_samples,)."""
         if not self.refined_:
             return self._clusters.predict(self._tamed(features))
         z = self._place(self._beside(features, projected))
@@ -152,21 +117,14 @@ def _starts(line, n_regimes, rng):
 
 
 class Directions:
-    """Columns turned to their principal directions, cut to those that hold anything and lead.
+    """Principal directions of columns, the leading `n_most` of those with `least` of the largest variance.
 
-    Parameters
-    ----------
-    columns : ndarray of shape (n_samples, n_columns)
-    n_most : int
-    scale : bool
-        Whether columns are standardised first, because each has a unit of its own.
-    least : float
-        Share of the largest variance that a direction must have.
+    With `scale` columns are standardised first, because each has a unit of its own.
     """
 
     def __init__(self, columns, n_most=MAX_DIMENSIONS, *, scale=True, least=TINY):
         columns = np.asarray(columns, dtype=np.float64)
-        self.low, self.high = np.quantile(columns, (RARE, 1 - RARE), axis=0)  # a wild row has no say in the scales
+        self.low, self.high = np.quantile(columns, (RARE, 1 - RARE), axis=0)  # outliers do not change the scales
         columns = np.clip(columns, self.low, self.high)
         self.mean, spread = columns.mean(axis=0), columns.std(axis=0)
         constant = spread <= 10 * np.finfo(np.float64).eps * np.sqrt(len(columns)) * np.abs(self.mean)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_choice, check_number, make_generator
 from dualgate.experts.cells import (
-    AUTO_BINS,
+    QUANTILE_BINS,
     CellSums,
     Target,
     check_folds,
@@ -33,48 +33,24 @@ FIXED = ("columns", "error_columns", "quality_edges", "regime_edges", "projectio
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Experts solved from statistics.
-
-    Parameters
-    ----------
-    models, root : Ridges
-        Of the cells and of all rows, without each fold and last on all rows.
-    root_alpha : float
-        Penalty of the root in columns divided by `unit`.
-    unit : ndarray of shape (n_projected,)
-        What columns were divided by before they were penalised.
-    counts : ndarray of int of shape (n_regimes, n_bins)
-        Training rows of each cell.
-    edges : ndarray of shape (n_bins - 1,)
-    bounds : tuple of float
-        What predictions are held within.
-    """
+    """Experts solved from statistics; each `Ridges` is without every fold, and last on all rows."""
 
     models: Ridges
     root: Ridges
-    root_alpha: float
-    unit: np.ndarray
-    counts: np.ndarray
-    edges: np.ndarray
-    bounds: tuple
+    root_alpha: float  # in columns divided by `unit`
+    unit: np.ndarray  # (n_projected,), what columns were divided by before they were penalised
+    counts: np.ndarray  # (n_regimes, n_bins), training rows
+    edges: np.ndarray  # (n_bins - 1,)
+    bounds: tuple  # of the predictions
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedRows:
-    """What a fit leaves for the gates.
+    """What a fit leaves for the gates."""
 
-    Parameters
-    ----------
-    columns : dict of str to ndarray, or None
-        Reduced columns of the rows that were kept, with their ``cells`` and ``folds``; None if none were.
-    solution : Solution
-    statistics : CellStatistics
-        Leading axes (n_folds, n_regimes, n_bins).
-    """
-
-    columns: dict | None
+    columns: dict | None  # reduced columns of the rows that were kept, with their `cells` and `folds`
     solution: Solution
-    statistics: CellStatistics
+    statistics: CellStatistics  # leading axes (n_folds, n_regimes, n_bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +85,16 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    columns : column specification
+    columns : column specification, default=None
         Columns the experts read, as in ColumnTransformer (slice, list, names, mask, callable); None is all columns.
-    error_columns : None or column specification
+    error_columns : None or column specification, default=None
         Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"``.
-    quality_edges : None, "auto" or increasing sequence of float
+    quality_edges : None, "quantile" or increasing sequence of float, default=None
         Edges of the quality bins in signal-to-noise ratio ||flux|| / ||error||; a ratio equal to an edge belongs to
-        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"auto"`` cuts the ratios of the training rows
-        (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
-    regime_edges : None or sequence of increasing sequences
+        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"quantile"`` cuts the ratios of the training
+        rows (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
+        Where rows are few, less than ten a cell, neighbouring bins are merged.
+    regime_edges : None or sequence of increasing sequences, default=None
         One sequence per physical condition, for `regimes` given to `fit` as conditions (n_samples, n_conditions).
         ``((4500, 5250), (-1, 0))`` makes nine regimes.
     sharing : {"shrink", "independent", "offset", "scale", "alpha"}, default="shrink"
@@ -128,7 +105,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         - ``"shrink"``: ridge towards the regime's ridge, which is a ridge towards the root.
         - ``"scale"``: gamma_s w_k (x - mean of regime k) + b_k + beta_s, with gamma_s and beta_s common to all regimes.
         - ``"alpha"``: w_k(alpha_s), one ridge path for each regime, one penalty for each quality bin.
-    alphas : None or sequence of float above zero
+    alphas : None or sequence of float above zero, default=None
         Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
         to a million times the mean variance of the projected columns.
     projection : {"auto", "whitened", "wiener"}, None or transformer, default="auto"
@@ -136,20 +113,20 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         scatter within a cell. ``"auto"`` is None for up to `n_components` columns, above that ``"whitened"`` where
         there are `error_columns` and :class:`~dualgate.features.SignalPCA` where there are none.
         ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA`, ``"wiener"`` a supervised
-        :class:`~dualgate.features.WienerScores`; supervised WienerScores see y and the regimes, and reduce training rows
-        by loadings that did not see them. Any other transformer receives the selected columns, and never y. One that is
-        fitted already stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores with
-        error columns is given [flux | error].
+        :class:`~dualgate.features.WienerScores`; supervised WienerScores use y and the regimes, and reduce training
+        rows by loadings that did not see them. Any other transformer receives the selected columns, and never y. A
+        fitted one stays as it is inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores
+        with error columns is given [flux | error].
     n_components : int, default=50
         Components of the projections ``"auto"`` and ``"whitened"``, at most; free factors of ``"wiener"``.
-    clip : bool
+    clip : bool, default=False
         Hold every prediction within the range of the training targets. A linear expert overshoots where the noise is
         strong; no use where targets beyond the training range are expected.
-    cv : int
+    cv : int, default=5
         Folds for choosing penalties and for the cross-fitted predictions of `fit_predict_each`.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that read rows and compute; -1 is one per core. Matrix products have threads of their own.
-    random_state : int, RandomState or None
+    random_state : int, RandomState or None, default=None
         Draws the folds.
 
     Attributes
@@ -234,9 +211,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             A fit of Wiener scores reads up to 60,000 of the rows some times before.
         y : array-like of shape (n_samples,)
             Targets.
-        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
+        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes, or conditions to be cut at `regime_edges`. None is one regime.
-        checkpoint : None or path
+        checkpoint : None or path, default=None
             Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
             integer `random_state` and stays until deleted.
 
@@ -268,7 +245,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Returns
         -------
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-            Cross-fitted; penalties and, of most projections, loadings are those of all rows.
+            Cross-fitted. Penalties, the loadings of most projections, and regimes where a mixture finds them are those
+            of all rows, so that with some hundred rows the predictions are slightly optimistic.
         """
         learned = self._fit(X, y, regimes, keep=True)
         return self.cross_fitted(learned)
@@ -295,68 +273,59 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         check_folds(self)
 
     def make_reduction(self, gates=None, n_jobs=None):
-        """Make the reduction to what these experts, and gates where there are some, work with.
-
-        Returns
-        -------
-        reduction : Reduction
-            Not fitted.
-        """
+        """Make the reduction, not fitted, to what these experts and the given gates work with."""
         settings = {name: getattr(self, name) for name in ("columns", "error_columns", "projection", "n_components")}
         n_jobs = n_jobs if self.n_jobs is None else self.n_jobs
         return Reduction(**settings, gates=gates, n_jobs=n_jobs, owner=type(self).__name__)
 
     def check_memory(self, reduction, n_regimes):
-        """Raise a ValueError where the sums would not fit in memory, as far as the width is known before any row is read."""
-        if isinstance(reduction.n_projected, int):
-            n_bins = 1 if self.quality_edges is None else AUTO_BINS if isinstance(self.quality_edges, str) else None
-            n_bins = n_bins or len(self.quality_edges) + 1
-            n_folds = self.cv if isinstance(self.cv, int) else 5
-            check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
+        """Raise a ValueError where the sums would not fit in memory, if their width is known before rows are read."""
+        if reduction.n_projected is None:
+            return
+        edges = self.quality_edges
+        n_bins = 1 if edges is None else QUANTILE_BINS if isinstance(edges, str) else len(edges) + 1
+        n_folds = self.cv if isinstance(self.cv, numbers.Integral) else self.cv.get_n_splits()
+        check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
 
     def learn(
         self, reduction, rows, y, codes, n_regimes, *, finder=None, kept=None, stages=None, ranges="", depends=()
     ):
-        """Fit to reduced rows, or to rows that a fitted reduction reads.
+        """Fit to reduced rows, or to the rows of a source, which a fitted reduction reads once.
 
         Parameters
         ----------
         reduction : Reduction
         rows : ReducedRows or RowSource of n_samples rows
-            Rows of a source are read once.
         y : ndarray of shape (n_samples,)
         codes : None or ndarray of int of shape (n_samples,)
-            Regimes; None asks `finder` for them.
+            Regimes, 0 to n_regimes - 1; None asks `finder` for them.
         n_regimes : int
-        finder : None or RegimeFinder
-        kept : None or ndarray of bool of shape (n_samples,)
+        finder : None or RegimeFinder, default=None
+        kept : None or ndarray of bool of shape (n_samples,), default=None
             Rows that are returned.
-        stages : None or FitStages
-            Keeps what was found so far.
-        ranges : str
-            What values the conditions take, for a warning of empty cells.
-        depends : object
+        stages : None or FitStages, default=None
+        ranges : str, default=""
+            Range of each condition, for a warning of empty cells.
+        depends : object, default=()
             What the sums depend on beside the parameters of this object, for `stages`.
 
         Returns
         -------
         learned : LearnedRows
         """
-        target, stages = Target.of(self, y), stages or FitStages()
-        in_hand = isinstance(rows, ReducedRows)
-        sample = rows if in_hand else ReducedRows.of(
-            reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs))
-        )  # fmt: skip
+        target, stages, in_hand = Target.of(self, y), stages or FitStages(), isinstance(rows, ReducedRows)
+        sample = rows
+        if not in_hand:
+            sample = ReducedRows.of(reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs)))
         edges = find_edges(self, sample.snr, n_regimes, len(y))
-        if in_hand:
-            codes = finder.codes(rows.columns) if codes is None else codes
-            bins = quality_bins(rows.snr, edges) if len(edges) else 0
-            folds = draw_folds(self, codes * (len(edges) + 1) + bins)
-        else:
-            folds = make_generator(self, self.random_state).integers(self.cv, size=len(y))
-        shape = int(folds.max()) + 1, n_regimes, len(edges) + 1
-        check_memory_for(self, math.prod(shape), sample.projected.shape[1])
-        origin = sample.projected.mean(axis=0, dtype=np.float64)
+        if in_hand and codes is None:
+            codes = finder.codes(rows.columns)
+        cells = np.zeros(len(y), dtype=np.intp) if codes is None else codes * (len(edges) + 1)
+        if in_hand and len(edges):
+            cells = cells + quality_bins(rows.snr, edges)
+        folds = draw_folds(self, cells)
+        shape, origin = (int(folds.max()) + 1, n_regimes, len(edges) + 1), sample.projected.mean(axis=0, dtype=float)
+        check_memory_for(self, math.prod(shape), len(origin))
         sums = CellSums(
             reduction, shape, origin, target.scaled(y), codes, folds, edges,
             finder=finder, kept=kept, n_jobs=reduction.n_jobs,
@@ -364,9 +333,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         if in_hand:
             sums.take_in(0, rows.columns)
         else:
-            depends = [reduction.settings, edges, kept, depends]
-            (sums.found,) = stages.stage(
-                "cell sums", depends, lambda: [each.found for each in stages.run("cell sums", self, [sums], rows)]
+            depends = [reduction.settings, edges, folds, kept, depends]
+            sums.found = stages.stage(
+                "cell sums", depends, lambda: stages.run("cell sums", self, [sums], rows, reduction.n_jobs)[0].found
             )
         solution = self._solve(reduction, sums.statistics, target, edges)
         self._assign(reduction, solution)
@@ -405,16 +374,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
 
     def cross_fitted(self, learned):
-        """Predict training rows by models that did not see them.
-
-        Parameters
-        ----------
-        learned : LearnedRows
-
-        Returns
-        -------
-        expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-        """
+        """Predictions of the kept training rows (n_samples, n_experts) by models that did not see them."""
         projected, folds, models = learned.columns["projected"], learned.columns["folds"], learned.solution.models
         predictions = np.empty((len(projected), self.n_experts_))
         for fold in range(len(models.coef) - 1):
@@ -435,8 +395,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         X : array-like or RowSource of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
             Targets.
-        regimes : None or array-like, as in `fit`
-        n_regimes : None or int
+        regimes : None or array-like, as in `fit`, default=None
+        n_regimes : None or int, default=None
             Of all rows to come, where `regimes` are codes; read in the first call. None is what that call holds.
 
         Returns
@@ -502,7 +462,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        with_root : bool
+        with_root : bool, default=False
             Return the prediction of the root ridge too.
 
         Returns
@@ -519,9 +479,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected, coef = columns["projected"], np.vstack([self.coef_, self.root_coef_])
         unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
         product = projected @ (coef / unit).T.astype(projected.dtype)
-        return np.clip(
-            product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_
-        )
+        return np.clip(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_)
 
     def predict(self, X, *, regimes=None):
         """Prediction by each row's own expert where its regime is known, by the root ridge where not.
@@ -529,7 +487,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        regimes : None or array-like, as in `fit`
+        regimes : None or array-like, as in `fit`, default=None
             True regimes make this the reference that a gate is measured against.
 
         Returns

@@ -117,7 +117,9 @@ def table_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
     projection = "whitened" if data.n_flux >= PROJECT_FROM else None
     experts = HierarchicalExperts(flux, binned[0], quality_edges=binned[1], projection=projection, clip=True)
     quality = QualityGate(others, features=None if data.paired else "passthrough")
-    return DualTowerMoERegressor(PhysGate(flux), quality, experts=experts, n_jobs=-1, random_state=seed)
+    training = {"start": "random", "weight_decay": 0.0}  # as for spectra: every method is trained alike
+    gates = PhysGate(flux, discriminants=False), quality
+    return DualTowerMoERegressor(*gates, experts=experts, n_jobs=-1, random_state=seed, **training)
 
 
 # ---- tables ------------------------------------------------------------------------------------------------
