@@ -144,7 +144,7 @@ def test_a_written_interval_compares_as_it_did_before_rounding(ends, mark):
 
 def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):
     table = method_table(results)
-    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.label for method in TABLE)
+    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.title() for method in TABLE)
     assert list(table["ΔR² to best single"]).count("best single") == 1
     by_label = {method.label: method for method in results.analysis.methods}
     for group, rows in table.groupby(level=0, sort=False):
