@@ -8,9 +8,18 @@ import pytest
 from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor
-from dualgate.study import StudyConfig, load_config
 from dualgate.study.cli import stages_hash
-from dualgate.study.config import Bootstrap, ConfigError, DataConfig, Limit, Scores, Thresholds, Training
+from dualgate.study.config import (
+    Bootstrap,
+    ConfigError,
+    DataConfig,
+    Limit,
+    Scores,
+    StudyConfig,
+    Thresholds,
+    Training,
+    load_config,
+)
 from dualgate.study.inputs import StudyRows
 from dualgate.study.methods import METHODS
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
-from dualgate.study import cli, write_report
+from dualgate.study import cli
 from dualgate.study.analysis import analyse, seed_scores
 from dualgate.study.config import Thresholds
 from dualgate.study.figures import FIGURES, draw_figures
 from dualgate.study.methods import METHODS, TABLE
-from dualgate.study.report import headline, html, markdown, method_table, sections, summary
+from dualgate.study.report import headline, html, markdown, method_table, sections, summary, write_report
 from dualgate.study.results import StudyResults, between, regime_names
 from planted_study import GOOD, planted_record, planted_results
 
@@ -144,7 +144,7 @@ def test_a_written_interval_compares_as_it_did_before_rounding(ends, mark):
 
 def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):
     table = method_table(results)
-    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.label for method in TABLE)
+    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.title() for method in TABLE)
     assert list(table["ΔR² to best single"]).count("best single") == 1
     by_label = {method.label: method for method in results.analysis.methods}
     for group, rows in table.groupby(level=0, sort=False):

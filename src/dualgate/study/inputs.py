@@ -1,6 +1,5 @@
 """Where a study's rows come from, simulated, HDF5 shards or tables, and the default model for them."""
 
-import hashlib
 import zipfile
 import zlib
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from dualgate.datasets import open_spectra, stream_spectra
 from dualgate.evaluation import SNR_EDGES
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.lines import check_wave
+from dualgate.rows.store import digest
 from dualgate.study.config import MIN_ROWS, ConfigError, StudyConfig, nearest
 
 ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
@@ -91,12 +91,11 @@ class StudyRows:
         return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
 
     def fingerprint(self) -> list:
-        """Return what identifies these rows: the bytes of a table; names, sizes and times of shards."""
+        """Return what identifies these rows: the values of a table; names, sizes and times of shards."""
         if self.data.kind == "embedded":
             return ["embedded"]
         if self.data.kind == "table":
-            paths = [self.data.source, *([self.data.wave] if isinstance(self.data.wave, str) else [])]
-            return [_file_hash(path) for path in paths if Path(path).is_file()]
+            return [digest(dict(self.table))]
         paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).paths)
         return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
@@ -318,8 +317,3 @@ def _covers_lines(wave):
 def _place(row):
     """Where a value is, for messages."""
     return f"row {int(row)}, counted from 0"
-
-
-def _file_hash(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,7 +77,7 @@ class Method:
     view: str = MIXTURE  # or `ORACLE` (each row's own expert, its regime known), or `ROOT` (the ridge for all rows)
     routing: str | int = "soft"  # as in `DualTowerMoERegressor`, at prediction
     settings: Mapping = field(default_factory=dict)  # further parameters of the default model
-    peer: Callable | None = None  # seed -> a regressor instead, on the columns [projected | quality features]
+    peer: Callable | None = None  # makes a regressor for a random_state, on the columns [projected | quality features]
     kept: Mapping = field(default_factory=dict)  # numbers of the features that a gate still reads; all where not named
     needs: frozenset = frozenset()  # what the rows must have, besides what experts, view and reader ask for
     package: str = ""  # what must be importable, if anything; its version is part of the fit's name
@@ -91,11 +91,6 @@ class Method:
         towers = f"both towers ({self.fusion})" if self.fusion else " ".join(map(TOWERS.get, self.towers))
         experts = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts", BINS: f"{n_bins} experts"}
         return ", ".join(filter(None, [self.head or towers, experts.get(self.experts), self.words]))
-
-    @property
-    def label(self) -> str:
-        """Title with nine regimes and four quality bins."""
-        return self.title()
 
     @property
     def parameters(self) -> dict:
@@ -161,16 +156,11 @@ def pool_pixels(flux):
     return flux[:, : kept * POOLED].reshape(len(flux), kept, POOLED).mean(axis=2)
 
 
-def boosted_trees(seed: int):
-    """Make the gradient boosting of scikit-learn."""
-    return HistGradientBoostingRegressor(random_state=seed)
-
-
-def light_trees(seed: int):
+def light_trees(random_state: int):
     """Make the gradient boosting of LightGBM, in one thread: several slow each other down on a busy machine."""
     from lightgbm import LGBMRegressor
 
-    return LGBMRegressor(random_state=seed, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
+    return LGBMRegressor(random_state=random_state, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
 
 
 _UNSURE = {"phys_gate__discriminants": True, "quality_gate__score_variances": False}  # there are no variances to read
@@ -273,21 +263,17 @@ TABLE = (
     _ablate("no_lines", "no line windows", "physics gate of discriminants alone, without line windows", kept={PHYS: []},
             needs=_LINES),
     Method("hist_gradient_boosting", PEER, "peer", "scikit-learn's boosted trees on projected columns and quality "
-           "features", head="HistGradientBoosting", peer=boosted_trees, main=True),
+           "features", head="HistGradientBoosting", peer=HistGradientBoostingRegressor, main=True),
     Method("lightgbm", PEER, "peer", "LightGBM on projected columns and quality features, if it is installed",
            head="LightGBM", peer=light_trees, package="lightgbm"),
 )  # fmt: skip
 METHODS = {method.name: method for method in TABLE}
 
 
-def main_methods() -> list[Method]:
-    """Return the methods of a run that names none."""
-    return [method for method in TABLE if method.main]
-
-
 def choose_methods(names: Iterable[str], offers: Collection[str]) -> tuple[list[Method], dict[str, str]]:
     """Choose methods by name or group; also return those of a group that cannot run, with the reason."""
-    groups = {"main": main_methods(), "all": TABLE, **{name: [METHODS[name]] for name in METHODS}}
+    groups = {"main": [method for method in TABLE if method.main], "all": TABLE}
+    groups |= {name: [method] for name, method in METHODS.items()}
     groups |= {group: [method for method in TABLE if method.group == group] for group in GROUPS}
     chosen, left_out = set(), {}
     for name in names:

@@ -304,7 +304,7 @@ class SeedWork:
         variances = None if rows.variances is None else np.log(rows.variances)
         parts = rows.projected, variances, rows.features.get("quality")
         columns = np.hstack([part for part in parts if part is not None])
-        model = stage.method.peer(self.seed).fit(columns[:n_train], self._part("y")[:n_train])
+        model = stage.method.peer(random_state=self.seed).fit(columns[:n_train], self._part("y")[:n_train])
         start = time.perf_counter()
         found = {"prediction": model.predict(columns[n_train:])} | _snr(rows[n_train:])
         return found | {"seconds_predict": time.perf_counter() - start}
