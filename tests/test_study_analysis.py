@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Estimate, Interval
 from dualgate.study.analysis import (
+    DECIDE,
     FAIL,
     LADDER,
     MARGINAL,
@@ -225,6 +226,13 @@ def test_a_verdict_carries_the_interval_that_decides():
         for part in answer.parts:
             assert part.verdict == (PASS if part.found.low >= part.bar else FAIL)
             assert part.found.low <= part.found.value <= part.found.high
+
+
+def test_the_better_bin_and_the_weaker_tower_decide():
+    parts = [judge(Interval(value, value - 0.1, value + 0.1), 0.0, what=f"at {value}") for value in (0.5, -0.5)]
+    for order in (parts, parts[::-1]):
+        assert DECIDE["low_snr"](order) == (PASS, f"at 0.5: {parts[0].reason}")
+        assert DECIDE["axes"](order) == (FAIL, "the interval of the at -0.5 includes zero or less")
 
 
 def test_a_handful_of_rows_decides_nothing():

@@ -19,7 +19,7 @@ from dualgate.study.config import Thresholds
 from dualgate.study.figures import FIGURES, draw_figures
 from dualgate.study.methods import METHODS, TABLE
 from dualgate.study.report import headline, html, markdown, method_table, sections, summary, write_report
-from dualgate.study.results import StudyResults, between, regime_names
+from dualgate.study.results import StudyResults, between, measured, regime_names
 from planted_study import GOOD, planted_record, planted_results
 
 
@@ -140,6 +140,11 @@ def test_a_written_interval_compares_as_it_did_before_rounding(ends, mark):
     shown = map(float, text.replace("[", "").replace("]", "").replace(",", "").split())
     for before, after in zip((value, low, high), shown, strict=True):
         assert [np.sign(after - each) for each in (0, mark)] == [np.sign(before - each) for each in (0, mark)]
+
+
+def test_errors_have_the_digits_that_tell_them_apart():
+    assert measured(Interval(2.13e-6, 2e-6, 2.3e-6), 3e-6) == "2.13e-06 [2.00e-06, 2.30e-06]"
+    assert measured(Interval(213.4, 200, 230), 300) == "213 [200, 230]"
 
 
 def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):

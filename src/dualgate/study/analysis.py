@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -40,9 +40,8 @@ METRICS = ("r2", "mae", "rmse", "bias")
 LOW_BINS = SNR_NAMES[:2]  # where a quality tower must be worth the most
 MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
 FUSION_SIZES = {"logit_add": 0, "temperature": 1, "poe": 2, "concat": 3}  # by what each adds to two towers
-READERS_BY_NOISE = ("pixels", "whitened", "wiener", "wiener clean")  # from no use of the errors to most
-READER_WORDS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
-                "wiener clean": "Wiener scores, noise-free loadings", "default": "columns"}  # fmt: skip
+READERS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
+           "wiener clean": "Wiener scores, noise-free loadings"}  # from no use of the errors to most  # fmt: skip
 MIN_TREND_ROWS = 4
 AXIS_RESAMPLES = 300
 MAX_POINTS = 1500  # rows of the figures that show rows
@@ -105,7 +104,8 @@ class StudyScores:
     """Paired scores of all methods on the test rows, and on the validation rows that choose among them.
 
     `tables` and `validation` hold a ScoreTable for each seed; `slices` are "all", the SNR bins, "regime 0", ...,
-    "boundary" and "interior", as far as they are known; `sizes` are the regimes and quality bins of the experts.
+    "boundary" and "interior", as far as they are known, and `counts` the test rows in each, over all seeds; `sizes`
+    are the regimes and quality bins of the experts.
     """
 
     def __init__(self, records: Sequence[SeedRecord], methods: Sequence[Method], n_resamples: int, thresholds):
@@ -121,6 +121,7 @@ class StudyScores:
         self.tables = [table(r, r.y, r.predictions, slices_of(r, thresholds, n_regimes)) for r in records]
         self.validation = [table(r, r.y_validation, r.validation) for r in records]
         self.slices, self.sizes = self.tables[0].slices, _sizes(self.records[0], methods, n_regimes)
+        self.counts = dict(zip(self.slices, sum(table.counts for table in self.tables).tolist(), strict=True))
 
     def find(self, among: Iterable[Method] = (), **fields) -> Method | None:
         """Return the first method, of all or of some, with these fields; None where there is none."""
@@ -163,10 +164,6 @@ class StudyScores:
         estimates = ([table.estimate("r2", each.name) for each in four] for table in self.tables)
         found = [evaluation.shapley_values(*each) for each in estimates]
         return {share: seed_interval([values[share] for values in found]) for share in found[0]}
-
-    def counts(self) -> dict[str, int]:
-        """Test rows in each slice, over all seeds."""
-        return dict(zip(self.slices, sum(table.counts for table in self.tables).tolist(), strict=True))
 
     def validation_r2(self, method: Method) -> float:
         """R^2 on the validation rows, averaged over seeds."""
@@ -218,8 +215,8 @@ def seed_scores(
     r2 is NaN where the targets of a slice do not vary.
     """
     scores, lines = StudyScores(records, methods, 1, thresholds or Thresholds()), []
-    metrics = [("r2", "r2", None), ("delta_r2", "r2", best_single), *((name, name, None) for name in METRICS[1:])]
-    metrics = [each for each in metrics if each[0] != "delta_r2" or best_single is not None]
+    compared = [] if best_single is None else [("delta_r2", "r2", best_single)]
+    metrics = [("r2", "r2", None), *compared, *((name, name, None) for name in METRICS[1:])]
     for record, table in zip(records, scores.tables, strict=True):
         parts = [(part, count) for part, count in zip(table.slices, table.counts.tolist(), strict=True) if count]
         for method in methods:
@@ -253,8 +250,8 @@ def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[resul
 
     def low_snr(dual, single):
         """Gain within each bin of low SNR; as either bin may decide, their intervals are wider."""
-        counts = scores.counts()  # the bootstrap of a handful of rows is too narrow, so that such bins decide nothing
-        bins = [bin_ for bin_ in LOW_BINS if counts.get(bin_, 0) >= MIN_BIN_ROWS]
+        # the bootstrap of a handful of rows is too narrow, so that such bins decide nothing
+        bins = [bin_ for bin_ in LOW_BINS if scores.counts.get(bin_, 0) >= MIN_BIN_ROWS]
         return [
             judge(scores.gain(dual, single, bin_, 1 - 0.05 / len(bins)), bars.low_snr, what=f"ΔR² in SNR bin {bin_}")
             for bin_ in bins
@@ -375,26 +372,25 @@ def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommen
 def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     """Gains of R^2 from quality at the gate, in the experts and in the representation, as far as methods are there."""
     plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
-    readers = {reader: READER_WORDS[reader] for reader in dict.fromkeys(m.reader for m in plain)}
     n_regimes, n_bins = scores.sizes
     counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
-    both, phys, oracle = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
-    pairs = [  # place, words, and the fields of the better and of the worse method, with their experts and reader
-        *(("gate", f"{counted[size]}, {words}", (both, size, reader), (phys, size, reader))
-          for size in counted for reader, words in readers.items()),
-        *(("experts", f"{kind}, {words}", (fields, BINNED, reader), (fields, PLAIN, reader))
-          for kind, fields in (("true regime known", oracle), ("both towers", both))
-          for reader, words in readers.items()),
-        *(("representation", f"{counted[size]}: {READER_WORDS[after]} instead of {READER_WORDS[before]}",
-           (both, size, after), (both, size, before))
-          for size in counted for before, after in pairwise(READERS_BY_NOISE)),
-    ]  # fmt: skip
+    words = {reader: READERS.get(reader, "columns") for reader in dict.fromkeys(m.reader for m in plain)}
+    both, phys, known = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
+    found = []
 
-    def pick(fields, experts, reader):
-        return scores.find(plain, **fields, experts=experts, reader=reader)
+    def compare(place, what, better, worse):
+        """Compare two methods given by fields, experts and reader, where both are there."""
+        pair = [scores.find(plain, **fields, experts=size, reader=reader) for fields, size, reader in (better, worse)]
+        found.extend([] if None in pair else [_paired(scores, place, what, *pair)])
 
-    found = ((place, what, pick(*better), pick(*worse)) for place, what, better, worse in pairs)
-    return [_paired(scores, *each) for each in found if None not in each]
+    for size, reader in product(counted, words):
+        compare("gate", f"{counted[size]}, {words[reader]}", (both, size, reader), (phys, size, reader))
+    for (kind, fields), reader in product({"true regime known": known, "both towers": both}.items(), words):
+        compare("experts", f"{kind}, {words[reader]}", (fields, BINNED, reader), (fields, PLAIN, reader))
+    for size, (before, after) in product(counted, pairwise(READERS)):
+        what = f"{counted[size]}: {READERS[after]} instead of {READERS[before]}"
+        compare("representation", what, (both, size, after), (both, size, before))
+    return found
 
 
 def gains_of_changes(scores: StudyScores) -> list[results.PairedGain]:
@@ -583,7 +579,7 @@ def analyse(
     recommended = recommend(scores, None if gain is None else gain.verdict)
     first = records[0]
     return results.Analysis(
-        rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts()),
+        rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts),
         thresholds=bars,
         edges=[np.asarray(each, dtype=float).tolist() for each in first.edges],
         methods=[_describe_method(method, scores, single, limit) for method in methods],
