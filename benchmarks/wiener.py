@@ -1,4 +1,4 @@
-"""Speed of Wiener scores against the matrix products they cannot do without, both in one run and one process.
+"""Speed of Wiener scores against the matrix products that they need at least, both in one run and one process.
 
     python benchmarks/wiener.py
 
@@ -34,15 +34,19 @@ def main():
         rows.T @ folded
 
     def sums(n_jobs):
-        found = FactorSums(wiener.read, factors, known, 5, n_jobs)
-        found.update(0, X)
-        return found
+        step = FactorSums(wiener.read, factors, known, 5, n_jobs)
+        step.update(0, X)
+        return step.found
 
     for n_jobs in (None, 2):
         wiener.set_params(n_jobs=n_jobs)
         report(f"WienerScores.transform, n_jobs={n_jobs}", lambda: wiener.transform(X), ROWS, lambda: rows @ products)
         report(f"step, sums over rows, n_jobs={n_jobs}", lambda n=n_jobs: sums(n), ROWS, two_products)
+<<<<<<< HEAD
     found = sums(None).found
+=======
+    found = sums(None)
+>>>>>>> docs
     report("step, loadings (once, whatever the rows)", lambda: Loadings(found, FACTORS, False), ROWS)
     report("step, smooth loadings", lambda: Loadings(found, FACTORS, True), ROWS)
 

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # A first mixture on spectra
 #
-# A spectrum comes with an error for every pixel. Two questions decide how to read the surface gravity log g from it:
-# *what kind of star is it*, and *how well was it measured*. This notebook fits a dual-tower mixture that asks both, and
-# follows one star through every stage.
+# A spectrum comes with an error for every pixel. How log g, the surface gravity, is best predicted from it depends on two
+# things: *what kind of star it is*, and *how well it was measured*. This notebook fits a dual-tower mixture that uses both,
+# and follows one star through every stage.
 
 # %%
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ print(data.X.shape, "= [flux | error], regimes", np.bincount(data.regimes))
 
 # %% [markdown]
 # Two stars of the same table, a bright one and a faint one. The calcium triplet at 8498, 8542 and 8662 Å carries most of
-# what can be known of log g; at low signal-to-noise ratio it drowns.
+# the information about log g; at low signal-to-noise ratio it is hidden by noise. SNR is ||flux|| / ||error||.
 
 # %%
 bright, faint = np.argmax(data.snr), np.argmin(np.abs(data.snr - 2.0))
@@ -53,10 +53,10 @@ plt.show()
 # %% [markdown]
 # ## Fit
 #
-# `for_spectra` wires the parts. Every spectrum is reduced to Wiener scores, which weigh each pixel by its own error; ridge
-# experts for nine regimes times four quality bins work on them. The physics gate reads lines and what the scores say of
-# the regime, the quality gate statistics of the errors and how well the scores are known. Regimes are needed to fit, never
-# to predict.
+# `for_spectra` sets up the parts. Every spectrum is reduced to Wiener scores, which weigh each pixel by its own error; ridge
+# experts for nine regimes times four quality bins work on them. The physics gate reads lines and
+# discriminants of the scores (linear estimates of regime and target), the quality gate statistics of the errors and the
+# posterior variances of the scores. Regimes are needed to fit, not to predict.
 
 # %%
 train, test = slice(0, 5_000), slice(5_000, None)
@@ -72,7 +72,7 @@ print(f"R2 both towers, 9x4 experts        {model.score(data.X[test], data.y[tes
 # %% [markdown]
 # ## One star through every stage
 #
-# `trace` gives every stage of a prediction by name. Reading it is reading the method.
+# `trace` gives every stage of a prediction by name, in the order of the method.
 
 # %%
 star = test.start + int(np.argmin(np.abs(data.snr[test] - 5.0)))
@@ -104,7 +104,7 @@ axes[0].legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# The prediction is the sum of the right picture weighted by the left one. The star is at 4629 K, close to the edge at
+# The prediction is the sum of the right panel weighted by the left one. The star is at 4629 K, close to the edge at
 # 4500 K, and its true regime shares the weight with the cooler neighbour. Two quality bins share it too: their experts read
 # scores that are already weighed by the errors of the row, and differ little.
 #
@@ -122,8 +122,8 @@ axes[1].set_title("gate entropy against SNR")
 plt.show()
 
 # %% [markdown]
-# Predictions lean towards the middle, as they must where noise hides the answer. The gate is least sure at intermediate
-# ratios, where two quality bins meet; the noisiest rows mostly go to one cell.
+# Predictions are shrunk towards the mean, as they should be for noisy rows. The entropy of the gate is largest at intermediate
+# ratios, where two quality bins meet; the noisiest rows mostly have one cell.
 
 # %%
 for name, single_r2, dual_r2 in zip(
