@@ -42,11 +42,7 @@ def main():
         wiener.set_params(n_jobs=n_jobs)
         report(f"WienerScores.transform, n_jobs={n_jobs}", lambda: wiener.transform(X), ROWS, lambda: rows @ products)
         report(f"step, sums over rows, n_jobs={n_jobs}", lambda n=n_jobs: sums(n), ROWS, two_products)
-<<<<<<< HEAD
-    found = sums(None).found
-=======
     found = sums(None)
->>>>>>> docs
     report("step, loadings (once, whatever the rows)", lambda: Loadings(found, FACTORS, False), ROWS)
     report("step, smooth loadings", lambda: Loadings(found, FACTORS, True), ROWS)
 
