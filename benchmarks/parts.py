@@ -18,7 +18,7 @@ from scipy.linalg.blas import ssyrk
 from dualgate import DualTowerMoERegressor
 from dualgate.datasets import make_spectra
 from dualgate.features import NoiseWhitenedPCA, QualityStatistics
-from dualgate.features.whitened import WhiteningStatistics
+from dualgate.features.whitened import WhiteningSums
 from dualgate.statistics import CellStatistics
 
 PIXELS = 4096
@@ -62,8 +62,8 @@ def main():
         for start in range(0, rows, 2500):
             ssyrk(1.0, packed[start : start + 2500].T, beta=1.0, c=gram, overwrite_c=1)
 
-    whitening = WhiteningStatistics.about(flux, error)
-    report("whitening statistics", lambda: whitening.update(flux, error), rows, floor)
+    whitening = WhiteningSums.about(lambda block, first_row: (flux, error), flux, error)
+    report("whitening statistics", lambda: whitening.update(0, X), rows, floor)
     for n_cells in (1, 9):
         cells = np.arange(rows) % n_cells
         sums = CellStatistics.zeros(n_cells, PIXELS, origin=flux[:100].mean(axis=0))

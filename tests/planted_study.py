@@ -38,7 +38,14 @@ def planted_model(data, seed):
     flux, error = slice(0, 12), slice(12, None)
     experts = HierarchicalExperts(flux, error, quality_edges=(2, 4, 7))
     return DualTowerMoERegressor(
-        PhysGate(flux), QualityGate(error), experts=experts, max_epochs=24, batch_size=256, random_state=seed
+        PhysGate(flux, discriminants=False),
+        QualityGate(error),
+        experts=experts,
+        start="random",
+        weight_decay=0.0,
+        max_epochs=24,
+        batch_size=256,
+        random_state=seed,
     )
 
 

@@ -75,8 +75,8 @@ def test_wave_of_the_wrong_length(n_pixels):
         (REGIMES[:-1], r"regimes has shape \(89,\), X has 90 rows"),
         (REGIMES - 1, "regimes holds the negative code -1"),
         (REGIMES + 0.5, "regimes holds .*0.5.*integer codes"),
-        (REGIMES * 1000, "regimes holds 3 different codes up to 2,000: codes must be 0, 1"),
-        (np.arange(90) + 5, "regimes holds the code 94 for 90 rows"),
+        (REGIMES * 1000, "regimes holds 3 different codes up to 2,000 in 90 rows: codes must be 0, 1"),
+        (np.arange(90) + 5, "regimes holds 90 different codes up to 94 in 90 rows"),
         (np.array(["a", "b", "c"])[REGIMES], "regimes of dtype <U1 must be finite numbers"),
         (np.where(REGIMES == 0, np.nan, 1.0), "must be finite numbers"),
         (np.zeros((90, 3)), "regimes holds 3 conditions per row.*regime_edges"),
@@ -116,7 +116,7 @@ def test_a_column_specification_that_names_nothing(columns, message):
         ({"fusion": "add"}, r"DualTowerMoERegressor\.fusion='add' must be None, one of 'concat', 'logit_add', 'poe'"),
         ({"fusion": 3}, r"\.fusion=3 must be"),
         ({"experts__sharing": "all"}, r"HierarchicalExperts\.sharing='all' must be one of 'alpha', 'independent'"),
-        ({"experts__projection": "pca"}, r"HierarchicalExperts\.projection='pca' must be one of 'whitened'"),
+        ({"experts__projection": "pca"}, r"HierarchicalExperts\.projection='pca' must be one of 'auto', 'whitened'"),
         ({"experts__projection": 7}, r"HierarchicalExperts\.projection=7 must be"),
         ({"experts__alphas": [0.0]}, r"HierarchicalExperts\.alphas=\[0.0\] must be"),
         ({"experts__quality_edges": (4, 2)}, r"HierarchicalExperts\.quality_edges=\(4, 2\) must be .* increase"),
@@ -206,6 +206,8 @@ def test_oracle_of_an_unknown_regime():
 def test_more_columns_than_memory_holds_say_what_to_set():
     wide = np.ones((20, 30_000), dtype=np.float32)
     with pytest.raises(ValueError, match=r"projection=None leaves 30,000 columns.*Set projection to 'whitened'"):
+        HierarchicalExperts(projection=None).fit(wide, np.arange(20.0))
+    with pytest.raises(ValueError, match=r"SignalPCA: the statistics.*30,000 features.*Select fewer columns"):
         HierarchicalExperts().fit(wide, np.arange(20.0))
 
 

@@ -71,7 +71,7 @@ def test_too_many_columns_are_an_error_of_the_gate_that_asks():
     model = DualTowerMoERegressor(
         PhysGate([0, 1], discriminants=True),
         "drop",
-        experts=HierarchicalExperts(alphas=[1.0], cv=2),
+        experts=HierarchicalExperts(alphas=[1.0], cv=2, projection=None),
         n_regimes=1,
         max_epochs=1,
     )

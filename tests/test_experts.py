@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit
 from sklearn.preprocessing import FunctionTransformer
 
 from dualgate.experts import SHARING, EmptyCellWarning, HierarchicalExperts
@@ -145,7 +145,7 @@ def test_an_empty_cell_is_its_parent_and_is_named(planted, sharing):
     bins = planted_experts(train).fit(train.X, train.y, regimes=train.regimes).quality_bins(train.X)
     kept = (train.regimes != 1) & ~((train.regimes == 2) & (bins == 1))
     experts = planted_experts(train, sharing=sharing)
-    with pytest.warns(EmptyCellWarning, match="regime 1, regime 2 in quality bin 1"):
+    with pytest.warns(EmptyCellWarning, match="leaves 3 of 8 cells .*: regime 1, regime 2 in quality bin 1"):
         experts.fit(train.X[kept], train.y[kept], regimes=train.regimes[kept])
     assert_allclose(experts.coef_[2:4], np.tile(experts.root_coef_, (2, 1)))
     assert np.isfinite(experts.predict_each(train.X)).all()
@@ -262,7 +262,9 @@ def test_what_was_fitted_stays_when_parameters_are_set_later(planted):
 
 def test_a_call_of_partial_fit_that_raises_changes_nothing(planted):
     train, test = planted
-    experts = planted_experts(train, projection=None).partial_fit(train.X[:900], train.y[:900], regimes=train.regimes[:900])
+    experts = planted_experts(train, projection=None).partial_fit(
+        train.X[:900], train.y[:900], regimes=train.regimes[:900]
+    )
     before, counts = experts.predict_each(test.X), experts.cell_counts_.copy()
     bad = train.X[900:1800].copy()
     bad[500, train.error] = -1.0  # found while rows are read
@@ -315,8 +317,9 @@ def test_a_splitter_divides_the_folds(planted):
     alone = planted_experts(train, alphas=[1e-6], sharing="independent", quality_edges=None)
     alone.fit(train.X[learned], train.y[learned], regimes=train.regimes[learned])
     assert_allclose(crossed[held_out], alone.predict_each(train.X[held_out]), rtol=1e-6, atol=1e-6)
-    with pytest.raises(ValueError, match=r"cv=.* must hold out every row exactly once"):
-        planted_experts(train, cv=ShuffleSplit(3)).fit(train.X, train.y, regimes=train.regimes)
+    for refused in (ShuffleSplit(3), PredefinedSplit(np.zeros(4000))):
+        with pytest.raises(ValueError, match=r"cv=.* must hold out every row exactly once, in two folds or more"):
+            planted_experts(train, cv=refused).fit(train.X, train.y, regimes=train.regimes)
 
 
 def test_few_rows_have_few_quality_bins_and_empty_cells_show_the_conditions_met(planted):
@@ -324,7 +327,7 @@ def test_few_rows_have_few_quality_bins_and_empty_cells_show_the_conditions_met(
     few = planted_experts(train, quality_edges=(1, 5, 9)).fit(train.X[:60], train.y[:60], regimes=train.regimes[:60])
     assert few.n_quality_bins_ == 1
     assert set(few.quality_edges_) <= {1, 5, 9}
-    many = planted_experts(train, quality_edges="auto").fit(train.X, train.y, regimes=train.regimes)
+    many = planted_experts(train, quality_edges="quantile").fit(train.X, train.y, regimes=train.regimes)
     assert many.n_quality_bins_ == 4
     swapped = np.column_stack([np.linspace(-2, 0.5, 4000), np.linspace(3800, 6000, 4000)])
     with pytest.warns(EmptyCellWarning, match=r"condition 0 runs from -2 to 0.5, its edges are \(4500, 5250\)"):

@@ -7,10 +7,11 @@ import sklearn
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import dualgate.statistics
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
@@ -20,9 +21,11 @@ from dualgate.reduction import Reduction
 
 def planted_model(planted, **params):
     model = DualTowerMoERegressor(
-        PhysGate([0, 1]),
+        PhysGate([0, 1], discriminants=False),
         QualityGate(planted.error, "passthrough"),
         experts=HierarchicalExperts(planted.flux, planted.error, quality_edges=(5,)),
+        start="random",
+        weight_decay=0.0,
         random_state=0,
     )
     return model.set_params(**params)
@@ -326,3 +329,37 @@ def test_a_trace_prints_its_stages_in_a_few_lines(planted):
     lines = repr(trace).splitlines()
     assert lines[0] == "MixtureTrace of 2,000 rows"
     assert len(lines) < 15
+
+
+def test_plain_defaults_find_the_planted_regimes_and_few_components(planted):
+    train, test = planted
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(8, 120)) * np.logspace(-2, 2, 120)
+    unit = 0.1 * np.abs(mixing).mean(axis=0)
+    wide, other = (each.X[:, :8] @ mixing + unit * rng.normal(size=(len(each.y), 120)) for each in (train, test))
+    model = DualTowerMoERegressor(random_state=0).fit(wide, train.y, regimes=train.regimes)
+    assert len(model.experts_.projection_.components_) == 8
+    oracle = r2_score(test.y, model.experts_.predict(other, regimes=test.regimes))
+    assert model.score(other, test.y) > oracle - 0.03
+    assert model.score(other, test.y) > model.experts_.score(other, test.y) + 0.1
+
+
+def test_a_linear_start_is_the_logistic_regression_of_the_cells(planted):
+    train, _ = planted
+    params = {"loss": "cross_entropy", "lr": 1e-12, "max_epochs": 1, "validation_fraction": 0.0, "quality_gate": "drop"}
+    model = planted_model(train, fusion="logit_add", start="linear", experts__quality_edges=None, **params)
+    weights = model.fit(train.X, train.y, regimes=train.regimes).predict_weights(train.X)
+    place = StandardScaler().fit_transform(train.X[:, :2])
+    expected = LogisticRegression(C=30, max_iter=1000, tol=1e-8).fit(place, train.regimes).predict_proba(place)
+    assert_allclose(weights, expected, atol=2e-3)
+
+
+def test_the_start_with_the_smaller_held_out_loss_is_kept(planted):
+    train, _ = planted
+    losses = {}
+    for start in ("linear", "random"):
+        model = planted_model(train, start=start, experts__quality_edges=None, lr=1e-3, max_epochs=2)
+        losses[start] = min(e["valid_loss"] for e in model.fit(train.X, train.y, regimes=train.regimes).history_)
+    assert losses["linear"] < 0.7 * losses["random"]
+    with pytest.raises(ValueError, match=r"DualTowerMoERegressor\.start='cold' must be one of 'linear', 'random'"):
+        planted_model(train, start="cold").fit(train.X, train.y)

@@ -25,7 +25,6 @@ from dualgate.rows import (
     Pieces,
     RowSource,
     RowSubset,
-    add_found,
     as_source,
     iter_blocks,
     map_blocks,
@@ -35,6 +34,7 @@ from dualgate.rows import (
     sources,
     spread_rows,
 )
+from dualgate.rows.passes import add_found
 from dualgate.statistics import CellStatistics
 
 
@@ -225,10 +225,11 @@ class Moments(Pass):
 @given(cuts=st.lists(st.integers(0, 700), max_size=6).map(sorted), shuffle=st.randoms(use_true_random=False))
 def test_parts_of_a_pass_add_up_to_the_whole(cuts, shuffle):
     rng = np.random.default_rng(0)
-    X, weight, kept = rng.normal(size=(700, 3)), rng.normal(size=700), rng.random(700) < 0.3
-    whole = [Moments(weight), Collect(lambda first, rows: first + np.arange(len(rows)), kept)]
-    parts = [[each.part(*ends) for each in whole] for ends in zip([0, *cuts], [*cuts, 700], strict=True)]
-    for ends, part in zip(zip([0, *cuts], [*cuts, 700], strict=True), parts, strict=True):
+    X, weight = rng.normal(size=(700, 3)), rng.normal(size=700)
+    whole = [Moments(weight), Collect(lambda first, rows: first + np.arange(len(rows)))]
+    ranges = list(zip([0, *cuts], [*cuts, 700], strict=True))
+    parts = [[each.part(*ends) for each in whole] for ends in ranges]
+    for ends, part in zip(ranges, parts, strict=True):
         for first, block in iter_blocks("test", ArrayRows(X), start=ends[0], stop=ends[1]):
             for each in part:
                 each.update(first, block)
@@ -241,7 +242,7 @@ def test_parts_of_a_pass_add_up_to_the_whole(cuts, shuffle):
     assert_allclose(total[0].found["sum"], weight @ X)
     assert_allclose(total[0].found["statistics"].gram, whole[0].found["statistics"].gram, atol=1e-9)
     assert_array_equal(total[0].found["rows"].joined()["weight"], weight)
-    assert_array_equal(total[1].found.joined(), np.flatnonzero(kept))
+    assert_array_equal(total[1].found.joined(), np.arange(700))
     assert add_found(Moments(weight).found, {**Moments(weight).found, "n": 3})["n"] == 3  # valid before any row
 
 
@@ -283,10 +284,12 @@ def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted, monkeypat
 
 def test_few_gate_rows_are_enough_and_the_experts_still_see_all(planted, monkeypatch):
     train, test = planted
-    everything = mixture_of(train).fit(Counted(train.X), train.y, regimes=train.regimes)
-    monkeypatch.setattr("dualgate._fitting.GATE_ROWS", 1500)
-    few = mixture_of(train).fit(Counted(train.X), train.y, regimes=train.regimes)
-    assert_allclose(few.experts_.coef_, everything.experts_.coef_)
+    params = {"experts__alphas": [2.0], "experts__sharing": "independent"}  # the folds may differ
+    everything = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+    for module in ("reduction", "mixture"):
+        monkeypatch.setattr(f"dualgate.{module}.HELD_ROWS", 1500)
+    few = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+    assert_allclose(few.experts_.coef_, everything.experts_.coef_, rtol=1e-6)
     assert few.score(test.X, test.y) > everything.score(test.X, test.y) - 0.02
     assert not np.allclose(few.predict(test.X), everything.predict(test.X))
 
@@ -303,7 +306,7 @@ def test_a_source_without_regimes_finds_them(planted, loss):
 @pytest.mark.parametrize("projection", [None, "whitened"])
 def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
     train, test = planted
-    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="auto", n_jobs=2)
+    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="quantile", n_jobs=2)
     here = model.fit_predict_each(train.X, train.y, regimes=train.regimes)
     each, edges = model.predict_each(test.X), model.quality_edges_
     there = model.fit_predict_each(Counted(train.X), train.y, regimes=train.regimes)
@@ -390,30 +393,29 @@ def test_partial_fit_learns_a_regime_that_comes_late_and_refuses_an_unknown_one(
 
 
 def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
-    from dualgate._fitting import fit_reader
-
     train, test = planted
-    base = mixture_of(train, n_jobs=2)
     source = Counted(train.X)
-    reader = fit_reader(base, source)
-    seen, unseen = reader.read(source), reader.read(test.X)
-    assert source.reads.max() <= 3
+
+    def reduction_of(**params):
+        return mixture_of(train, **params).make_reduction().fit(source, train.y, regimes=train.regimes)
+
+    reduction = reduction_of(n_jobs=2)
+    seen, unseen = reduction.read(source, training=True), reduction.read(test.X)
+    assert np.median(source.reads) == 2  # rows of the sample are read more often
     for params in (
         {},
         {"quality_gate": "drop"},
         {"experts__quality_edges": None, "fusion": "poe"},
-        {"experts__quality_edges": "auto", "experts__sharing": "noise"},
+        {"experts__quality_edges": "quantile", "experts__sharing": "alpha"},
     ):
         direct = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
         reduced = mixture_of(train, **params).fit(seen, train.y, regimes=train.regimes)
         assert_allclose(reduced.experts_.coef_, direct.experts_.coef_, rtol=1e-6)
         assert_allclose(reduced.predict(unseen), reduced.predict(test.X), rtol=1e-5)
         assert reduced.score(test.X, test.y) == pytest.approx(direct.score(test.X, test.y), abs=0.02)
-    assert_allclose(seen[100:200].noise_power, seen.noise_power[100:200])
-    assert fit_reader(mixture_of(train, experts__projection=PCA(3)), train.X).read(train.X).noise_power is None
-    single = fit_reader(mixture_of(train, quality_gate="drop"), train.X).read(train.X)
+    assert_array_equal(seen[100:200].snr, seen.snr[100:200])
     with pytest.raises(ValueError, match="quality_gate"):
-        mixture_of(train).fit(single, train.y, regimes=train.regimes)
+        mixture_of(train).fit(reduction_of(quality_gate="drop").read(source), train.y, regimes=train.regimes)
 
 
 def test_threads_change_nothing(planted):

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dualgate.datasets import make_spectra, open_spectra, shard_files, write_spectra
 from dualgate.datasets.shard_files import ERROR, FLUX, PARAMS, WAVE
 from dualgate.datasets.shards import repair_errors
-from dualgate.rows import digest, fingerprint
+from dualgate.rows.store import digest, fingerprint
 
 COUNTS, N_PIXELS = (7, 1, 20, 12), 50
 N = sum(COUNTS)

@@ -25,10 +25,15 @@ def test_edges_must_increase():
         quality_bins([1.0], edges=(4, 2))
 
 
-@given(values=st.lists(st.integers(1, 12), min_size=1, max_size=60), n_bins=st.integers(1, 6))
-def test_equal_edges_leave_no_bin_empty_and_none_too_large(values, n_bins):
-    values = np.array(values, dtype=float)
+@given(
+    values=st.lists(st.integers(1, 12), min_size=1, max_size=60),
+    step=st.sampled_from([1.0, np.finfo(float).eps]),
+    n_bins=st.integers(1, 6),
+)
+def test_equal_edges_leave_no_bin_empty_and_none_too_large(values, step, n_bins):
+    values = 1.0 + step * np.array(values)  # down to neighbouring floats
     edges = equal_edges(values, n_bins)
+    assert np.all(np.diff(edges) > 0)
     counts = np.bincount(quality_bins(values, edges), minlength=len(edges) + 1)
     assert counts.min() > 0
     assert len(counts) <= n_bins

@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Estimate, Interval
 from dualgate.study.analysis import (
+    DECIDE,
     FAIL,
     LADDER,
     MARGINAL,
@@ -22,7 +23,6 @@ from dualgate.study.analysis import (
     gains_of_changes,
     judge,
     lead_of,
-    pool_intervals,
     ratio,
     recommend,
     seed_interval,
@@ -83,13 +83,13 @@ def test_more_gain_never_lowers_the_verdict_and_the_estimate_decides_nothing(end
 def test_seeds_that_agree_are_pooled_as_their_rows_are():
     """Intervals and draws of the same numbers give the same pooled interval, and seeds that differ widen it."""
     draws = 0.3 + 0.02 * np.random.default_rng(0).normal(size=(3, 20_000))
-    one = pool_intervals(Interval(0.3, *np.quantile(line, [0.025, 0.975])) for line in draws)
+    one = seed_interval(Interval(0.3, *np.quantile(line, [0.025, 0.975])) for line in draws)
     two = seed_interval([Estimate(0.3, line) for line in draws])
     assert_allclose([one.low, one.high], [two.low, two.high], atol=5e-4)
     assert two.high - two.low == pytest.approx(2 * 1.96 * 0.02 / np.sqrt(3), rel=0.05)
     values = np.array([0.1, 0.12, 0.17])
     student = t.interval(0.95, 2, values.mean(), values.std(ddof=1) / np.sqrt(3))
-    for found in (pool_intervals(Interval(*[value] * 3) for value in values),
+    for found in (seed_interval(Interval(*[value] * 3) for value in values),
                   seed_interval([Estimate(value, np.full(50, value)) for value in values])):  # fmt: skip
         assert_allclose([found.low, found.high], student)
 
@@ -101,7 +101,7 @@ def test_one_seed_has_the_interval_of_its_rows_and_seeds_without_the_number_are_
     two = [Estimate(0.1, draws[0]), Estimate(0.3, draws[1])]
     nothing = Estimate(np.nan, np.full(100, np.nan))
     assert seed_interval([two[0], nothing, two[1]]) == seed_interval(two)
-    assert np.isnan([seed_interval([nothing]).value, pool_intervals([]).value]).all()
+    assert np.isnan([seed_interval([nothing]).value, seed_interval([]).value]).all()
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_should():
@@ -226,6 +226,13 @@ def test_a_verdict_carries_the_interval_that_decides():
         for part in answer.parts:
             assert part.verdict == (PASS if part.found.low >= part.bar else FAIL)
             assert part.found.low <= part.found.value <= part.found.high
+
+
+def test_the_better_bin_and_the_weaker_tower_decide():
+    parts = [judge(Interval(value, value - 0.1, value + 0.1), 0.0, what=f"at {value}") for value in (0.5, -0.5)]
+    for order in (parts, parts[::-1]):
+        assert DECIDE["low_snr"](order) == (PASS, f"at 0.5: {parts[0].reason}")
+        assert DECIDE["axes"](order) == (FAIL, "the interval of the at -0.5 includes zero or less")
 
 
 def test_a_handful_of_rows_decides_nothing():

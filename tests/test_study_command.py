@@ -12,7 +12,7 @@ from dualgate.rows.store import StoreError
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
 from dualgate.study.inputs import ERRORS, REGIMES
-from dualgate.study.methods import GROUPS, TABLE, main_methods
+from dualgate.study.methods import GROUPS, TABLE
 from dualgate.study.results import StudyResults
 from planted_study import planted_model, planted_rows
 
@@ -185,7 +185,7 @@ def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_
     assert "done" in shown.err
     results = StudyResults.from_json((out / "results.json").read_text())
     run, found = results.run, results.analysis
-    run_here = {method.title(3) for method in main_methods() if method.reader != "wiener clean"}
+    run_here = {method.title(3) for method in TABLE if method.main and method.reader != "wiener clean"}
     assert {method.label for method in found.methods} == run_here
     assert (run.source, run.rows, run.seeds, len(run.hash)) == ("embedded", 1000, (3, 5), 64)
     assert run.config["training"]["max_epochs"] == 1

@@ -1,15 +1,25 @@
 import json
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor
-from dualgate.study import StudyConfig, load_config
 from dualgate.study.cli import stages_hash
-from dualgate.study.config import ConfigError, DataConfig, Thresholds, Training
+from dualgate.study.config import (
+    Bootstrap,
+    ConfigError,
+    DataConfig,
+    Limit,
+    Scores,
+    StudyConfig,
+    Thresholds,
+    Training,
+    load_config,
+)
 from dualgate.study.inputs import StudyRows
 from dualgate.study.methods import METHODS
 
@@ -102,9 +112,11 @@ def test_the_defaults_of_training_are_those_of_the_mixture():
 
 
 def test_every_key_is_documented():
-    for section in (DataConfig, Thresholds, StudyConfig):
+    page = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
+    page = page[page.index("## Configuration") : page.index("## Stages")]
+    for section in (StudyConfig, DataConfig, Thresholds, Training, Scores, Bootstrap, Limit):
         for part in fields(section):
-            assert part.name in section.__doc__
+            assert re.search(rf"\b{part.name.rstrip('_')}\b", page), part.name
 
 
 # ---- hashes ----------------------------------------------------------------------------------------------

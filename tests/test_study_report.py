@@ -13,13 +13,13 @@ from rich.console import Console
 from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
-from dualgate.study import cli, write_report
+from dualgate.study import cli
 from dualgate.study.analysis import analyse, seed_scores
 from dualgate.study.config import Thresholds
 from dualgate.study.figures import FIGURES, draw_figures
 from dualgate.study.methods import METHODS, TABLE
-from dualgate.study.report import headline, html, markdown, method_table, sections, summary
-from dualgate.study.results import StudyResults, between, regime_names
+from dualgate.study.report import headline, html, markdown, method_table, sections, summary, write_report
+from dualgate.study.results import StudyResults, between, measured, regime_names
 from planted_study import GOOD, planted_record, planted_results
 
 
@@ -79,7 +79,7 @@ def test_page_stands_alone_and_gives_the_answer_first(results, written):
 
 def test_names_cannot_break_the_page():
     results = of(planted_record(0, GOOD), environment={"cpu": "<b>&|"}, target="<i>")
-    assert {"&lt;b&gt;&amp;|", "&lt;i&gt;"} <= set(_words_of(html(results, {}, {})))
+    assert {"&lt;b&gt;&amp;|", "&lt;i&gt;"} <= set(_words_of(html(results, {})))
     assert "<b>&\\|" in markdown(results, {})
 
 
@@ -95,7 +95,7 @@ def test_a_figure_of_an_earlier_run_does_not_stay(results, tmp_path):
 
 
 def test_numbers_are_written_though_a_figure_fails(results, tmp_path, monkeypatch):
-    def fail(results, dark=False):
+    def fail(results):
         raise RuntimeError("no fonts")
 
     monkeypatch.setattr("dualgate.study.report.draw_figures", fail)
@@ -121,7 +121,7 @@ def test_the_lines_of_seeds_hold_the_numbers_of_every_slice(results, tmp_path, m
         found = table.loc["poe_9x4", name]
         assert found["value"].to_dict() == pytest.approx(expected)
         assert set(found["rows"]) == {members.sum()}
-    monkeypatch.setattr("dualgate.study.report.draw_figures", lambda results, dark=False: {})
+    monkeypatch.setattr("dualgate.study.report.draw_figures", lambda results: {})
     write_report(results, tmp_path, lines)
     again = pd.read_csv(tmp_path / "results.csv", dtype={"run": str})
     assert set(again.pop("run")) == {results.run.hash}
@@ -142,9 +142,14 @@ def test_a_written_interval_compares_as_it_did_before_rounding(ends, mark):
         assert [np.sign(after - each) for each in (0, mark)] == [np.sign(before - each) for each in (0, mark)]
 
 
+def test_errors_have_the_digits_that_tell_them_apart():
+    assert measured(Interval(2.13e-6, 2e-6, 2.3e-6), 3e-6) == "2.13e-06 [2.00e-06, 2.30e-06]"
+    assert measured(Interval(213.4, 200, 230), 300) == "213 [200, 230]"
+
+
 def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):
     table = method_table(results)
-    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.label for method in TABLE)
+    assert sorted(table["method"].str.removesuffix(" (recommended)")) == sorted(method.title() for method in TABLE)
     assert list(table["ΔR² to best single"]).count("best single") == 1
     by_label = {method.label: method for method in results.analysis.methods}
     for group, rows in table.groupby(level=0, sort=False):
@@ -155,7 +160,7 @@ def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):
 
 def test_an_r2_is_not_written_above_one(results):
     method = results.analysis.methods[0]
-    wide = replace(method.slices["all"], r2=Interval(0.9, 0.7, 1.2))
+    wide = method.slices["all"] | {"r2": Interval(0.9, 0.7, 1.2)}
     changed = replace(method, slices=method.slices | {"all": wide})
     methods = [changed, *results.analysis.methods[1:]]
     table = method_table(replace(results, analysis=replace(results.analysis, methods=methods)))
@@ -165,7 +170,7 @@ def test_an_r2_is_not_written_above_one(results):
 def test_the_proposal_is_audited_for_spectra_alone(results):
     table = planted_results(kind="table", target="protein", unit=None)
     assert {"Q6.1", "S5.2", "MVP-4.0"} <= set(frames(results)["Audit of the proposal"]["number"])
-    for page in (markdown(table, {}), html(table, {}, {}), summary(table)):
+    for page in (markdown(table, {}), html(table, {}), summary(table)):
         assert not any(code in page for code in ("Q6.", "S1.2", "MVP", "proposal"))
     others = "".join(frame.to_csv() for heading, frame in frames(results).items() if heading != "Audit of the proposal")
     assert not any(code in others for code in ("Q6.", "S1.2", "MVP"))
@@ -234,7 +239,7 @@ def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
     assert set(method_table(found)["R² H"]) == {"n/a"}
     assert "variation between seeds is unknown" in summary(found)
     again = StudyResults.from_json((tmp_path / "results.json").read_text())
-    assert np.isnan(again.analysis.methods[0].slices["H"].r2.value)
+    assert np.isnan(again.analysis.methods[0].slices["H"]["r2"].value)
 
 
 def test_what_cannot_be_measured_is_drawn_as_absent(tmp_path):
@@ -250,7 +255,7 @@ def test_an_interval_beside_its_value_can_be_drawn(results):
     """The bootstrap of a bin with a handful of rows is skewed enough for that."""
     skewed = Interval(-3.0, -2.0, -1.0)
     methods = [
-        replace(method, slices={name: replace(scores, r2=skewed) for name, scores in method.slices.items()})
+        replace(method, slices={name: scores | {"r2": skewed} for name, scores in method.slices.items()})
         for method in results.analysis.methods
     ]
     figures = draw_figures(replace(results, analysis=replace(results.analysis, methods=methods)))

@@ -8,8 +8,7 @@ from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import EmptyCellWarning
-from dualgate.study import analyse, run_study
-from dualgate.study.analysis import FAIL, PASS
+from dualgate.study.analysis import FAIL, PASS, analyse
 from dualgate.study.methods import (
     BOTH,
     DUAL,
@@ -21,9 +20,8 @@ from dualgate.study.methods import (
     SINGLE,
     TABLE,
     VARIANT,
-    main_methods,
 )
-from dualgate.study.run import Observer, plan_stages
+from dualgate.study.run import Observer, plan_stages, run_study
 from planted_study import BASIC, planted_model, planted_rows, quick_model
 
 
@@ -80,7 +78,7 @@ def test_rows_in_some_order_are_divided_at_random():
 def test_main_methods_are_both_towers_alone_and_every_fusion_twice():
     from dualgate.gating import FUSIONS
 
-    methods = main_methods()
+    methods = [method for method in TABLE if method.main]
     assert sorted(m.name for m in methods if m.kind == SINGLE) == sorted(
         f"{tower}_{kind}" for tower in ("phys", "quality") for kind in ("9", "9x4")
     )

@@ -9,12 +9,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.utils import Bunch
 
-from dualgate.study import StudyConfig, analyse, run_study
 from dualgate.study import cli as cli_module
-from dualgate.study.config import ConfigError
+from dualgate.study.analysis import analyse
+from dualgate.study.config import ConfigError, StudyConfig
 from dualgate.study.inputs import StudyRows, table_model
 from dualgate.study.methods import METHODS, TABLE, choose_methods
 from dualgate.study.results import StudyResults
+from dualgate.study.run import run_study
 from planted_study import planted_rows, quick_model
 
 N_FLUX = 12

@@ -166,7 +166,7 @@ def test_a_fit_reads_a_source_in_blocks_and_threads_as_it_reads_memory(options, 
     for rows in (np.load(tmp_path / "x.npy", mmap_mode="r"), X):
         found = scores(max_iter=3, n_jobs=2, **options).fit(rows, y)
         assert_allclose(found.loadings_, expected.loadings_, rtol=1e-6, atol=1e-8)
-        assert_allclose(found.transform_training(rows), expected.transform_training(X), rtol=1e-6, atol=1e-7)
+        assert_allclose(found.fit_transform(rows, y), expected.fit_transform(X, y), rtol=1e-6, atol=1e-7)
 
 
 def test_a_refit_forgets_the_fit_before():
@@ -179,10 +179,10 @@ def test_a_refit_forgets_the_fit_before():
 def test_what_is_pickled_is_light(fitted):
     X, _ = rows_of(2000, n_pixels=200)
     model = scores(20, n_pixels=200, max_iter=1, cv=2).fit(X)
-    before = model.transform_training(X)
+    before = model.project(X, np.arange(2000))["projected"]
     text = pickle.dumps(model)
     assert len(text) < 8 * 200 * 20 * 6  # loadings thrice; products of loadings would be ten times as much each
-    assert_array_equal(pickle.loads(text).transform_training(X), before)
+    assert_array_equal(pickle.loads(text).project(X, np.arange(2000))["projected"], before)
 
 
 def test_errors_that_are_not_above_zero_are_named(fitted, monkeypatch):
@@ -218,31 +218,6 @@ def test_messages(params, arguments, words):
         scores().set_params(**params).fit(rows_of()[0], **arguments)
 
 
-def test_rows_of_another_fit_have_no_training_scores():
-    X, _ = rows_of()
-    with pytest.raises(ValueError, match="X has 59 rows, fit had 60"):
-        scores(max_iter=1).fit(X).transform_training(X[1:])
-
-
-def test_coefficients_of_pixels_predict_what_scores_predict(fitted):
-    X, _ = rows_of(seed=8)
-    coef = np.random.default_rng(0).normal(size=(2, R))
-    X = masked(X, 0.2)
-    for row in X[:10]:
-        flux, error = row[FLUX], np.where(np.isfinite(row[FLUX]), row[ERROR], np.nan)
-        deviation = np.where(np.isfinite(flux), flux, 0) - fitted.mean_
-        direct = fitted.transform(row[None])[0, :R] @ coef.T
-        assert_allclose(fitted.to_pixels(coef, error) @ deviation, direct, rtol=1e-8)
-    typical = np.r_[X[0, FLUX], fitted.noise_][None]
-    typical[0, FLUX] = np.arange(P)
-    assert_allclose(
-        fitted.to_pixels(coef) @ (np.arange(P) - fitted.mean_), fitted.transform(typical)[0, :R] @ coef.T, rtol=1e-8
-    )
-    for error in (np.ones(P - 1), np.zeros(P)):
-        with pytest.raises(ValueError, match="to_pixels: error has shape"):
-            fitted.to_pixels(coef, error)
-
-
 @pytest.mark.parametrize("with_errors", [True, False])
 def test_loadings_from_noise_free_flux_are_its_whitened_components(with_errors, tmp_path):
     X, _ = rows_of(500)
@@ -262,7 +237,7 @@ def test_loadings_from_noise_free_flux_are_its_whitened_components(with_errors, 
         type(model)(**model.get_params()).fit(X, clean=whole).loadings_,
         type(model)(**model.get_params()).fit(X, clean=whole * 1.0).loadings_,
     )
-    assert_array_equal(model.transform_training(X[:7]), model.transform(X[:7]))
+    assert_array_equal(model.fit_transform(X, clean=clean), model.transform(X))
 
 
 def test_masked_scores_are_unbiased():

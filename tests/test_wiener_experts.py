@@ -9,6 +9,7 @@ import dualgate.features.factors
 import dualgate.rows.sources
 import dualgate.rows.store
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.datasets import make_spectra
 from dualgate.features import WienerScores
 from dualgate.rows import ArrayRows, cluster
 
@@ -104,6 +105,17 @@ def test_scores_that_were_fitted_before_stay_as_they_are(problem, small_blocks):
     for rows in (slice(0, 1000), slice(1000, 3000)):
         parts.partial_fit(X[rows], y[rows], regimes=regimes[rows], n_regimes=3)
     assert parts.cell_counts_.sum() == 3000
+
+
+def test_neither_the_unit_nor_the_precision_of_spectra_matters():
+    data = make_spectra(700, random_state=0)
+    X = data.X.reshape(700, 2, -1)[:, :, ::8].reshape(700, -1).astype(np.float64)  # [flux | error] on a coarser grid
+    options = {"max_epochs": 3, "experts__quality_edges": (2, 4), "experts__projection__max_iter": 3}
+    model = DualTowerMoERegressor.for_spectra(data.wave[::8], random_state=0, **options)
+    expected = model.fit(X[:500], data.y[:500], regimes=data.regimes[:500]).predict(X[500:])
+    for rows in (X.astype(np.float32), X * 1e-17, (X * 1e-17).astype(np.float32)):
+        found = model.fit(rows[:500], data.y[:500], regimes=data.regimes[:500]).predict(rows[500:])
+        assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def test_a_cluster_finds_the_same_factors(problem):

@@ -88,6 +88,7 @@ def reached(rooms, room):
 
 
 def main(package=HERE / "src" / "dualgate", target=HERE / "docs" / "figures" / "imports.svg"):
+    """Count and draw."""
     package = Path(package)
     rooms, files = imports(package), list(package.rglob("*.py"))
     lines = sum(len(path.read_text().splitlines()) for path in files)

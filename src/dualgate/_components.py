@@ -8,18 +8,8 @@ from dualgate._validation import owner_name
 def realise(owner, name, value, *, default, base, aliases=None, others=()):
     """Return a fresh component for the parameter `name` of `owner`.
 
-    Parameters
-    ----------
-    value : None, str or instance of `base`
-        None makes `default()`, a string is looked up in `aliases`, an instance is cloned.
-    default : callable
-        Makes the default component.
-    base : type or tuple of types
-        What an instance must be; messages name the first.
-    aliases : dict of str to callable, optional
-        What a string may be.
-    others : sequence of str
-        What else the parameter may be, where no component is asked for; named in the message.
+    None makes `default()`, a string is looked up in `aliases`, an instance of `base` (a type or several) is cloned.
+    `others` are further values of the parameter, for which no component is made; messages name them.
     """
     aliases = aliases or {}
     if value is None:

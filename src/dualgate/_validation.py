@@ -31,22 +31,35 @@ def check_choice(owner, name, value, choices):
 
 def check_number(owner, name, value, *, kind=numbers.Real, low=None, high=None, strict=False, hint=""):
     """Return the number `value` if it lies within [low, high] (above `low` when `strict`); unbounded, it is finite."""
-    bounds = []
-    if low is not None:
-        bounds.append(f"above {low}" if strict else f"at least {low}")
-    if high is not None:
-        bounds.append(f"at most {high}")
+    bounds = [] if low is None else [f"above {low}" if strict else f"at least {low}"]
+    bounds += [] if high is None else [f"at most {high}"]
     fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
     fits = fits and (bool(bounds) or math.isfinite(value))
-    fits = fits and (low is None or (value > low if strict else value >= low))
-    if not (fits and (high is None or value <= high)):
+    fits = fits and (low is None or (value > low if strict else value >= low)) and (high is None or value <= high)
+    if not fits:
         noun = "an integer" if kind is numbers.Integral else "a number" if bounds else "a finite number"
-        bound_text = " and ".join(bounds)
-        raise ValueError(
-            f"{owner_name(owner)}.{name}={value!r} must be {noun} {bound_text}".rstrip()
-            + (f": {hint}" if hint else ".")
-        )
+        must = " ".join([noun, " and ".join(bounds)]).rstrip()
+        raise ValueError(f"{owner_name(owner)}.{name}={value!r} must be {must}" + (f": {hint}" if hint else "."))
     return value
+
+
+def check_numbers(owner, name, values, fits, wanted):
+    """Return `values` as an array (n_values,) of finite numbers, one or more, for which `fits` holds."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all() or not fits(array):
+        raise ValueError(f"{owner_name(owner)}.{name}={values!r} must be {wanted}.")
+    return array
+
+
+def name_cells(mask, n_named=6):
+    """Name the cells of a mask (n_regimes, n_quality_bins), whole regimes first, the first `n_named` of them."""
+    whole = mask.all(axis=1)
+    names = [f"regime {k}" for k in np.flatnonzero(whole)]
+    names += [f"regime {k} in quality bin {s}" for k, s in np.argwhere(mask & ~whole[:, None])]
+    return ", ".join(names[:n_named]) + (", ..." if len(names) > n_named else "")
 
 
 def make_generator(owner, random_state):
@@ -113,10 +126,8 @@ def check_target(estimator, y):
 
 def require_finite(owner, name, X, *, first_row=0):
     """Raise a ValueError that locates the first NaN or infinity of `X` (n_samples, n_features)."""
-    if get_config()["assume_finite"]:
-        return
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.sum(X)):
+        if get_config()["assume_finite"] or np.isfinite(np.sum(X)):
             return
     bad = ~np.isfinite(X)
     if not bad.any():  # the sum overflowed, the values did not
@@ -143,43 +154,59 @@ def require_positive_errors(owner, error, columns=None, *, first_row=0):
 
 
 def resolve_columns(owner, name, spec, X, n_features):
-    """Turn a column specification, as in ColumnTransformer, into integer positions.
+    """Turn a column specification, as in ColumnTransformer, into integer positions; never none.
 
-    Parameters
-    ----------
-    owner, name : object, str
-        Whose parameter it is, for messages.
-    spec : None, int, str, slice, list, boolean mask or callable
-        None selects every column; strings need an `X` with column names; a callable receives `X`.
-    X : array-like or DataFrame
-        As the user gave it.
-    n_features : int
-        Number of columns of `X`.
-
-    Returns
-    -------
-    columns : ndarray of int, never empty
+    None selects every column; names, and slices of names, need an `X` that has them; a callable receives `X`.
     """
     label = f"{owner_name(owner)}.{name}"
-    if callable(spec):
-        spec = spec(X)
-    names = [str(column) for column in getattr(X, "columns", [])]
+    spec = spec(X) if callable(spec) else spec
+    names = {str(column): place for place, column in enumerate(getattr(X, "columns", []))}
     if spec is None:
         return np.arange(n_features)
-    if isinstance(spec, slice) and not any(isinstance(end, str) for end in (spec.start, spec.stop)):
-        columns = np.arange(n_features)[spec]
-    elif isinstance(spec, slice):
-        start = 0 if spec.start is None else _find_names(label, [spec.start], names, n_features)[0]
-        stop = n_features if spec.stop is None else _find_names(label, [spec.stop], names, n_features)[0] + 1
-        columns = np.arange(start, stop, spec.step or 1)
+    if isinstance(spec, slice):
+        start, stop = spec.start, spec.stop
+        start = _find(label, [start], names, n_features)[0] if isinstance(start, str) else start
+        stop = _find(label, [stop], names, n_features)[0] + 1 if isinstance(stop, str) else stop
+        columns = np.arange(n_features)[slice(start, stop, spec.step)]
     else:
-        columns = _find_listed(label, np.atleast_1d(np.asarray(spec)), names, n_features)
+        listed = np.atleast_1d(np.asarray(spec))
+        if listed.dtype == bool and len(listed) != n_features:
+            raise ValueError(
+                f"{label} is a mask of length {len(listed):,}, X has {n_features:,} columns: the lengths must be equal."
+            )
+        if listed.size and listed.dtype.kind not in "biuUO":
+            raise ValueError(
+                f"{label}={listed.tolist()!r} must be a slice, integers, names, a boolean mask or a callable."
+            )
+        wanted = np.flatnonzero(listed) if listed.dtype == bool else listed
+        columns = np.array(_find(label, wanted.tolist(), names, n_features), dtype=np.intp)
     if len(columns) == 0:
         raise ValueError(
             f"{label}={reprlib.repr(spec)} selects none of the {n_features:,} columns of X: it must name at least one. "
             "Leave it None to use all columns."
         )
     return columns
+
+
+def _find(label, wanted, names, n_features):
+    """Positions of columns by name or number."""
+    if any(isinstance(each, str) for each in wanted):
+        found = [names.get(str(each)) for each in wanted]
+        hint = f"the first are {_first(list(names))}" if names else "and no column names: pass a DataFrame"
+    else:
+        found = [each % n_features if -n_features <= each < n_features else None for each in wanted]
+        hint = "counted from 0"
+    lacking = [each for each, place in zip(wanted, found, strict=True) if place is None]
+    if lacking:
+        raise ValueError(
+            f"{label} names {len(lacking)} columns that X lacks: {_first(lacking)}. X has {n_features:,} columns, "
+            f"{hint}."
+        )
+    return found
+
+
+def _first(values):
+    return ", ".join(repr(value) for value in values[:MAX_NAMED]) + (", ..." if len(values) > MAX_NAMED else "")
 
 
 def find_error_columns(owner, spec, X, flux_columns):
@@ -195,43 +222,8 @@ def find_error_columns(owner, spec, X, flux_columns):
     return columns
 
 
-def _find_listed(label, spec, names, n_features):
-    if spec.dtype.kind in "UO" and spec.size:
-        return _find_names(label, spec.tolist(), names, n_features)
-    if spec.dtype == bool:
-        if len(spec) != n_features:
-            raise ValueError(
-                f"{label} is a mask of length {len(spec):,}, X has {n_features:,} columns: the lengths must be equal."
-            )
-        return np.flatnonzero(spec)
-    if spec.size and spec.dtype.kind not in "iu":
-        raise ValueError(f"{label}={spec.tolist()!r} must be a slice, integers, names, a boolean mask or a callable.")
-    outside = spec[(spec < -n_features) | (spec >= n_features)]
-    if len(outside):
-        raise ValueError(
-            f"{label} names {len(outside)} columns that X lacks: {_first(outside.tolist())}. X has "
-            f"{n_features:,} columns, counted from 0."
-        )
-    return spec.astype(np.intp) % n_features
-
-
-def _find_names(label, wanted, names, n_features):
-    lacking = [name for name in wanted if str(name) not in names]
-    if lacking:
-        known = f"the first are {_first(names)}" if names else "and no column names: pass a DataFrame"
-        raise ValueError(
-            f"{label} names {len(lacking)} columns that X lacks: {_first(lacking)}. X has {n_features:,} columns, "
-            f"{known}."
-        )
-    return np.array([names.index(str(name)) for name in wanted], dtype=np.intp)
-
-
-def _first(values):
-    return ", ".join(repr(value) for value in values[:MAX_NAMED]) + (", ..." if len(values) > MAX_NAMED else "")
-
-
 def take_columns(X, columns):
     """Select `columns` (integers) of the array `X`; a view where they are consecutive."""
-    if len(columns) and columns[-1] - columns[0] + 1 == len(columns) and np.all(np.diff(columns) == 1):
+    if len(columns) and np.all(np.diff(columns) == 1):
         return X[:, columns[0] : columns[-1] + 1]
     return X[:, columns]

@@ -46,57 +46,57 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    phys_gate : None, "drop" or PhysGate
+    phys_gate : None, "drop" or PhysGate, default=None
         What kind of object is it? None is ``PhysGate()``.
-    quality_gate : None, "drop" or QualityGate
+    quality_gate : None, "drop" or QualityGate, default=None
         How well was it measured? None is ``QualityGate()``. With one tower dropped, the other speaks alone.
-    fusion : {"concat", "logit_add", "poe", "temperature"} or Fusion
+    fusion : {"concat", "logit_add", "poe", "temperature"} or Fusion, default="concat"
         How both become one set of weights.
-    experts : None or HierarchicalExperts
+    experts : None or HierarchicalExperts, default=None
         None is ``HierarchicalExperts()``.
-    routing : "soft", "hard" or int
+    routing : "soft", "hard" or int, default="soft"
         Use all experts, only the first, or only the top so many; at prediction, not while fitting.
-    fallback_confidence : None or float in [0, 1]
+    fallback_confidence : None or float in [0, 1], default=None
         Rows whose largest weight, before routing, is smaller are answered by the root ridge.
-    loss : {"mse", "cross_entropy"}
+    loss : {"mse", "cross_entropy"}, default="mse"
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
         What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
-        gates that are fitted to the true cells (a logistic regression) and then, for ``loss="mse"``, to the likelihood
-        of y under the weighted experts; the net with the smaller loss on held-out rows is kept. A callable network has
-        random weights.
-    cross_fit : bool
+        gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
+        found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
+        loss on held-out rows is kept. A callable network has random weights.
+    cross_fit : bool, default=True
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
-    entropy_penalty : float
+    entropy_penalty : float, default=0.0
         Times the mean entropy of the weights [nats], added to the loss, which for ``"mse"`` is in units of the variance
         of y. Above zero it sharpens the gates, below zero it flattens them, towards equal weights for all experts.
-    weight_decay : float
+    weight_decay : float, default=0.1
         Decoupled weight decay of Adam: times the learning rate, the share of every weight that a step takes off.
-    n_regimes : int
+    n_regimes : int, default=9
         Regimes to find where none are given, at most; on average each has twenty rows or more.
-    max_epochs : int
+    max_epochs : int, default=30
         Passes over the rows while training the gates, at most.
-    lr : float
+    lr : float, default=0.01
         Learning rate of Adam after warm-up; it falls as half a cosine until `max_epochs`.
-    batch_size : None or int
+    batch_size : None or int, default=None
         Rows per step. None is a thirtieth of the rows, at least 32 and at most 512; of many, a 150th up to 2,048.
-    warmup_epochs : int
+    warmup_epochs : int, default=2
         Epochs over which the learning rate rises from zero; 0 is none.
-    validation_fraction : float in [0, 0.5]
+    validation_fraction : float in [0, 0.5], default=0.1
         Rows held out to stop early; with fewer than ten the training loss is watched.
-    patience : int
+    patience : int, default=8
         Epochs without improvement before training stops and goes back to the best.
-    memory : None, str or joblib.Memory
+    memory : None, str or joblib.Memory, default=None
         Caches gate features and expert fits, so that a search over fusions fits the experts once per fold. It takes an
         integer `random_state`: without one every fit draws folds of its own.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that read rows and compute features; -1 is one per core.
-    device : str
+    device : str, default="cpu"
         Where torch trains the gates.
-    random_state : int, RandomState, Generator or None
+    random_state : int, RandomState, Generator or None, default=None
         The same seed gives the same predictions, bit for bit. Global generators are not touched.
-    verbose : int
+    verbose : int, default=0
         Above 0 prints the losses of every epoch.
 
     Attributes
@@ -107,7 +107,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     net_ : torch.nn.Module
         Towers and fusion.
     history_ : list of dict
-        Losses by epoch.
+        Losses by epoch, of the net that was kept.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if `X` has column names.
@@ -216,7 +216,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> import numpy as np
         >>> model = DualTowerMoERegressor.for_spectra(np.linspace(7100, 8850, 4096), quality_gate="drop")
         >>> model.experts.quality_edges
-        (2, 4, 7)
+        (2.0, 4.0, 7.0)
         """
         wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
         flux, error = slice(0, len(wave)), slice(len(wave), None)
@@ -242,9 +242,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             often) and never held; the gates' features learn from a sample of its rows, the towers from 200,000.
         y : array-like of shape (n_samples,)
             Targets.
-        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
+        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
-        checkpoint : None or path
+        checkpoint : None or path, default=None
             File that keeps what was found so far while a source is read, so that a fit that was killed goes on where it
             was. It needs an integer `random_state`, and stays until it is deleted.
 
@@ -292,7 +292,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self._report(started, f"{experts.n_experts_} experts fitted")
         self.reduction_, self.experts_ = reduction, experts
         self.phys_gate_, self.quality_gate_ = (reduction.gates.get(name) for name in TOWERS)
-        self._train_gates(learned, y[kept], generator)
+        self._train_gates(learned, y[kept], generator, regimes_found=regimes is None)
         self._report(started, "gates trained")
         return self
 
@@ -384,7 +384,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         finder = RegimeFinder(self.n_regimes, seed, tower)
         return finder.fit(columns[FEATURES + tower], columns["projected"], y[chosen], common_unit=common_unit)
 
-    def _train_gates(self, learned, y, generator):
+    def _train_gates(self, learned, y, generator, *, regimes_found):
         """Train towers and fusion on the rows that were kept, and warn where they leave experts without weight."""
         from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
 
@@ -414,19 +414,19 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             experts.n_quality_bins_,
             GateTarget(self.loss, values, held_out),
             GateSettings(batch_size=batch_size, **{name: getattr(self, name) for name in names}),
-            start=self._linear_start(columns["cells"], values) if self.start == "linear" else None,
+            start=self._linear_start(columns["cells"], values, regimes_found) if self.start == "linear" else None,
             seed=int(generator.integers(2**31)),
             device=self.device,
             verbose=self.verbose,
         )
-        weights = np.exp(run_gates(self.net_, features)[2]).mean(axis=0)
-        warn_of_collapse(self, weights, experts.cell_counts_)
+        if self.history_[0]["start"] == "random":  # from a linear start experts lose their weight to better ones
+            warn_of_collapse(self, np.exp(run_gates(self.net_, features)[2]).mean(axis=0), experts.cell_counts_)
 
-    def _linear_start(self, cells, values):
-        """What linear gates are fitted to: cells and, for the squared error, the residual variance of every expert."""
+    def _linear_start(self, cells, values, regimes_found):
+        """Return what linear gates are fitted to: cells and, of found regimes, residual variances of the experts."""
         from dualgate.gating.training import GateStart
 
-        if self.loss == "cross_entropy":
+        if self.loss == "cross_entropy" or not regimes_found:
             return GateStart(cells, None)
         squares = np.square(np.take_along_axis(values, cells[:, None], axis=1)[:, 0] - values[:, -1])
         counts, sums = (np.bincount(cells, each, values.shape[1] - 1) for each in (None, squares))
@@ -434,7 +434,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         return GateStart(cells, np.maximum(variances, LEAST_VARIANCE))
 
     def _tower_features(self, columns, folds=None):
-        """What each tower reads of reduced rows; by `folds`, discriminants of training rows that they did not see."""
+        """Return the features of each tower; by `folds`, with discriminants that did not see the training rows."""
         discriminants = None
         if self.discriminants_ is not None:
             discriminants = lambda: self.discriminants_(columns["projected"], folds)  # noqa: E731

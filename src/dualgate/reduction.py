@@ -15,7 +15,6 @@ from dualgate._validation import (
     check_choice,
     check_number,
     find_error_columns,
-    owner_name,
     require_positive_errors,
     resolve_columns,
     take_columns,
@@ -29,10 +28,11 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, FitStages, RowSource, open_rows, spread_rows
+from dualgate.rows import Collect, ColumnSubset, FitStages, choose_spread, open_rows, spread_rows, take_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
+GUARD_ROWS, GUARD_COLUMNS = 8192, 1024  # of the comparison of components with the columns themselves
 HELD_ROWS = 200_000  # rows up to which all are held reduced; of more, sums alone and a share for the gates
 FEATURES = "features_"  # how the columns of gate features are called in what `Reduction.reduce` returns
 
@@ -44,11 +44,11 @@ class Reduction(BaseEstimator):
     ----------
     columns, error_columns, projection, n_components
         As in :class:`~dualgate.experts.HierarchicalExperts`.
-    gates : dict of str to PhysGate or QualityGate
+    gates : dict of str to PhysGate or QualityGate, default=None
         Under "phys" and "quality"; a dropped tower is absent.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that read and compute.
-    owner : str
+    owner : str, default="HierarchicalExperts"
         Class whose parameters these are, for messages.
 
     Attributes
@@ -86,9 +86,9 @@ class Reduction(BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        y : None or array-like of shape (n_samples,)
+        y : None or array-like of shape (n_samples,), default=None
             Targets, for a supervised projection.
-        regimes : None or ndarray of int of shape (n_samples,)
+        regimes : None or ndarray of int of shape (n_samples,), default=None
             Regime codes, for the same.
 
         Returns
@@ -160,9 +160,9 @@ class Reduction(BaseEstimator):
         X : array-like or RowSource
             As the user gave it, for the names of its columns.
         source : RowSource
-        y, codes : None or ndarray of shape (n_samples,)
+        y, codes : None or ndarray of shape (n_samples,), default=None
             Targets and regimes, for a supervised projection.
-        stages : None or FitStages
+        stages : None or FitStages, default=None
             Keeps what was found so far.
 
         Returns
@@ -175,8 +175,24 @@ class Reduction(BaseEstimator):
             sample = spread_rows(source, n_jobs=self.n_jobs)
             for gate in (self.gates or {}).values():
                 gate.fit_rows(X, sample)
+            del sample  # wide rows of a source: the projection draws its own
             self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
+            if self._is_auto(self.projection_) and y is not None and self._loses_target(inputs, y, codes):
+                self.projection_ = PlainColumns()
         return self
+
+    def _is_auto(self, projection):
+        return isinstance(projection, SignalPCA) and isinstance(self.projection, str)
+
+    def _loses_target(self, inputs, y, codes):
+        """Whether the components of a sample lose what the columns tell of the target."""
+        chosen = np.arange(len(inputs))
+        if len(chosen) > GUARD_ROWS:
+            chosen = choose_spread(len(inputs), GUARD_ROWS)
+        sample = take_rows(inputs, chosen, n_jobs=self.n_jobs)
+        components = self.projection_.project(sample)["projected"]
+        codes = None if codes is None else np.asarray(codes)[chosen]
+        return loses_target(sample, components, np.asarray(y, dtype=np.float64)[chosen], codes)
 
     def without_gates(self):
         """Return the same reduction without gate features."""
@@ -202,7 +218,7 @@ class Reduction(BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        training : bool
+        training : bool, default=False
             Whether these are the rows of `fit`, in their order.
 
         Returns
@@ -243,7 +259,7 @@ class Reduction(BaseEstimator):
         first_row : int or ndarray of int of shape (n_rows,)
             Number of the first row, or of each.
         block : ndarray of shape (n_rows, n_features)
-        training : bool
+        training : bool, default=False
             Whether these are rows of `fit`, which are then projected as :meth:`Projection.project` does with those.
 
         Returns
@@ -266,6 +282,41 @@ class Reduction(BaseEstimator):
             require_positive_errors(self.owner, error, self.error_columns_, first_row=row_numbers[0])
             columns["snr"] = signal_to_noise(take_columns(block, self.columns_), error)
         return columns
+
+
+def loses_target(columns, components, y, codes=None):
+    """Whether linear models of the target lose by working on components in place of the columns.
+
+    Components hold what columns share; a target that depends on what each column has alone is lost. Compared are the
+    adjusted R^2 of least squares, of y and of y within each regime; of more than `GUARD_COLUMNS` columns, or half the
+    rows, components are kept.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples, n_columns)
+    components : ndarray of shape (n_samples, n_components)
+    y : ndarray of shape (n_samples,)
+    codes : None or ndarray of int of shape (n_samples,), default=None
+    """
+    n_rows, width = columns.shape
+    if width > min(GUARD_COLUMNS, n_rows // 2) or np.ptp(y) == 0:
+        return False
+    centred = y - y.mean()
+    regimes = [] if codes is None else [np.where(codes == code, centred, 0.0) for code in np.unique(codes)]
+    targets = np.column_stack([centred, *regimes])
+    targets -= targets.mean(axis=0)
+    total = np.square(targets).sum(axis=0)
+
+    def adjusted(design):
+        design = design - design.mean(axis=0, dtype=np.float64)
+        scale = design.std(axis=0)
+        left, values, _ = np.linalg.svd(design / np.where(scale > 0, scale, 1.0), full_matrices=False)
+        left = left[:, values > 1e-9 * values[0]]
+        unexplained = 1 - np.square(left.T @ targets).sum(axis=0) / np.where(total > 0, total, 1.0)
+        return 1 - unexplained * (n_rows - 1) / max(n_rows - left.shape[1] - 1, 1)
+
+    excess = (adjusted(columns) - adjusted(components)).max()
+    return bool(excess > max(0.01, 4 * np.sqrt(2 * width) / (n_rows - width)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -315,19 +366,3 @@ class ReducedRows:
 
     def __getitem__(self, rows):
         return ReducedRows.of(self.reduction, {name: values[rows] for name, values in self.columns.items()})
-
-
-class ColumnSubset(RowSource):
-    """Some columns of another source."""
-
-    def __init__(self, source, columns):
-        self.source, self.columns = source, columns
-        self.shape, self.dtype = (len(source), len(columns)), source.dtype
-
-    @property
-    def in_memory(self):
-        """Whether the other source is in memory."""
-        return self.source.in_memory
-
-    def read(self, start, stop):  # noqa: D102
-        return take_columns(self.source.read(start, stop), self.columns)

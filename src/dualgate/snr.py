@@ -12,8 +12,8 @@ def signal_to_noise(flux, error):
 
     .. math:: \mathrm{SNR} = \lVert flux \rVert / \lVert error \rVert
 
-    The flux is the measured one, so pure noise has a ratio of about one. It is not the per-pixel S/N: in spectra of
-    the embedded data the median per-pixel S/N of bins X, L, M and H is 2.1, 4.4, 8.7 and 12.6.
+    The flux is the measured one, so pure noise has a ratio of about one. It is not the per-pixel S/N: for the spectra
+    of the simulator the median per-pixel S/N of bins X, L, M and H is 2.1, 4.4, 8.7 and 12.6.
 
     Parameters
     ----------
@@ -91,4 +91,5 @@ def equal_edges(values, n_bins):
     ordered = np.sort(values)
     last = np.unique(ordered[-(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1])  # largest of each bin but one
     last = last[last < ordered[-1]]
-    return (last + ordered[np.searchsorted(ordered, last, side="right")]) / 2
+    following = ordered[np.searchsorted(ordered, last, side="right")]
+    return np.minimum((last + following) / 2, np.nextafter(following, -np.inf))  # neighbouring floats round up

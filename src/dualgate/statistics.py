@@ -4,14 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg.blas import dsyrk, ssyrk
 
-FLUSH_ROWS = 10_000  # rows of a cell that are summed in single precision before they are added in double
+SINGLE_ROWS = 4096  # rows of a cell that are multiplied at a time: in single precision, before they add up in double
 NARROW = 256  # features up to which rows in single precision are summed in double throughout: it takes no longer
 FAR = 10.0  # standard deviations from the origin beyond which single precision loses digits of the scatter
-_STEP = 4096  # rows multiplied at a time
-_GATHER = 512  # rows gathered at a time, few enough for the allocator to use the same memory again
-_STRIP = 512  # rows of a Gram matrix that are worked on together
 _FAR_ROWS = 32  # rows that tell whether rows lie far from the origin
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
@@ -26,9 +22,9 @@ class CellStatistics:
 
     Sums are taken about `origin`, so that digits survive where the data lie far from zero; statistics with different
     origins still add. Rows in double precision are summed in double; wide rows in single precision are multiplied in
-    single, and added in double after ten thousand rows of a cell, unless they lie many deviations away.
+    single, and added in double after four thousand rows of a cell, unless they lie many deviations away.
 
-    Memory: ``8 * n_cells * n_features**2`` bytes, and half as much again for wide rows in single precision.
+    Memory: ``8 * n_cells * n_features**2`` bytes.
 
     Parameters
     ----------
@@ -56,13 +52,7 @@ class CellStatistics:
 
     def __init__(self, count, x_sum, y_sum, y_square_sum, moment, gram, origin):
         self.count, self.x_sum, self.y_sum, self.y_square_sum = count, x_sum, y_sum, y_square_sum
-        self.moment, self.origin = moment, origin
-        self._gram, self._mirrored = gram, True  # after an update only its lower triangle is right
-        self._pending = self._n_pending = None  # sums in single precision on their way to _gram, and their rows
-        self._scratch = np.empty((0, 0))  # kept from update to update: new memory costs more than the sums
-
-    def __getstate__(self):
-        return vars(self) | {"_scratch": np.empty((0, 0))}
+        self.moment, self.gram, self.origin = moment, gram, origin
 
     def __sizeof__(self):
         """Bytes of the arrays too: Dask decides by them what to move."""
@@ -75,7 +65,7 @@ class CellStatistics:
         Parameters
         ----------
         n_cells, n_features : int
-        origin : None or array-like of shape (n_features,)
+        origin : None or array-like of shape (n_features,), default=None
             A point near the data, such as the mean of a few rows; None is zero.
 
         Returns
@@ -95,9 +85,8 @@ class CellStatistics:
         with np.errstate(over="ignore"):
             single = origin.astype(np.float32)  # so that rows of either precision are moved by the very same
         origin = np.where(np.isfinite(single), single, origin)
-        scalar, vector = (n_cells,), (n_cells, n_features)
-        shapes = (scalar, vector, scalar, scalar, vector, (*vector, n_features))
-        return cls(*map(np.zeros, shapes), origin)
+        axes = ((), (n_features,), (), (), (n_features,), (n_features, n_features))
+        return cls(*(np.zeros((n_cells, *each)) for each in axes), origin)
 
     @classmethod
     def from_rows(cls, X, y, cells, n_cells, *, sample_weight=None):
@@ -114,7 +103,7 @@ class CellStatistics:
         y : ndarray of shape (n_samples,)
         cells : ndarray of int of shape (n_samples,)
             Cell of each row, 0 to n_cells - 1.
-        sample_weight : None or ndarray of shape (n_samples,)
+        sample_weight : None or ndarray of shape (n_samples,), default=None
             Not negative; a row of weight two counts as two rows. None is one each.
 
         Returns
@@ -123,19 +112,16 @@ class CellStatistics:
         """
         order = np.argsort(cells, kind="stable")
         edges = np.searchsorted(cells[order], np.arange(len(self.count) + 1))
-        with np.errstate(over="ignore"):  # a single that overflowed is not equal
-            origin, single = self.origin, self.origin.astype(np.float32)
-        if X.dtype == np.float32 and X.shape[1] > NARROW and np.array_equal(origin, single):
-            origin = single
-        if self._scratch.dtype != origin.dtype or len(self._scratch) < min(_STEP, len(X)):
-            self._scratch = np.empty((min(_STEP, len(X)), X.shape[1]), origin.dtype)
+        origin = self.origin
+        if X.dtype == np.float32 and X.shape[1] > NARROW:
+            with np.errstate(over="ignore"):  # a single that overflowed is not equal
+                single = origin.astype(np.float32)
+            origin = single if np.array_equal(origin, single) else origin
         for cell in np.flatnonzero(np.diff(edges)):
-            for first in range(edges[cell], edges[cell + 1], _STEP):
-                rows = order[first : min(first + _STEP, edges[cell + 1])]
-                x = self._scratch[: len(rows)]
-                for near in range(0, len(rows), _GATHER):  # np.take would copy all of X where its rows lie apart
-                    part = slice(near, near + _GATHER)
-                    np.subtract(X[rows[part]], origin, out=x[part])
+            for first in range(edges[cell], edges[cell + 1], SINGLE_ROWS):
+                rows = order[first : min(first + SINGLE_ROWS, edges[cell + 1])]
+                x = X[rows].astype(origin.dtype, copy=False)
+                x -= origin
                 if x.dtype == np.float32 and _is_far(x):
                     x = X[rows] - self.origin
                 root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
@@ -153,37 +139,7 @@ class CellStatistics:
         self.moment[cell] += sums[1] + near * sums[0].astype(np.float64)
         self.y_sum[cell] += root @ (root * y)
         self.y_square_sum[cell] += np.square(root * y).sum()
-        self._mirrored = False
-        if x.dtype == np.float64:
-            dsyrk(1.0, x.T, beta=1.0, c=self._gram[cell].T, overwrite_c=1)
-            return
-        if self._pending is None:
-            self._pending = np.zeros(self._gram.shape, np.float32)
-            self._n_pending = np.zeros(len(self._gram), dtype=int)
-        if self._n_pending[cell] + len(x) > FLUSH_ROWS:
-            self._flush(cell)
-        ssyrk(1.0, x.T, beta=1.0, c=self._pending[cell].T, overwrite_c=1)
-        self._n_pending[cell] += len(x)
-
-    def _flush(self, cell):
-        for start in range(0, len(self.origin), _STRIP):
-            rows, columns = slice(start, start + _STRIP), slice(0, start + _STRIP)  # of the lower triangle
-            self._gram[cell, rows, columns] += self._pending[cell, rows, columns]
-            self._pending[cell, rows, columns] = 0
-        self._n_pending[cell] = 0
-
-    @property
-    def gram(self):
-        """Sum of (x - origin) (x - origin)' of each cell (..., n_features, n_features)."""
-        if self._pending is not None:
-            for cell in np.flatnonzero(self._n_pending):
-                self._flush(cell)
-            self._pending = self._n_pending = None
-        if not self._mirrored:
-            for cell in self._gram:
-                mirror_lower(cell)
-            self._mirrored = True
-        return self._gram
+        self.gram[cell] += x.T @ x  # symmetric products cost NumPy half as much as others
 
     @classmethod
     def _map(cls, function, *parts):
@@ -212,15 +168,8 @@ class CellStatistics:
 
     def scaled(self, scale):
         """Return the statistics of the same rows with columns divided by `scale` (n_features,)."""
-        return CellStatistics(
-            self.count,
-            self.x_sum / scale,
-            self.y_sum,
-            self.y_square_sum,
-            self.moment / scale,
-            self.gram / scale[:, None] / scale,
-            self.origin / scale,
-        )
+        x_sum, moment, gram = self.x_sum / scale, self.moment / scale, self.gram / scale[:, None] / scale
+        return CellStatistics(self.count, x_sum, self.y_sum, self.y_square_sum, moment, gram, self.origin / scale)
 
     def __getitem__(self, index):
         """Select along the leading axes."""
@@ -246,20 +195,14 @@ class CellStatistics:
         return self.origin + self.x_sum / count[..., None], self.y_sum / count
 
     def spreads(self):
-        """Standard deviation of every feature within cells (n_features,); 1 where it is zero but for rounding."""
+        """Return the standard deviation of features within cells (n_features,); 1 where it is zero but for rounding."""
         axes, count = tuple(range(self.count.ndim)), float(self.count.sum())
         within = np.einsum("...jj->...j", self.centred()[0]).sum(axis=axes) / count
         size = np.einsum("...jj->...j", self.gram).sum(axis=axes) / count + self.origin**2
         return np.where(within > (10 * np.finfo(np.float64).eps) ** 2 * size * count, np.sqrt(np.abs(within)), 1.0)
 
     def centred(self):
-        """Gram and moment about the means of each cell: what a ridge with intercept needs.
-
-        Returns
-        -------
-        gram : ndarray of shape (..., n_features, n_features)
-        moment : ndarray of shape (..., n_features)
-        """
+        """Return `gram` and `moment` about the means of each cell, which a ridge with intercept needs."""
         x_mean, y_mean = self.means()
         gram = self.gram - self.x_sum[..., :, None] * (x_mean - self.origin)[..., None, :]
         return gram, self.moment - self.x_sum * y_mean[..., None]
@@ -312,15 +255,6 @@ def training_sets(folds):
     return CellStatistics.stack([*(total - folds[fold] for fold in range(len(folds.count))), total])
 
 
-def mirror_lower(square):
-    """Copy the lower triangle of a square matrix to its upper one, in place, a strip at a time."""
-    for start in range(0, len(square), _STRIP):
-        strip = slice(start, start + _STRIP)
-        block = square[strip, strip]
-        block[:] = np.tril(block) + np.tril(block, -1).T
-        square[:start, strip] = square[strip, :start].T
-
-
 def describe_excess(n_cells, n_features):
     """Name the memory of statistics that exceed three quarters of what there is, and what would fit; else empty."""
     needed, limit = 12 * n_cells * n_features**2, memory_limit()
@@ -333,53 +267,31 @@ def describe_excess(n_cells, n_features):
     )
 
 
-def memory_limit():
-    """Three quarters of the memory [bytes] of the machine or container; of 8 GiB where the system reports none."""
+def memory_limit(mounted="/sys/fs/cgroup", own="/proc/self/cgroup"):
+    """Three quarters of the memory [bytes] of the machine, or of the least control group that this process is in.
+
+    Where the system reports none it is three quarters of 8 GiB.
+    """
     try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, ValueError, OSError):
-        total = 8 * 2**30
-    return min([total, *group_limits()]) * 3 // 4
-
-
-def group_limits(mounted="/sys/fs/cgroup", own="/proc/self/cgroup"):
-    """Memory limits [bytes] of the control groups, version 1 or 2, that this process is in; none outside Linux."""
-    try:
-        lines = Path(own).read_text().splitlines()
-    except OSError:
-        return []
-    limits = []
-    for _, controllers, path in (line.split(":", 2) for line in lines):
+        limits = [8 * 2**30]
+    lines = Path(own).read_text().splitlines() if Path(own).is_file() else []  # on Linux alone
+    for _, controllers, group in (line.split(":", 2) for line in lines):
         if controllers and "memory" not in controllers.split(","):
             continue
-        base, name = (
-            (Path(mounted, "memory"), "memory.limit_in_bytes") if controllers else (Path(mounted), "memory.max")
-        )
-        group = base / path.lstrip("/")
-        for place in [group, *group.parents][: len(group.parts) - len(base.parts) + 1]:
-            limit = place / name
-            if limit.is_file() and limit.read_text().strip().isdigit():  # without a limit it is "max"
-                limits.append(int(limit.read_text()))
-    return limits
+        base, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")  # version 1, 2
+        for place in Path(mounted, base, group.lstrip("/"), name).parents:
+            text = (place / name).read_text().strip() if (place / name).is_file() else ""
+            limits += [int(text)] if text.isdigit() else []  # without a limit it is "max"
+    return min(limits) * 3 // 4
 
 
 def solve_ridge(gram, moment, alphas, towards=None):
     """Coefficients of ``min |y - Xw|^2 + alpha |w - towards|^2`` from centred statistics, for a path of penalties.
 
-    One eigendecomposition serves the whole path; a single penalty is solved without.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (..., n_features, n_features)
-    moment : ndarray of shape (..., n_features)
-    alphas : sequence of float
-        Above zero; infinity gives `towards`.
-    towards : None or ndarray of shape (..., n_features)
-        What the penalty pulls to; None is zero.
-
-    Returns
-    -------
-    coef : ndarray of shape (n_alphas, ..., n_features)
+    Penalties are above zero; infinity gives `towards`, (..., n_features), None is zero. One eigendecomposition serves
+    the whole path, a single penalty is solved without. Returns coefficients (n_alphas, ..., n_features).
     """
     right = moment if towards is None else moment - np.matmul(gram, towards[..., None])[..., 0]
     if len(alphas) == 1 and np.isfinite(alphas[0]):

@@ -7,27 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualgate._validation import check_choice, check_number, make_generator, owner_name
+from dualgate._validation import check_choice, check_number, make_generator, name_cells, owner_name
 from dualgate.experts.regimes import EmptyCellWarning, check_edges
 from dualgate.rows import Pass, Pieces, in_threads
 from dualgate.snr import equal_edges, quality_bins
 from dualgate.statistics import CellStatistics
 
-AUTO_BINS = 4  # quality bins of ``quality_edges="auto"``
+QUANTILE_BINS = 4  # quality bins of ``quality_edges="quantile"``
 MIN_CELL_ROWS = 10  # rows of a cell, on average; with fewer, quality bins are merged
 
 
 @dataclass(frozen=True)
 class Target:
-    """Targets in units in which their squares keep their digits.
-
-    Parameters
-    ----------
-    mean, scale : float
-        Sums are of (y - mean) / scale.
-    low, high : float
-        Range of the training targets.
-    """
+    """Range of the training targets, and the units (y - mean) / scale in which their squares keep their digits."""
 
     mean: float
     scale: float
@@ -57,31 +49,11 @@ class Target:
 
 
 class CellSums(Pass):
-    """Statistics of every fold and cell, and the reduced rows that are kept.
+    """Statistics of every fold and cell, and the reduced columns of rows that are kept for the gates.
 
-    `found` holds ``statistics`` (one axis over folds x regimes x quality bins) and ``kept``, pieces of reduced columns.
-
-    Parameters
-    ----------
-    reduction : Reduction
-        Fitted.
-    shape : tuple of int
-        (n_folds, n_regimes, n_bins).
-    origin : ndarray of shape (n_projected,)
-        About which the sums are taken.
-    y : ndarray of shape (n_samples,)
-        Targets in the units of `Target`.
-    codes : None or ndarray of int of shape (n_samples,)
-        Regimes; None asks `finder`.
-    folds : ndarray of int of shape (n_samples,)
-    edges : ndarray of shape (n_bins - 1,)
-        Of the quality bins.
-    finder : None or RegimeFinder
-    kept : None or ndarray of bool of shape (n_samples,)
-        Rows whose reduced columns, cells and folds are wanted.
-    training : bool
-        Whether these are the rows that the reduction learned from.
-    n_jobs : None or int
+    `shape` is (n_folds, n_regimes, n_bins), `origin` (n_projected,) about which the sums are taken, and `y` in the
+    units of `Target`; without `codes` the regimes are those of `finder`; `kept` is None or a mask of rows; `training`
+    whether the reduction was fitted to these rows.
     """
 
     row_wise = ("y", "codes", "folds", "kept")
@@ -123,28 +95,15 @@ class CellSums(Pass):
 
 
 def find_edges(owner, snr, n_regimes, n_rows):
-    """Edges of the quality bins, given or found.
+    """Edges (n_bins - 1,) of the quality bins, given, or found in the signal-to-noise ratios of a sample of rows.
 
-    Parameters
-    ----------
-    owner : HierarchicalExperts
-    snr : None or ndarray of shape (n_samples,)
-        Signal-to-noise ratios, of all rows or of a sample.
-    n_regimes : int
-    n_rows : None or int
-        Training rows: with fewer than `MIN_CELL_ROWS` for each cell, neighbouring bins are merged, the emptiest first.
-        None merges nothing.
-
-    Returns
-    -------
-    edges : ndarray of shape (n_bins - 1,)
+    With fewer than `MIN_CELL_ROWS` of `n_rows` training rows for each cell neighbouring bins are merged, the emptiest
+    pair first; `n_rows` None merges nothing.
     """
-    if owner.quality_edges is None:
+    edges = owner.quality_edges
+    if edges is None:
         return np.empty(0)
-    if isinstance(owner.quality_edges, str):
-        edges = equal_edges(snr, AUTO_BINS)
-    else:
-        edges = check_edges(owner, "quality_edges", owner.quality_edges)
+    edges = equal_edges(snr, QUANTILE_BINS) if isinstance(edges, str) else check_edges(owner, "quality_edges", edges)
     while n_rows is not None and len(edges) and n_rows < MIN_CELL_ROWS * n_regimes * (len(edges) + 1):
         counts = np.bincount(quality_bins(snr, edges), minlength=len(edges) + 1)
         edges = np.delete(edges, np.argmin(counts[:-1] + counts[1:]))
@@ -154,13 +113,11 @@ def find_edges(owner, snr, n_regimes, n_rows):
 def check_quality_edges(owner):
     """Raise a ValueError where `quality_edges` is not as described, or has no errors to go with."""
     edges = owner.quality_edges
-    if edges is None:
-        return
     if isinstance(edges, str):
-        check_choice(owner, "quality_edges", edges, ["auto"])
-    else:
+        check_choice(owner, "quality_edges", edges, ["quantile"])
+    elif edges is not None:
         check_edges(owner, "quality_edges", edges)
-    if owner.error_columns is None:
+    if edges is not None and owner.error_columns is None:
         raise ValueError(
             f"{owner_name(owner)}.quality_edges={edges!r} needs error_columns, which is None: name the columns of X "
             "that hold the errors, or set quality_edges=None."
@@ -168,43 +125,34 @@ def check_quality_edges(owner):
 
 
 def warn_of_empty_cells(owner, counts, ranges=""):
-    """Warn of cells without training rows; `counts` (n_regimes, n_bins), `ranges` says what conditions were met."""
-    empty = [f"regime {k}" for k in np.flatnonzero(counts.sum(1) == 0)]
-    if counts.shape[1] > 1:
-        partly = (counts == 0) & (counts.sum(1, keepdims=True) > 0)
-        empty += [f"regime {k} in quality bin {s}" for k, s in np.argwhere(partly)]
-    if empty:
+    """Warn of cells without training rows; `counts` (n_regimes, n_bins), `ranges` of `describe_conditions`."""
+    empty = counts == 0
+    if empty.any():
         warnings.warn(
-            f"{owner_name(owner)}: regimes leaves {len(empty)} of {counts.size} cells without training rows: "
-            f"{', '.join(empty[:6])}{', ...' if len(empty) > 6 else ''}.{ranges} Each takes its parent's expert; merge "
-            "regimes or widen quality_edges to avoid it.",
+            f"{owner_name(owner)}: regimes leaves {empty.sum()} of {counts.size} cells without training rows: "
+            f"{name_cells(empty)}.{ranges} Each takes its parent's expert; merge regimes or widen quality_edges to "
+            "avoid it.",
             EmptyCellWarning,
             stacklevel=5,
         )
 
 
 def draw_folds(owner, cells):
-    """Give every row a fold: as the splitter `cv` divides them, or at random and spread evenly over each cell."""
-    if not isinstance(check_folds(owner), numbers.Integral):
-        return _split_folds(owner, cells)
-    shuffled = make_generator(owner, owner.random_state).permutation(len(cells))
-    folds = np.empty(len(cells), dtype=np.intp)
-    folds[shuffled[np.argsort(cells[shuffled], kind="stable")]] = np.arange(len(cells)) % owner.cv
-    return folds
-
-
-def _split_folds(owner, cells):
-    folds = np.full(len(cells), -1)
-    for fold, (_, test) in enumerate(owner.cv.split(np.zeros((len(cells), 1)), cells)):
-        if np.any(folds[test] >= 0):
-            folds[:] = -1
-            break
-        folds[test] = fold
-    if np.any(folds < 0):
-        raise ValueError(
-            f"{owner_name(owner)}.cv={owner.cv!r} must hold out every row exactly once, as KFold does: penalties and "
-            "cross-fitted predictions need one fold for each row."
-        )
+    """Fold of every row: as the splitter `cv` divides them, or at random and spread evenly over each cell."""
+    n_rows = len(cells)
+    if isinstance(check_folds(owner), numbers.Integral):
+        shuffled = make_generator(owner, owner.random_state).permutation(n_rows)
+        rows, fold = shuffled[np.argsort(cells[shuffled], kind="stable")], np.arange(n_rows) % owner.cv
+    else:
+        tests = [test for _, test in owner.cv.split(np.zeros((n_rows, 1)), cells)]
+        rows, fold = np.concatenate(tests), np.repeat(np.arange(len(tests)), [len(test) for test in tests])
+        if len(tests) < 2 or not np.array_equal(np.sort(rows), np.arange(n_rows)):
+            raise ValueError(
+                f"{owner_name(owner)}.cv={owner.cv!r} must hold out every row exactly once, in two folds or more, as "
+                "KFold does: penalties and cross-fitted predictions need one fold for each row."
+            )
+    folds = np.empty(n_rows, dtype=np.intp)
+    folds[rows] = fold
     return folds
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.cluster import KMeans
 
-
 MIN_ROWS_PER_REGIME = 20  # regimes that are found are no smaller on average
 MAX_DIMENSIONS = 32  # of where a row is, and of what its line is drawn over
 MAX_FEATURES = 20  # of these for the gate's features

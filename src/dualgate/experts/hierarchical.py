@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_choice, check_number, make_generator
 from dualgate.experts.cells import (
-    AUTO_BINS,
+    QUANTILE_BINS,
     CellSums,
     Target,
     check_folds,
@@ -85,15 +85,16 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    columns : column specification
+    columns : column specification, default=None
         Columns the experts read, as in ColumnTransformer (slice, list, names, mask, callable); None is all columns.
-    error_columns : None or column specification
+    error_columns : None or column specification, default=None
         Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"``.
-    quality_edges : None, "auto" or increasing sequence of float
+    quality_edges : None, "quantile" or increasing sequence of float, default=None
         Edges of the quality bins in signal-to-noise ratio ||flux|| / ||error||; a ratio equal to an edge belongs to
-        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"auto"`` cuts the ratios of the training rows
-        (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
-    regime_edges : None or sequence of increasing sequences
+        the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"quantile"`` cuts the ratios of the training
+        rows (of the first call of `partial_fit`) into four bins of equal counts, fewer where many ratios are equal.
+        Where rows are few, less than ten a cell, neighbouring bins are merged.
+    regime_edges : None or sequence of increasing sequences, default=None
         One sequence per physical condition, for `regimes` given to `fit` as conditions (n_samples, n_conditions).
         ``((4500, 5250), (-1, 0))`` makes nine regimes.
     sharing : {"shrink", "independent", "offset", "scale", "alpha"}, default="shrink"
@@ -104,7 +105,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         - ``"shrink"``: ridge towards the regime's ridge, which is a ridge towards the root.
         - ``"scale"``: gamma_s w_k (x - mean of regime k) + b_k + beta_s, with gamma_s and beta_s common to all regimes.
         - ``"alpha"``: w_k(alpha_s), one ridge path for each regime, one penalty for each quality bin.
-    alphas : None or sequence of float above zero
+    alphas : None or sequence of float above zero, default=None
         Penalties to choose from by held-out error, as in RidgeCV. None is a log grid from a hundredth of the smallest
         to a million times the mean variance of the projected columns.
     projection : {"auto", "whitened", "wiener"}, None or transformer, default="auto"
@@ -112,20 +113,20 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         scatter within a cell. ``"auto"`` is None for up to `n_components` columns, above that ``"whitened"`` where
         there are `error_columns` and :class:`~dualgate.features.SignalPCA` where there are none.
         ``"whitened"`` is :class:`~dualgate.features.NoiseWhitenedPCA`, ``"wiener"`` a supervised
-        :class:`~dualgate.features.WienerScores`; supervised WienerScores see y and the regimes, and reduce training rows
-        by loadings that did not see them. Any other transformer receives the selected columns, and never y. One that is
-        fitted already stays so inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores with
-        error columns is given [flux | error].
+        :class:`~dualgate.features.WienerScores`; supervised WienerScores use y and the regimes, and reduce training
+        rows by loadings that did not see them. Any other transformer receives the selected columns, and never y. A
+        fitted one stays as it is inside :class:`sklearn.frozen.FrozenEstimator`; a NoiseWhitenedPCA or WienerScores
+        with error columns is given [flux | error].
     n_components : int, default=50
         Components of the projections ``"auto"`` and ``"whitened"``, at most; free factors of ``"wiener"``.
-    clip : bool
+    clip : bool, default=False
         Hold every prediction within the range of the training targets. A linear expert overshoots where the noise is
         strong; no use where targets beyond the training range are expected.
-    cv : int
+    cv : int, default=5
         Folds for choosing penalties and for the cross-fitted predictions of `fit_predict_each`.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
         Threads that read rows and compute; -1 is one per core. Matrix products have threads of their own.
-    random_state : int, RandomState or None
+    random_state : int, RandomState or None, default=None
         Draws the folds.
 
     Attributes
@@ -210,9 +211,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             A fit of Wiener scores reads up to 60,000 of the rows some times before.
         y : array-like of shape (n_samples,)
             Targets.
-        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
+        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes, or conditions to be cut at `regime_edges`. None is one regime.
-        checkpoint : None or path
+        checkpoint : None or path, default=None
             Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
             integer `random_state` and stays until deleted.
 
@@ -282,7 +283,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         if reduction.n_projected is None:
             return
         edges = self.quality_edges
-        n_bins = 1 if edges is None else AUTO_BINS if isinstance(edges, str) else len(edges) + 1
+        n_bins = 1 if edges is None else QUANTILE_BINS if isinstance(edges, str) else len(edges) + 1
         n_folds = self.cv if isinstance(self.cv, numbers.Integral) else self.cv.get_n_splits()
         check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
 
@@ -299,13 +300,13 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         codes : None or ndarray of int of shape (n_samples,)
             Regimes, 0 to n_regimes - 1; None asks `finder` for them.
         n_regimes : int
-        finder : None or RegimeFinder
-        kept : None or ndarray of bool of shape (n_samples,)
+        finder : None or RegimeFinder, default=None
+        kept : None or ndarray of bool of shape (n_samples,), default=None
             Rows that are returned.
-        stages : None or FitStages
-        ranges : str
+        stages : None or FitStages, default=None
+        ranges : str, default=""
             Range of each condition, for a warning of empty cells.
-        depends : object
+        depends : object, default=()
             What the sums depend on beside the parameters of this object, for `stages`.
 
         Returns
@@ -394,8 +395,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         X : array-like or RowSource of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
             Targets.
-        regimes : None or array-like, as in `fit`
-        n_regimes : None or int
+        regimes : None or array-like, as in `fit`, default=None
+        n_regimes : None or int, default=None
             Of all rows to come, where `regimes` are codes; read in the first call. None is what that call holds.
 
         Returns
@@ -461,7 +462,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        with_root : bool
+        with_root : bool, default=False
             Return the prediction of the root ridge too.
 
         Returns
@@ -478,9 +479,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         projected, coef = columns["projected"], np.vstack([self.coef_, self.root_coef_])
         unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
         product = projected @ (coef / unit).T.astype(projected.dtype)
-        return np.clip(
-            product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_
-        )
+        return np.clip(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_)
 
     def predict(self, X, *, regimes=None):
         """Prediction by each row's own expert where its regime is known, by the root ridge where not.
@@ -488,7 +487,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        regimes : None or array-like, as in `fit`
+        regimes : None or array-like, as in `fit`, default=None
             True regimes make this the reference that a gate is measured against.
 
         Returns

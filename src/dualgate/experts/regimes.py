@@ -1,11 +1,10 @@
 """Regimes: the physical bins of the training rows, as codes or as conditions with edges."""
 
 import numbers
-import warnings
 
 import numpy as np
 
-from dualgate._validation import owner_name
+from dualgate._validation import check_numbers, owner_name
 
 SPARSE_FROM = 100  # codes as large as this, half of them missing, are conditions or labels and not codes
 
@@ -13,8 +12,8 @@ SPARSE_FROM = 100  # codes as large as this, half of them missing, are condition
 class EmptyCellWarning(UserWarning):
     """A regime, or a cell of regime and quality bin, holds no training row.
 
-    It is raised when `HierarchicalExperts` is fitted and names the cell, and the range of each condition where regimes
-    are given as conditions: swapped or logarithmic ones show there. The cell takes the expert of its parent: the
+    It is given when `HierarchicalExperts` is fitted and names the cells. Where regimes are given as conditions it also
+    names the range of each, which shows swapped or logarithmic ones. A cell takes the expert of its parent: the
     regime's, or the root ridge. Where a bin is learned from all regimes (``sharing="offset"``, ``"scale"``,
     ``"alpha"``), the regime's expert is adapted to the bin. Merge regimes or widen `quality_edges` to avoid it, or
     silence it with ``warnings.simplefilter("ignore", EmptyCellWarning)``.
@@ -22,26 +21,10 @@ class EmptyCellWarning(UserWarning):
 
 
 def regime_codes(owner, regimes, edges, n_samples, *, n_known=None):
-    """Turn `regimes` into integer codes.
+    """Codes (n_samples,) of `regimes`, in the three forms that `HierarchicalExperts.fit` takes, and how many there are.
 
-    Parameters
-    ----------
-    owner : object
-        Whose argument it is, for messages.
-    regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions)
-        None is one regime for all; one-dimensional values are codes 0, 1, ...; two-dimensional values are physical
-        conditions, cut at `edges`.
-    edges : None or sequence of n_conditions increasing sequences
-        A condition equal to an edge belongs to the bin above it. The first condition varies slowest.
-    n_samples : int
-    n_known : None or int
-        Regimes there are; None asks that the rows themselves make the codes likely.
-
-    Returns
-    -------
-    codes : ndarray of int of shape (n_samples,)
-    n_regimes : int
-        With conditions, every bin of the grid; with codes, the largest plus one.
+    Conditions make a grid cut at `edges`, the first condition slowest and a condition equal to an edge in the bin above
+    it. Codes make the largest plus one; where `n_known` regimes are known, rows may hold a few of them only.
     """
     if regimes is None:
         return np.zeros(n_samples, dtype=np.intp), 1
@@ -70,45 +53,31 @@ def regime_codes(owner, regimes, edges, n_samples, *, n_known=None):
             f"{name}: regimes holds the negative code {codes.min()}: codes count from 0. Drop the rows whose regime "
             "is not known."
         )
-    if n_known is not None:
-        return codes, int(codes.max()) + 1
-    n_found = len(np.unique(codes))
-    if codes.max() >= SPARSE_FROM and 2 * n_found < codes.max() + 1:
+    n_found, highest = len(np.unique(codes)), int(codes.max())
+    if n_known is None and (highest >= n_samples or (highest >= SPARSE_FROM and 2 * n_found <= highest)):
         raise ValueError(
-            f"{name}: regimes holds {n_found:,} different codes up to {codes.max():,}: codes must be 0, 1, ..., one "
-            "for each regime. Give a physical condition as (n_samples, 1) with regime_edges."
+            f"{name}: regimes holds {n_found:,} different codes up to {highest:,} in {n_samples:,} rows: codes must be "
+            "0, 1, ..., one for each regime. numpy.unique(regimes, return_inverse=True) numbers labels so; give a "
+            "physical condition as (n_samples, 1) with regime_edges."
         )
-    if codes.max() >= n_samples:
-        raise ValueError(
-            f"{name}: regimes holds the code {codes.max():,} for {n_samples:,} rows: codes must be 0, 1, ..., one for "
-            "each regime. numpy.unique(regimes, return_inverse=True) makes them so."
-        )
-    return codes, int(codes.max()) + 1
+    return codes, highest + 1
 
 
 def check_edges(owner, parameter, edges):
     """Return `edges` as an increasing array of finite numbers."""
-    try:
-        array = np.asarray(edges, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty((0, 0))
-    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all() or np.any(np.diff(array) <= 0):
-        raise ValueError(
-            f"{owner_name(owner)}.{parameter}={edges!r} must be finite numbers that increase, such as (2, 4, 7)."
-        )
-    return array
+    wanted = "finite numbers that increase, such as (2, 4, 7)"
+    return check_numbers(owner, parameter, edges, lambda array: np.all(np.diff(array) > 0), wanted)
 
 
 def describe_conditions(regimes, edges):
-    """Tell what values each physical condition takes, and its edges; empty where regimes are codes."""
+    """Name the range and the edges of each physical condition, for a message; empty where regimes are codes."""
     if regimes is None or np.ndim(regimes) != 2:
         return ""
-    conditions = np.asarray(regimes)
+    pairs = zip(np.asarray(regimes).T, (tuple(np.asarray(each).tolist()) for each in edges), strict=True)
     ranges = (
-        f"condition {place} runs from {values.min():g} to {values.max():g}, its edges are {tuple(these)}"
-        for place, (values, these) in enumerate(zip(conditions.T, edges, strict=True))
+        f"{place} runs from {x.min():g} to {x.max():g}, its edges are {cut}" for place, (x, cut) in enumerate(pairs)
     )
-    return f" Of the conditions, {'; '.join(ranges)}."
+    return f" Conditions: condition {'; condition '.join(ranges)}."
 
 
 def _cut(name, conditions, edges):

@@ -2,24 +2,31 @@
 
 A strategy receives the statistics of every fold, regime and quality bin and solves ``n_folds + 1`` problems at once:
 one without each fold, whose held-out error chooses the penalties and whose models cross-fit the gate's predictions, and
-one on all rows, which stays. A new strategy is a function registered in `SHARING`.
+one on all rows, which is used for new rows. A new strategy is a function registered in `SHARING`.
 """
 
 import warnings
 
 import numpy as np
+from scipy.linalg import block_diag
 from sklearn.exceptions import ConvergenceWarning
 
-from dualgate.experts.ridges import Ridges, add_intercepts, fall_back, fit_ridges
+from dualgate.experts.ridges import Ridges, fit_ridges
 from dualgate.statistics import solve_ridge, training_sets
 
 MAX_ROUNDS = 2000  # of alternating least squares; some ten are usual
 TOLERANCE = 1e-9  # of the scales and shifts, which are of order one
 
 
-def independent(folds, alphas, root):
+def independent(folds, alphas, root, *, shrink=False):
     r"""Fit a ridge of its own, with a penalty of its own, in every cell: :math:`w_{ks}`."""
-    return _nested(folds, alphas, root, shrink=False)
+    n_folds, n_regimes, n_bins = folds.count.shape
+    parents = root.take(np.zeros(n_regimes, dtype=int))
+    regimes = fit_ridges(folds.sum(2), alphas, parents=parents, shrink=shrink)
+    if n_bins == 1:
+        return regimes
+    parents = regimes.take(np.repeat(np.arange(n_regimes), n_bins))
+    return fit_ridges(folds.reshape(n_folds, n_regimes * n_bins), alphas, parents=parents, shrink=shrink)
 
 
 def shrink(folds, alphas, root):
@@ -27,18 +34,7 @@ def shrink(folds, alphas, root):
 
     .. math:: \min_{w_{ks}} \lVert y - X w_{ks} \rVert^2 + \alpha_{ks} \lVert w_{ks} - w_k \rVert^2
     """
-    return _nested(folds, alphas, root, shrink=True)
-
-
-def _nested(folds, alphas, root, *, shrink):
-    """Ridges of regimes below the root, then of cells below their regimes."""
-    n_folds, n_regimes, n_bins = folds.count.shape
-    parents = root.of_parents(np.zeros(n_regimes, dtype=int))
-    regimes = fit_ridges(folds.sum(2), alphas, parents=parents, shrink=shrink)
-    if n_bins == 1:
-        return regimes
-    parents = regimes.of_parents(np.repeat(np.arange(n_regimes), n_bins))
-    return fit_ridges(folds.reshape(n_folds, n_regimes * n_bins), alphas, parents=parents, shrink=shrink)
+    return independent(folds, alphas, root, shrink=True)
 
 
 def offset(folds, alphas, root):
@@ -48,40 +44,32 @@ def offset(folds, alphas, root):
         \min \sum_{ks} \lVert y - b_{ks} - X (w_k + \Delta_s) \rVert^2
         + \alpha \sum_k \lVert w_k \rVert^2 + \beta \sum_s \lVert \Delta_s \rVert^2
 
-    The two penalties are chosen one after the other: alpha with all offsets at zero, then beta.
+    The two penalties are chosen one after the other: alpha with all offsets at zero, then beta. The line of a cell
+    passes through its means of x and y, that of an empty cell through its regime's.
     """
-    n_bins = folds.count.shape[2]
     sets = training_sets(folds)
-    centred = sets.centred()
+    centred, filled = sets.centred(), sets.count > 0
+    (x_mean, y_mean), (regime_x, regime_y) = sets.means(), sets.sum(2).means()
+    x_mean = np.where(filled[..., None], x_mean, regime_x[:, :, None])
+    y_mean = np.where(filled, y_mean, regime_y[:, :, None])
 
     def candidate(alpha, beta):
         coef = np.stack([solve_offset(gram, moment, alpha, beta) for gram, moment in zip(*centred, strict=True)])
-        coef, intercept = add_intercepts(sets, coef, root)
+        coef, intercept = _fall_back(sets, coef, y_mean - (x_mean * coef).sum(-1), root)
         return folds.squared_error(coef[:-1], intercept[:-1]).sum(), coef, intercept
 
     descending = np.sort(alphas)[::-1]
     alpha = min(descending, key=lambda value: candidate(value, np.inf)[0])
-    betas = [np.inf] if n_bins == 1 else [np.inf, *descending]
+    betas = [np.inf] if folds.count.shape[2] == 1 else [np.inf, *descending]
     beta = min(betas, key=lambda value: candidate(alpha, value)[0])
     _, coef, intercept = candidate(alpha, beta)
     return Ridges.of_cells(coef, intercept, alpha, folds.count)
 
 
 def solve_offset(gram, moment, alpha, beta):
-    """Solve the joint problem of `offset` by eliminating the regimes.
+    """Solve the joint problem of `offset` for centred sums (n_regimes, n_bins, ...) by eliminating the regimes.
 
-    Parameters
-    ----------
-    gram : ndarray of shape (n_regimes, n_bins, n_features, n_features)
-        Centred per cell.
-    moment : ndarray of shape (n_regimes, n_bins, n_features)
-    alpha, beta : float
-        Above zero; an infinite `beta` leaves no offset.
-
-    Returns
-    -------
-    coef : ndarray of shape (n_regimes, n_bins, n_features)
-        The sums w_k + Delta_s.
+    Returns the coefficients w_k + Delta_s (n_regimes, n_bins, n_features); an infinite `beta` leaves no offset.
     """
     n_regimes, n_bins, width = moment.shape
     regime_gram = gram.sum(1) + alpha * np.eye(width)
@@ -90,33 +78,29 @@ def solve_offset(gram, moment, alpha, beta):
         regime = np.linalg.solve(regime_gram, regime_moment[..., None])[..., 0]
         return np.repeat(regime[:, None], n_bins, axis=1)
     # rows: A_k w_k + sum_s G_ks Delta_s = c_k  and  sum_k G_ks w_k + (sum_k G_ks + beta I) Delta_s = c_s
-    beside = gram.transpose(0, 2, 1, 3).reshape(n_regimes, width, n_bins * width)  # [G_k1 ... G_kS]
-    eliminated = np.linalg.solve(regime_gram, np.concatenate([beside, regime_moment[..., None]], axis=2))
-    below = beside.transpose(0, 2, 1)
-    schur = -np.matmul(below, eliminated[..., :-1]).sum(0)
-    right = moment.sum(0).ravel() - np.matmul(below, eliminated[..., -1:])[..., 0].sum(0)
-    for level, block in enumerate(gram.sum(0) + beta * np.eye(width)):
-        own = slice(level * width, (level + 1) * width)
-        schur[own, own] += block
-    offsets = np.linalg.solve(schur, right)
+    coupling = gram.transpose(0, 2, 1, 3).reshape(n_regimes, width, n_bins * width)  # [G_k1 ... G_kS]
+    eliminated = np.linalg.solve(regime_gram, np.concatenate([coupling, regime_moment[..., None]], axis=2))
+    reduced = np.matmul(coupling.transpose(0, 2, 1), eliminated).sum(0)
+    schur = block_diag(*(gram.sum(0) + beta * np.eye(width))) - reduced[:, :-1]
+    offsets = np.linalg.solve(schur, moment.sum(0).ravel() - reduced[:, -1])
     regime = eliminated[..., -1] - np.matmul(eliminated[..., :-1], offsets)
     return regime[:, None] + offsets.reshape(n_bins, width)
 
 
 def alpha(folds, alphas, root):
-    r"""Leave to a quality bin nothing but its penalty: :math:`w_k(\alpha_s)`, a ridge path for each regime.
+    r"""Let only the penalty depend on the quality bin: :math:`w_k(\alpha_s)`, a ridge path for each regime.
 
     .. math:: w_k(\alpha) = \arg\min_w \min_b \lVert y - b - X w \rVert^2 + \alpha \lVert w \rVert^2
 
     over the rows of all bins of regime k; alpha_s is the penalty with the smallest held-out error in bin s, summed over
-    the regimes. The intercept belongs to the ridge, so that all cells of a regime meet at its means. A bin that is
-    empty in all regimes takes the penalty that is best for all bins together.
+    the regimes. The intercept belongs to the ridge, so that the lines of all cells of a regime meet at its means. A bin
+    that is empty in all regimes takes the penalty that is best for all bins together.
     """
     sets = training_sets(folds)
-    n_bins, regimes = folds.count.shape[2], sets.sum(2)
+    n_bins = folds.count.shape[2]
     descending = np.sort(alphas)[::-1]  # a tie goes to the stronger penalty
-    path = (np.repeat(each[:, :, :, None], n_bins, axis=3) for each in regimes.solve(descending))
-    coef, intercept = fall_back(sets, *path, root)
+    path = (np.repeat(each[:, :, :, None], n_bins, axis=3) for each in sets.sum(2).solve(descending))
+    coef, intercept = _fall_back(sets, *path, root)
     errors = folds.squared_error(coef[:, :-1], intercept[:, :-1]).sum((1, 2))
     errors = np.where(folds.count.sum((0, 1)) > 0, errors, errors.sum(1, keepdims=True))
     best = errors.argmin(axis=0)
@@ -127,7 +111,7 @@ def alpha(folds, alphas, root):
 
 
 def scale(folds, alphas, root):
-    r"""Scale and shift a regime's ridge by what all regimes share, about the regime's mean.
+    r"""Scale and shift a regime's ridge by factors and offsets that all regimes share, about the regime's mean.
 
     .. math::
         f_{ks}(x) = \gamma_s\, w_k \cdot (x - \bar x_k) + b_k + \beta_s, \qquad
@@ -135,8 +119,8 @@ def scale(folds, alphas, root):
 
     with :math:`\pi_s` the share of rows in bin s. Slopes are scaled about :math:`\bar x_k`, the mean of the regime's
     training rows, so that noise may flatten a regime's line without moving its level, and so that the origin of x does
-    not matter. The penalty sees the coefficients of the cells: it is the same for (c gamma, w / c), and no scale can
-    escape it. Two conventions fix what is left open: :math:`\sum_s \pi_s \gamma_s^2 = 1` with
+    not matter. The penalty is on the coefficients of the cells: it is the same for (c gamma, w / c), so that no scale
+    avoids it. Two conventions make the solution unique: :math:`\sum_s \pi_s \gamma_s^2 = 1` with
     :math:`\sum_s \pi_s \gamma_s \ge 0`, and :math:`\sum_s \pi_s \beta_s = 0`.
 
     A bin that is empty in all regimes has gamma = 1 and beta = 0. One alpha is chosen for all cells.
@@ -149,15 +133,15 @@ def scale(folds, alphas, root):
         *start, regime, level, settled = solve_scale(sums, value, start)
         coef = start[0][:, None, :, None] * regime[:, :, None]
         intercept = level[:, :, None] + start[1][:, None] - (coef * means[:, :, None]).sum(-1)
-        coef, intercept = fall_back(sets, coef, intercept, root)
+        coef, intercept = _fall_back(sets, coef, intercept, root)
         error = folds.squared_error(coef[:-1], intercept[:-1]).sum()
         if error < lowest:  # a tie goes to the stronger penalty
             lowest, chosen = error, (coef, intercept, value, settled)
     coef, intercept, value, settled = chosen
     if not settled:
         warnings.warn(
-            f"HierarchicalExperts: sharing='scale' did not settle within {MAX_ROUNDS:,} rounds at alpha={value:g}: its "
-            "scales are approximate. Use larger alphas or fewer quality bins.",
+            f"HierarchicalExperts: sharing='scale' did not converge within {MAX_ROUNDS:,} rounds at alpha={value:g}: "
+            "its scales are approximate. Use larger alphas or fewer quality bins.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -165,13 +149,7 @@ def scale(folds, alphas, root):
 
 
 def about_regimes(sets):
-    """Move the sums of cells (..., n_regimes, n_bins) to the mean of x of each regime.
-
-    Returns
-    -------
-    sums : tuple (count, x_sum, y_sum, gram, moment)
-        As in `CellStatistics`.
-    """
+    """Count and sums of cells (..., n_regimes, n_bins), as in `CellStatistics`, about each regime's mean of x."""
     step = (sets.sum(sets.count.ndim - 1).means()[0] - sets.origin)[..., None, :]
     cross = sets.x_sum[..., :, None] * step[..., None, :]
     square = step[..., :, None] * step[..., None, :]
@@ -181,25 +159,10 @@ def about_regimes(sets):
 
 
 def solve_scale(sums, alpha, start):
-    """Solve the joint problem of `scale` by alternating exact least squares.
+    """Solve the joint problem of `scale` by alternating exact least squares, `sums` as of `about_regimes`.
 
-    Parameters
-    ----------
-    sums : tuple of ndarray
-        Of `about_regimes`, leading axes (n_sets, n_regimes, n_bins).
-    alpha : float
-        Above zero.
-    start : tuple (gamma, beta) of ndarray of shape (n_sets, n_bins)
-
-    Returns
-    -------
-    gamma, beta : ndarray of shape (n_sets, n_bins)
-    coef : ndarray of shape (n_sets, n_regimes, n_features)
-        The w_k; zero where a regime is empty.
-    level : ndarray of shape (n_sets, n_regimes)
-        The b_k.
-    settled : bool
-        Whether it converged.
+    Starts from and returns gamma and beta (n_sets, n_bins), then w_k (n_sets, n_regimes, n_features), zero where a
+    regime is empty, b_k (n_sets, n_regimes), and whether it converged.
     """
     gamma, beta = start
     for _ in range(MAX_ROUNDS):
@@ -227,7 +190,7 @@ def _regimes_given_bins(sums, alpha, gamma, beta):
 
 
 def _bins_given_regimes(sums, alpha, coef, level):
-    """Scale and shift of every bin, by least squares in two unknowns, and brought to their conventions."""
+    """Scale and shift of every bin, by least squares in two unknowns, normalised by the conventions of `scale`."""
     count, x_sum, y_sum, gram, moment = sums
     n_rows = count.sum(1)
     share = n_rows / n_rows.sum(1, keepdims=True)
@@ -238,14 +201,21 @@ def _bins_given_regimes(sums, alpha, coef, level):
     total = line.sum(1)
     right = (moment * along).sum((1, 3)) - (line * level[..., None]).sum(1)
     rest = (y_sum - count * level[..., None]).sum(1)
-    determinant = square * n_rows - total**2
-    known = determinant > 1e-12 * square * n_rows  # not where a bin is empty, or all coefficients are zero
-    gamma = np.where(known, (right * n_rows - total * rest) / np.where(known, determinant, 1.0), 1.0)
-    beta = np.where(n_rows > 0, (rest - gamma * total) / np.maximum(n_rows, 1.0), 0.0)
-    size = np.sqrt((share * gamma**2).sum(1, keepdims=True))
-    size = np.where((share * gamma).sum(1, keepdims=True) < 0, -size, size)
+    mean_line, mean_rest = (values / np.maximum(n_rows, 1.0) for values in (total, rest))
+    centred = square - total * mean_line
+    known = centred > 1e-12 * square  # not where a bin is empty, or all coefficients are zero
+    gamma = np.where(known, (right - total * mean_rest) / np.where(known, centred, 1.0), 1.0)
+    beta = mean_rest - gamma * mean_line
+    size = np.copysign(np.sqrt((share * gamma**2).sum(1, keepdims=True)), (share * gamma).sum(1, keepdims=True))
     gamma = np.where(n_rows > 0, gamma / np.where(size == 0, 1.0, size), 1.0)
     return gamma, np.where(n_rows > 0, beta - (share * beta).sum(1, keepdims=True), 0.0)
+
+
+def _fall_back(sets, coef, intercept, root):
+    """Replace the models (..., n_folds + 1, n_regimes, n_bins) of regimes without rows by the root's."""
+    nothing = sets.count.sum(2, keepdims=True) == 0
+    coef = np.where(nothing[..., None], root.coef[:, :, None], coef)
+    return coef, np.where(nothing, root.intercept[:, :, None], intercept)
 
 
 SHARING = {

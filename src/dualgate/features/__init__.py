@@ -1,4 +1,4 @@
-"""What is read from a measurement: quality statistics, lines, noise-whitened components, Wiener scores."""
+"""Features of a measurement: quality statistics, spectral lines, noise-whitened components, Wiener scores."""
 
 from dualgate.features.lines import LinePixels, LineWindows
 from dualgate.features.projection import FrozenProjection, PlainColumns, Projection, TransformerProjection

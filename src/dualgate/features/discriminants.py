@@ -9,7 +9,7 @@ from dualgate.statistics import training_sets
 
 MAX_COLUMNS = 1024  # projected columns up to which discriminants are found
 MIN_VARIANCE = 1e-8  # of a membership, which is between 0 and 1
-MIN_LOG = -20.0  # of a regime's probability: what is less probable is no farther away
+MIN_LOG = -20.0  # lower bound of the log-probability of a regime
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,31 +18,21 @@ class Discriminants:
 
     With :math:`1_k` the membership of regime k, the targets of the ridges are :math:`y`, :math:`1_k` and
     :math:`1_k (y - \bar y)`. Then follow :math:`\log p(k | m)` where the rows of each regime are a Gaussian in the
-    estimated memberships m (quadratic discriminants; in the columns themselves they would take noise for a regime). A
-    gate learns more easily from these estimates of where a row stands than from the columns.
+    estimated memberships m (quadratic discriminants; in the columns themselves they would overfit noise). A
+    gate learns more easily from these estimates than from the columns.
 
-    Parameters
-    ----------
-    coef : ndarray of shape (n_folds + 1, n_linear, n_projected)
-        Without fold 0, 1, ..., and last on all rows.
-    intercept : ndarray of shape (n_folds + 1, n_linear)
-    centre : ndarray of shape (n_folds + 1, n_regimes, n_regimes - 1)
-        Mean memberships of each regime.
-    root : ndarray of shape (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1)
-        Inverse Cholesky factor of its covariance.
-    level : ndarray of shape (n_folds + 1, n_regimes)
-        Logarithm of its share and of the determinant of `root`; minus infinity where it has no rows.
+    The leading axis of every array, n_folds + 1, holds the models without fold 0, 1, ..., and last that of all rows.
 
     References
     ----------
     Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learning, sections 4.2 and 4.3.
     """
 
-    coef: np.ndarray
-    intercept: np.ndarray
-    centre: np.ndarray
-    root: np.ndarray
-    level: np.ndarray
+    coef: np.ndarray  # (n_folds + 1, n_linear, n_projected)
+    intercept: np.ndarray  # (n_folds + 1, n_linear)
+    centre: np.ndarray  # (n_folds + 1, n_regimes, n_regimes - 1), mean memberships of each regime
+    root: np.ndarray  # (n_folds + 1, n_regimes, n_regimes - 1, n_regimes - 1), inverse Cholesky factors of covariances
+    level: np.ndarray  # (n_folds + 1, n_regimes), log(share * det(root)); minus infinity where there are no rows
 
     def __call__(self, projected, folds=None):
         """Discriminants of rows (n_samples, 3 n_regimes + 1); by `folds`, each row by models that did not see it."""
@@ -70,19 +60,7 @@ class Discriminants:
 
 
 def find_discriminants(folds, alpha):
-    """Solve for the discriminants from the statistics of every fold, regime and quality bin.
-
-    Parameters
-    ----------
-    folds : CellStatistics, leading axes (n_folds, n_regimes, n_bins)
-    alpha : float
-        Penalty, above zero.
-
-    Returns
-    -------
-    discriminants : Discriminants or None
-        None for more than `MAX_COLUMNS` columns.
-    """
+    """Solve for the discriminants from statistics (n_folds, n_regimes, n_bins); None above `MAX_COLUMNS` columns."""
     width = folds.moment.shape[-1]
     if width > MAX_COLUMNS:
         return None
@@ -106,13 +84,13 @@ def find_discriminants(folds, alpha):
 def _gaussians(regimes, coef, intercept):
     """Centre, inverse root of the covariance and level of every regime in the membership ridges.
 
-    Small regimes lean on the covariance of all.
+    Covariances of small regimes are shrunk towards the pooled one.
     """
     width, count = coef.shape[1], regimes.count
     centre = np.einsum("fdj,fkj->fkd", coef, regimes.means()[0]) + intercept[:, None]
     spread = np.matmul(np.matmul(coef[:, None], regimes.centred()[0]), coef[:, None].swapaxes(-1, -2))
     pooled = spread.sum(1, keepdims=True) / np.maximum(count.sum(1), 1.0)[:, None, None, None]
-    # as if `width` rows of the pooled covariance were there too, and some spread in every direction
+    # `width` rows of the pooled covariance in addition, and a minimal variance in every direction
     covariance = (spread + width * pooled) / np.maximum(count + width, 1.0)[..., None, None]
     root = np.linalg.inv(np.linalg.cholesky(covariance + MIN_VARIANCE * np.eye(width)))
     with np.errstate(divide="ignore"):

@@ -1,10 +1,9 @@
-"""The lines that tell a star's gravity and metallicity: depth and equivalent width, and their pixels."""
+"""Spectral lines sensitive to a star's gravity and metallicity: depth and equivalent width, and their pixels."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_number, check_rows, owner_name
+from dualgate._validation import check_number, owner_name
+from dualgate.features.fixed import FixedFeatures
 
 # name: (core half-width, line window, blue side-band, red side-band), air wavelengths [A].
 # Ca II: line windows and side-bands within those of Cenarro et al. 2001, MNRAS 326, 959 (CaT index), moved apart so
@@ -18,10 +17,33 @@ WINDOWS = {
 BAND = (7100.0, 8850.0)  # [A] what an unnamed grid is taken to cover
 MAX_HALF_WIDTH = 30.0  # [A] keeps every window within a grid that covers the side-bands
 CORE_HALF_WIDTH = 2.0  # [A] half the window over which a line's depth is averaged
-CONTINUUM_FLOOR = 0.1  # of the mean absolute flux: a continuum of pure noise may not blow a ratio up
+CONTINUUM_FLOOR = 0.1  # of the mean absolute flux: bounds the ratio where the continuum is pure noise
 
 
-class LineWindows(TransformerMixin, BaseEstimator):
+class _Lines(FixedFeatures):
+    """Pixels around the lines over the continuum; a subclass chooses the windows and what it makes of them."""
+
+    def _prepare(self, n_pixels):
+        wave = np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
+        if self.wave is not None:
+            wave = check_wave(owner_name(self), self.wave, n_pixels)
+        self._continua = {
+            name: _Continuum(wave, _mean_weights(wave, *self._window(name)) > 0, *WINDOWS[name][2:]) for name in WINDOWS
+        }
+        return wave
+
+    def _window(self, name):
+        """First and last wavelength of the pixels of a line."""
+        return WINDOWS[name][1]
+
+    def _over_continuum(self, X):
+        """Yield the pixels of each line (n_samples, n_used), divided by the continuum."""
+        floor = CONTINUUM_FLOOR * np.abs(X).mean(axis=1, dtype=np.float64) + np.finfo(np.float32).tiny
+        for name in self._continua:
+            yield self._continua[name].divide(X, floor)
+
+
+class LineWindows(_Lines):
     r"""Depths and equivalent widths of Ca II 8498, 8542, 8662 and Na I 8183, 8195, with side-band continuum.
 
     .. math::
@@ -29,18 +51,20 @@ class LineWindows(TransformerMixin, BaseEstimator):
 
     The continuum :math:`F_c` is the line through the mean fluxes of two side-bands. The summed width of the calcium
     triplet is a feature of its own; the sodium doublet is one window with two cores. Means and integrals are exact
-    for flux that is linear between pixels, so a coarse grid works as well as a fine one.
+    for flux that is linear between pixels, so a coarse grid works as well as a fine one. Features are float64, depths
+    dimensionless and widths in angstrom, whatever the unit of the flux.
 
     Parameters
     ----------
-    wave : None or array-like of shape (n_pixels,), [angstrom]
+    wave : None or array-like of shape (n_pixels,), default=None, [angstrom]
         Wavelength of every pixel, increasing, covering 8143 to 8725. None spreads the pixels evenly over 7100 to 8850,
-        the medium-resolution arm of the Subaru PFS.
+        the medium-resolution arm of the Subaru PFS. `fit` raises a ValueError if it has another length than a row,
+        does not increase, or leaves a window uncovered.
 
     Attributes
     ----------
     names_ : list of str
-        `ca_8498_depth`, `ca_8498_width`, ..., `na_8190_width`, and `ca_width`, the sum; widths in angstrom.
+        `ca_8498_depth`, `ca_8498_width`, ..., `na_8190_width`, and `ca_width`, the sum.
     n_features_in_ : int
         Number of pixels seen in `fit`.
 
@@ -62,85 +86,39 @@ class LineWindows(TransformerMixin, BaseEstimator):
     def __init__(self, wave=None):
         self.wave = wave
 
-    def fit(self, X, y=None):
-        """Lay the windows over the pixels.
+    def _prepare(self, n_pixels):
+        wave = super()._prepare(n_pixels)
+        self._weights = {}  # name: (n_used, 2), of the mean over the core and of the integral over the window
+        for name, (cores, window, *_) in WINDOWS.items():
+            core = np.mean([_mean_weights(wave, at - CORE_HALF_WIDTH, at + CORE_HALF_WIDTH) for at in cores], axis=0)
+            width = _mean_weights(wave, *window) * (window[1] - window[0])
+            self._weights[name] = np.column_stack([core, width])[self._continua[name].pixels]
+        return [f"{name}_{kind}" for name in WINDOWS for kind in ("depth", "width")] + ["ca_width"]
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_pixels)
-            Flux rows.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : LineWindows
-
-        Raises
-        ------
-        ValueError
-            If `wave` has another length than a row, does not increase, or leaves a window uncovered.
-        """
-        X = check_rows(self, X, reset=True)
-        wave = _check_wave(self, self.wave, X.shape[1])
-        operators, names = [], []
-        for name, (cores, window, blue, red) in WINDOWS.items():
-            operators.append(_LineOperator(wave, cores, window, blue, red))
-            names += [f"{name}_depth", f"{name}_width"]
-        self._operators = operators
-        self.names_ = [*names, "ca_width"]
-        return self
-
-    def transform(self, X):
-        """Measure the lines.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_pixels)
-            Flux rows, in any unit.
-
-        Returns
-        -------
-        features : ndarray of shape (n_samples, 9), float64
-            Depths [dimensionless] and equivalent widths [angstrom], in the order of `names_`.
-        """
-        check_is_fitted(self, "names_")
-        X = check_rows(self, X, reset=False)
-        floor = _floor(X)
-        features = np.column_stack([column for line in self._operators for column in line.measure(X, floor)])
+    def _compute(self, X):
+        pixels = zip(self._over_continuum(X), self._weights.values(), strict=True)
+        features = np.hstack([(1.0 - values) @ weights for values, weights in pixels])
         calcium = [i for i, name in enumerate(self.names_) if name.startswith("ca_8") and name.endswith("width")]
         return np.column_stack([features, features[:, calcium].sum(axis=1)])
 
-    def get_feature_names_out(self, input_features=None):
-        """Names of the features.
 
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self, "names_")
-        return np.array(self.names_, dtype=object)
-
-
-class LinePixels(TransformerMixin, BaseEstimator):
+class LinePixels(_Lines):
     r"""Pixels around the lines of :class:`LineWindows`, divided by the side-band continuum.
 
     .. math:: p_j = F_j / F_{c,j}
 
-    for every pixel j of the windows, with the continuum :math:`F_c` of :class:`LineWindows`: what a network sees that
-    is to find the shape of the lines by itself, such as ``PhysGate(features=LinePixels(wave), network="cnn")``.
+    for every pixel j of the windows, with the continuum :math:`F_c` of :class:`LineWindows`. This is the input of a
+    network that learns the shape of the lines, such as ``PhysGate(features=LinePixels(wave), network="cnn")``. Pixels
+    are float64 and dimensionless, whatever the unit of the flux, and 1 where there is no line. The continuum is at
+    least a tenth of the row's mean absolute flux, which bounds the effect of noise.
 
     Parameters
     ----------
-    wave : None or array-like of shape (n_pixels,), [angstrom]
+    wave : None or array-like of shape (n_pixels,), default=None, [angstrom]
         As for :class:`LineWindows`.
-    half_width : None or float, [angstrom]
-        Take the pixels up to this far from a line's centre, of the sodium doublet from both; above 0, at most 30. None
-        takes the windows of :class:`LineWindows`, 11 to 20 on either side.
+    half_width : None or float, default=None, [angstrom]
+        Take the pixels up to this far from a line's centre, of the sodium doublet from both; above 0, at most 30, else
+        `fit` raises a ValueError. None takes the windows of :class:`LineWindows`, 11 to 20 on either side.
 
     Attributes
     ----------
@@ -171,79 +149,26 @@ class LinePixels(TransformerMixin, BaseEstimator):
         self.wave = wave
         self.half_width = half_width
 
-    def fit(self, X, y=None):
-        """Find the pixels of the windows.
+    def _window(self, name):
+        if self.half_width is None:
+            return super()._window(name)
+        cores = WINDOWS[name][0]
+        return cores[0] - self.half_width, cores[-1] + self.half_width
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_pixels)
-            Flux rows.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : LinePixels
-
-        Raises
-        ------
-        ValueError
-            If `wave` has another length than a row, does not increase, or leaves a window uncovered, or if
-            `half_width` is out of range.
-        """
-        X = check_rows(self, X, reset=True)
-        wave = _check_wave(self, self.wave, X.shape[1])
+    def _prepare(self, n_pixels):
         if self.half_width is not None:
             check_number(self, "half_width", self.half_width, low=0, strict=True, high=MAX_HALF_WIDTH)
-        continua, names = [], []
-        for name, (cores, window, blue, red) in sorted(WINDOWS.items(), key=lambda item: item[1][0]):
-            if self.half_width is not None:
-                window = cores[0] - self.half_width, cores[-1] + self.half_width
-            continua.append(_Continuum(wave, _mean_weights(wave, *window) > 0, blue, red))
-            names += [f"{name}_pixel{i}" for i in range(len(continua[-1].position))]
-        self._continua, self.names_ = continua, names
-        self.wave_ = np.concatenate([wave[continuum.pixels] for continuum in continua])
-        return self
+        wave = super()._prepare(n_pixels)
+        self._continua = dict(sorted(self._continua.items(), key=lambda item: WINDOWS[item[0]][0]))
+        self.wave_ = np.concatenate([wave[each.pixels] for each in self._continua.values()])
+        return [f"{name}_pixel{i}" for name, each in self._continua.items() for i in range(len(each.position))]
 
-    def transform(self, X):
-        """Divide the pixels of the windows by the continuum.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_pixels)
-            Flux rows, in any unit.
-
-        Returns
-        -------
-        pixels : ndarray of shape (n_samples, n_out), float64, [dimensionless]
-            In the order of `wave_`; 1 where there is no line. The continuum is at least a tenth of the row's mean
-            absolute flux, which bounds what noise can do.
-        """
-        check_is_fitted(self, "names_")
-        X = check_rows(self, X, reset=False)
-        floor = _floor(X)
-        return np.concatenate([continuum.divide(X, floor) for continuum in self._continua], axis=1)
-
-    def get_feature_names_out(self, input_features=None):
-        """Names of the pixels.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self, "names_")
-        return np.array(self.names_, dtype=object)
+    def _compute(self, X):
+        return np.hstack(list(self._over_continuum(X)))
 
 
 class _Continuum:
-    """The pixels of a line, and the straight continuum over them: the line through two side-band means.
-
-    At pixel j it is ``blue + position_j * (red - blue)``; it is there pixel by pixel, since fluxes are divided by it.
-    """
+    """The pixels of a line, and the straight continuum over them: the line through two side-band means."""
 
     def __init__(self, wave, used, blue, red):
         self.blue, self.red = _mean_weights(wave, *blue), _mean_weights(wave, *red)
@@ -257,27 +182,6 @@ class _Continuum:
         blue, red = (_apply(weights, flux) for weights in (self.blue, self.red))
         continuum = blue[:, None] + self.position * (red - blue)[:, None]
         return flux[:, self.pixels] / np.maximum(continuum, floor[:, None])
-
-
-class _LineOperator:
-    """One line as weights on its pixels, for the means over its core and its window."""
-
-    def __init__(self, wave, cores, window, blue, red):
-        core = sum(_mean_weights(wave, at - CORE_HALF_WIDTH, at + CORE_HALF_WIDTH) for at in cores)
-        width = _mean_weights(wave, *window)
-        self.continuum = _Continuum(wave, (core > 0) | (width > 0), blue, red)
-        pixels = self.continuum.pixels
-        self.core, self.width = core[pixels] / len(cores), width[pixels] * (window[1] - window[0])
-
-    def measure(self, flux, floor):
-        """Depth and equivalent width of each row; the continuum never falls below `floor` (n_samples,)."""
-        deficit = 1.0 - self.continuum.divide(flux, floor)
-        return deficit @ self.core, deficit @ self.width
-
-
-def _floor(flux):
-    """Least continuum of each row (n_samples,)."""
-    return CONTINUUM_FLOOR * np.abs(flux).mean(axis=1, dtype=np.float64) + np.finfo(np.float32).tiny
 
 
 def _apply(weights, flux):
@@ -304,25 +208,18 @@ def _mean_weights(wave, start, stop):
     return weights / (stop - start)
 
 
-def _check_wave(owner, wave, n_pixels):
-    if wave is None:
-        return np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
+def check_wave(owner, wave, n_pixels=None):
+    """Return `wave` as floats, if it has one value a pixel, increases and covers every window, else name `owner`."""
     wave = np.asarray(wave, dtype=np.float64)
-    if wave.shape != (n_pixels,):
+    if n_pixels is not None and wave.shape != (n_pixels,):
         raise ValueError(
-            f"{owner_name(owner)}.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must hold "
-            "one wavelength per pixel. For X = [flux | error] give the flux columns only."
+            f"{owner}.wave has shape {wave.shape}, the flux rows have {n_pixels:,} pixels: wave must hold one "
+            "wavelength per pixel. For X = [flux | error] give the flux columns only."
         )
-    return check_wave(owner_name(owner), wave)
-
-
-def check_wave(owner, wave):
-    """Return `wave` as floats, if it increases and covers every window; `owner` is named in messages."""
-    wave = np.asarray(wave, dtype=np.float64)
     if wave.ndim != 1 or len(wave) < 2 or not (np.isfinite(wave).all() and np.all(np.diff(wave) > 0)):
         raise ValueError(
             f"{owner}.wave of shape {wave.shape} must be one-dimensional, finite and increase from pixel to pixel; "
-            "sort wave and flux alike."
+            "sort wave and flux in the same order."
         )
     edges = [edge for _, *ranges in WINDOWS.values() for pair in ranges for edge in pair]
     if wave[0] > min(edges) or wave[-1] < max(edges):

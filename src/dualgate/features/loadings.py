@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg import solveh_banded
+from scipy.sparse import diags
 
 from dualgate._validation import require_finite, take_columns
 from dualgate.features.factors import Factors, unfold
@@ -11,27 +12,19 @@ from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
 _MIN_SIGNAL = 0.05  # variance, in units of the noise, that a factor starts with at least
-_MIN_NOISE = 1e-6  # of the variance of a column, where rows come without errors
-_TINY = 1e-9  # of the mean weight of a pixel: keeps what no row measured solvable
+_MIN_NOISE = 1e-6  # of the variance of a column, where there are no errors
+_TINY = 1e-9  # of the mean weight of a pixel: keeps the equations of unmeasured pixels solvable
 
 
 class Loadings:
     """The maximisation: loadings from the sums of a pass, of all rows or without a fold.
 
-    Each factor's loadings have a Gaussian prior, a penalty on their second differences (`smooth`) and one on their
-    size, and both penalties are those that make the loadings most probable (empirical Bayes). Free factors are turned
-    and scaled after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
+    The loadings of each factor have a Gaussian prior: a penalty on their second differences (`smooth`) or on their
+    size, of the strength that makes the loadings most probable (empirical Bayes). Free factors are turned and scaled
+    after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
 
-    Parameters
-    ----------
-    sums : dict
-        What :class:`~dualgate.features.factors.FactorSums` found over all rows.
-    n_free : int
-        Free factors; they come before the known ones.
-    smooth : bool
-        Whether neighbouring columns are neighbouring pixels, so that loadings may be taken as smooth.
-    penalties : ndarray of shape (2, width) or None
-        Of roughness and of size, from the step before.
+    `sums` are those of :class:`~dualgate.features.factors.FactorSums`, `n_free` is the number of free factors, which
+    come before the known ones, `penalties` (width,) are those of the previous step.
 
     References
     ----------
@@ -50,14 +43,14 @@ class Loadings:
         if penalties is None:
             penalties = _first_penalties(gram, moment, smooth)
         self._present = penalties
-        solution = _solve(gram, moment, penalties)
+        solution = _solve(gram, moment, penalties, smooth)
         self.penalties = _update_penalties(gram, solution, penalties, smooth)
         self.all = self._factors(solution)
 
     def without(self, fold):
         """Return the factors from the rows outside a fold, under the same penalties."""
         gram, moment = (self.sums[name].sum(axis=0) - self.sums[name][fold] for name in ("gram", "moment"))
-        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present))
+        return self._factors(_solve(unfold(gram, moment.shape[1]), moment, self._present, self.smooth))
 
     def _factors(self, solution):
         free = solution[:, : self.n_free]
@@ -65,27 +58,9 @@ class Loadings:
         return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
 
 
-def _roughness(n_pixels):
-    """Eigenvalues of the squared second difference, as if the pixels were a ring."""
-    frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
-    return (2 - 2 * np.cos(frequency)) ** 2
-
-
-def _first_penalties(gram, moment, smooth):
-    """Penalties from unpenalised loadings, their noise taken off."""
-    n_pixels, width = moment.shape
-    precision = _precision(gram)
-    ridge = _TINY * precision
-    ridge[-1] = 0
-    loadings = _solve(gram, moment, np.stack([np.zeros(width), ridge]))
-    size = np.square(loadings).sum(axis=0)
-    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.full(width, np.inf)
-    noise = n_pixels / precision
-    size = np.maximum(size - noise, 0.02 * size) + 1e-300
-    rough = np.maximum(rough - 6 * noise, 0.02 * rough) + 1e-300  # 6 = 1 + 4 + 1, the power of a second difference
-    penalties = np.stack([n_pixels / rough, n_pixels / size if not smooth else 0 * size])
-    penalties[:, -1] = 0  # the mean is not penalised
-    return penalties
+def _power(loadings, smooth):
+    """Squared second differences of the loadings of every factor, or their squares, summed over the pixels."""
+    return np.square(np.diff(loadings, n=2 if smooth else 0, axis=0)).sum(axis=0)
 
 
 def _precision(gram):
@@ -94,66 +69,51 @@ def _precision(gram):
     return np.median(diagonal, axis=0) + _TINY * diagonal.mean(axis=0) + 1e-300
 
 
-def _update_penalties(gram, loadings, penalties, smooth):
-    """Raise the evidence: the expected roughness and size of the loadings under the present penalties."""
-    n_pixels = len(loadings)
-    size = np.square(loadings).sum(axis=0)
-    rough = np.square(np.diff(loadings, n=2, axis=0)).sum(axis=0) if smooth else np.zeros_like(size)
-    powers = _roughness(n_pixels)
+def _first_penalties(gram, moment, smooth):
+    """Penalties from unpenalised loadings, their noise subtracted; the mean, which is last, has none."""
     precision = _precision(gram)
-    updated = penalties.copy()
-    for factor in range(loadings.shape[1] - 1):
-        stiff, ridge = updated[:, factor]
-        for _ in range(_SHRINK_STEPS):
-            uncertain = 1 / (precision[factor] + stiff * powers + ridge)
-            if smooth:
-                stiff = n_pixels / (rough[factor] + (powers * uncertain).sum())
-            else:
-                ridge = n_pixels / (size[factor] + uncertain.sum())
-        updated[:, factor] = stiff, ridge
-    return updated
+    power = _power(_solve(gram, moment, np.append(_TINY * precision[:-1], 0), False), smooth)
+    noise = (6 if smooth else 1) * len(gram) / precision  # 6 = 1 + 4 + 1, the power of a second difference
+    power = np.maximum(power - noise, 0.02 * power) + 1e-300
+    return np.append(len(gram) / power[:-1], 0)
 
 
-def _solve(gram, moment, penalties):
-    """Solve the normal equations of all pixels, tied by roughness, for the loadings (n_pixels, width)."""
+def _update_penalties(gram, loadings, penalties, smooth):
+    """Raise the evidence: the expected power of the loadings under the present penalties."""
+    n_pixels, power, precision = len(loadings), _power(loadings, smooth)[:-1], _precision(gram)[:-1]
+    # eigenvalues of the penalised square: of the second difference as if the pixels were a ring
+    frequency = np.pi * (np.arange(n_pixels) + 0.5) / n_pixels
+    modes = (2 - 2 * np.cos(frequency)) ** 2 if smooth else np.ones(n_pixels)
+    updated = penalties[:-1]
+    for _ in range(_SHRINK_STEPS):
+        uncertain = 1 / (precision + np.multiply.outer(modes, updated))
+        updated = n_pixels / (power + modes @ uncertain)
+    return np.append(updated, penalties[-1])
+
+
+def _solve(gram, moment, penalties, smooth):
+    """Solve the normal equations of all pixels, coupled by `smooth` penalties, for the loadings (n_pixels, width)."""
     n_pixels, width = moment.shape
-    stiff, ridge = penalties
     floor = _TINY * np.einsum("pii->pi", gram).mean(axis=0)
-    gram = gram + np.eye(width) * (ridge + floor)
-    if not stiff.any() or n_pixels < 3:
+    gram = gram + np.eye(width) * (floor if smooth else floor + penalties)
+    if not smooth or n_pixels < 3:
         return np.linalg.solve(gram, moment[..., None])[..., 0]
     # lower bands of the matrix over (pixel, factor), pixel slowest: a block tridiagonal with one block more
     bands = np.zeros((2 * width + 1, n_pixels * width))
     for column in range(width):
         for row in range(column, width):
             bands[row - column, column::width] += gram[:, row, column]
-    for step, values in enumerate(_second_difference_bands(n_pixels)):
+    second = diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(n_pixels - 2, n_pixels))
+    for step in range(3):
+        values = (second.T @ second).diagonal(step)
         for factor in range(width):
-            bands[step * width, factor::width][: n_pixels - step] += stiff[factor] * values
+            bands[step * width, factor::width][: n_pixels - step] += penalties[factor] * values
     solution = solveh_banded(bands, moment.ravel(), overwrite_ab=True, lower=True, check_finite=False)
     return solution.reshape(n_pixels, width)
 
 
-def _second_difference_bands(n_pixels):
-    """Diagonal and two lower bands of D'D, D the second difference of neighbouring pixels."""
-    kernel = np.array([1.0, -2.0, 1.0])
-    bands = [np.zeros(n_pixels - step) for step in range(3)]
-    for step in range(3):
-        for offset in range(3 - step):
-            bands[step][offset : offset + n_pixels - 2] += kernel[offset] * kernel[offset + step]
-    return bands
-
-
 def open_clean(clean, columns, n_features):
-    """Open noise-free rows, and find which of their columns are flux.
-
-    Parameters
-    ----------
-    clean : array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
-    columns : ndarray of int of shape (n_pixels,)
-        Flux among `n_features` columns.
-    n_features : int
-    """
+    """Open noise-free rows, and find which of their columns are flux: `columns` of `n_features`, or all."""
     rows = as_source(clean) or ArrayRows(np.asarray(clean))
     if rows.shape[1] not in (len(columns), n_features):
         raise ValueError(
@@ -164,20 +124,7 @@ def open_clean(clean, columns, n_features):
 
 
 def clean_factors(owner, rows, columns):
-    """Principal components of noise-free rows, in units of the noise.
-
-    Parameters
-    ----------
-    owner : WienerScores
-        For the typical mean and noise of noisy rows, and the number of factors.
-    rows : RowSource of shape (n_clean, n_columns)
-    columns : ndarray of int of shape (n_pixels,)
-        Those that are flux; others are not read.
-
-    Returns
-    -------
-    factors : Factors
-    """
+    """Principal components of noise-free rows, in units of the noise of `owner`, a WienerScores, as factors."""
     n_kept, origin = max(1, min(owner.n_components, len(columns), len(rows) - 1)), owner.mean_ / owner.noise_
     sums = CellStatistics.zeros(1, len(columns), origin=origin)
     for first, block in iter_blocks(owner, rows):
@@ -191,20 +138,9 @@ def clean_factors(owner, rows, columns):
 
 
 def first_factors(flux, error, n_components, seed):
-    """Mean, typical noise and first loadings from a sample of rows: noise-whitened principal components.
+    """Mean, typical noise and first factors from a sample of rows: noise-whitened principal components.
 
-    Parameters
-    ----------
-    flux : ndarray of shape (n_sampled, n_pixels)
-    error : ndarray of shape (n_sampled, n_pixels) or None
-        None takes the variance that the components leave for noise, the same everywhere.
-    n_components, seed : int
-
-    Returns
-    -------
-    mean, noise : ndarray of shape (n_pixels,)
-    factors : Factors
-        Without known ones.
+    Without `error` the noise is the same everywhere, with the variance that the components leave.
     """
     n_pixels = flux.shape[1]
     most = n_pixels if error is not None else max(1, n_pixels - 1)

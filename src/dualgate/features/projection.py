@@ -1,34 +1,43 @@
-"""Projections: what reduces the pixels of a row to a few columns, and how it learns to."""
+"""Projections: they reduce the pixels of a row to a few columns, and learn from passes over the rows."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import owner_name
-from dualgate.rows import FitStages, Pass, spread_rows
+from dualgate._validation import (
+    allows_nan,
+    find_error_columns,
+    owner_name,
+    require_positive_errors,
+    resolve_columns,
+    take_columns,
+)
+from dualgate.features.factors import information, weigh
+from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
-WHOLE_CELLS = 1 << 28  # numbers up to which a transformer is given all rows at once
+WHOLE_CELLS = 1 << 28  # values up to which a transformer is fitted to all rows at once
 
 
 class Projection(ABC):
-    """What reduces the pixels of a row to a few columns: the contract with :class:`~dualgate.reduction.Reduction`.
+    """Base class of projections, which reduce the pixels of a row to a few columns.
 
-    A projection learns in passes over the rows: ``begin`` looks at a sample, then ``next_pass`` returns a
-    :class:`~dualgate.rows.Pass` (with its `update` and `merge`) for as long as there is something to sum, and
-    ``end_pass`` takes what it found. `learn` runs them. A projection of one's own implements these three and `project`;
-    any scikit-learn transformer is wrapped by :class:`TransformerProjection`.
+    A projection learns in passes over the rows: `begin` receives a sample, then `next_pass` returns a
+    :class:`~dualgate.rows.Pass` (with its `update` and `merge`) as long as there is something to sum, and `end_pass`
+    receives the pass with its sums. `learn` runs them. A custom projection implements these three and `project`; any
+    scikit-learn transformer is wrapped by :class:`TransformerProjection`.
 
     Attributes
     ----------
-    reads_errors : bool
+    reads_errors : bool, default=False
         Whether its input is [flux | error], and not flux alone.
     rows_read_ : None or ndarray of int
         Numbers of the rows that its passes read; None is all.
-    common_unit : bool
-        Whether its columns share a unit, so that their variances tell which of them lead.
+    common_unit : bool, default=True
+        Whether its columns share a unit, so that their variances are comparable.
     transformer : transformer or None
-        What the user gave, fitted.
+        The user's transformer, fitted.
     """
 
     reads_errors = False
@@ -39,7 +48,7 @@ class Projection(ABC):
     def transformer(self):  # noqa: D102
         return self
 
-    def begin(self, X, sample, n_rows, y=None, codes=None):
+    def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: B027
         """Start a fit.
 
         Parameters
@@ -50,27 +59,28 @@ class Projection(ABC):
             Rows spread over all.
         n_rows : int
             Number of training rows.
-        y : None or ndarray of shape (n_rows,)
+        y : None or ndarray of shape (n_rows,), default=None
             Targets.
-        codes : None or ndarray of int of shape (n_rows,)
+        codes : None or ndarray of int of shape (n_rows,), default=None
             Regimes.
         """
 
     def next_pass(self):
         """Return the next pass over the rows, None where the fit is complete."""
+        return None
 
-    def end_pass(self, step):
-        """Take in what a pass found over the rows `rows_read_`."""
+    def end_pass(self, step):  # noqa: B027
+        """Receive a pass after it has read the rows `rows_read_`."""
 
+    @abstractmethod
     def project(self, block, rows=None):
         """Reduce a block of rows.
 
         Parameters
         ----------
         block : ndarray of shape (n_rows, n_features)
-        rows : None or ndarray of int of shape (n_rows,)
-            Numbers of these rows among the training rows, for projections that treat rows they learned from in a way
-            of their own; None for other rows.
+        rows : None or ndarray of int of shape (n_rows,), default=None
+            Numbers of these rows among the training rows, for projections that cross-fit; None for other rows.
 
         Returns
         -------
@@ -78,10 +88,12 @@ class Projection(ABC):
             ``projected`` (n_rows, n_projected) and, where they are known, their posterior ``variances``, of the same
             shape.
         """
-        raise NotImplementedError
 
     def information(self, block):
         """Return the information of each row on its factors.
+
+        With loadings V, the row's squared errors E and the identity I, the posterior of the factors has the mean
+        ``solve(A + I, b)`` and the covariance ``inv(A + I)``.
 
         Parameters
         ----------
@@ -90,18 +102,48 @@ class Projection(ABC):
         Returns
         -------
         A : ndarray of shape (n_rows, n_factors, n_factors)
-            V' E^-1 V with the loadings V and the squared errors E of the row.
+            V' E^-1 V.
         b : ndarray of shape (n_rows, n_factors)
             V' E^-1 (x - mean).
+
+        Raises
+        ------
+        TypeError
+            If the projection has no loadings.
         """
         raise TypeError(f"{owner_name(self)} has no loadings: the information of a row is not defined.")
 
     def noise_power(self, block):
-        """Return the mean squared error of each row in units of the typical one (n_rows,)."""
-        raise TypeError(f"{owner_name(self)} has no typical noise: the noise power of a row is not defined.")
+        """Return the mean squared error of each row in units of the typical one.
+
+        Parameters
+        ----------
+        block : ndarray of shape (n_rows, n_features)
+
+        Returns
+        -------
+        power : ndarray of shape (n_rows,), [dimensionless]
+
+        Raises
+        ------
+        TypeError
+            If the projection reads no errors.
+        """
+        raise TypeError(f"{owner_name(self)} reads no errors: the noise power of a row is not defined.")
 
     def to_pixels(self, coef):
-        """Return coefficients on pixels (n_models, n_pixels) that equal `coef` on the columns, None where none do."""
+        """Return coefficients on pixels that predict what `coef` predicts from the projected columns.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (n_models, n_projected)
+
+        Returns
+        -------
+        coefficients : None or ndarray of shape (n_models, n_pixels), [unit of y per unit of flux]
+            None for a projection that is not linear.
+        """
+        return None
 
     def learn(self, X, source, y=None, codes=None, *, stages=None, depends=()):
         """Fit to all rows.
@@ -114,10 +156,10 @@ class Projection(ABC):
             Its rows.
         y, codes
             As in `begin`.
-        stages : None or FitStages
-            Runs the passes and keeps what they found; None keeps nothing.
-        depends : object
-            What the result depends on beside rows, targets and regimes.
+        stages : None or FitStages, default=None
+            Runs the passes and stores their results; None stores nothing.
+        depends : object, default=()
+            What the result depends on in addition to rows, targets and regimes.
 
         Returns
         -------
@@ -139,6 +181,90 @@ class Projection(ABC):
         return projection
 
 
+class PixelProjection(Projection, TransformerMixin, BaseEstimator):
+    """Base class of linear projections of flux columns, with or without the error of each.
+
+    A subclass has the parameters `columns` and `error_columns`. Its fit calls `_find_columns` and sets `mean_`,
+    `noise_`, `_bases` (a list of `Factors`, the last from all rows) and finally `signal_variance_`, one per factor.
+    """
+
+    _outputs = {}  # noqa: RUF012  what `transform` returns: key of what `project` returns, and prefix of the names
+
+    @property
+    def reads_errors(self):
+        """Whether `error_columns` are given."""
+        return self.error_columns is not None
+
+    def _find_columns(self, X, n_features):
+        self.n_features_in_ = n_features
+        self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
+        self._error_columns = None
+        if self.reads_errors:
+            self._error_columns = find_error_columns(self, self.error_columns, X, self.columns_)
+
+    def _split(self, rows, first_row=0):
+        """Flux, and errors or None."""
+        if self._error_columns is None:
+            return take_columns(rows, self.columns_), None
+        error = take_columns(rows, self._error_columns)
+        if error.size and not error.min() > 0:
+            measured = np.where(np.isnan(error), np.inf, error) if allows_nan(self) else error
+            require_positive_errors(self, measured, self._error_columns, first_row=first_row)
+        return take_columns(rows, self.columns_), error
+
+    def read(self, block, first_row=0):
+        """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
+        return weigh(*self._split(block, first_row), self.mean_, self.noise_)
+
+    def information(self, block):  # noqa: D102
+        return information(*self.read(block), self._bases[-1])
+
+    def noise_power(self, block):  # noqa: D102
+        error = self._split(block)[1]
+        if error is None:
+            return super().noise_power(block)
+        ratio = error / self.noise_.astype(error.dtype)
+        return np.einsum("ij,ij->i", ratio, ratio, dtype=np.float64) / ratio.shape[1]
+
+    def transform(self, X):
+        """Find the scores of rows.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_out), of the precision of `X`
+            One column for each of `get_feature_names_out`.
+        """
+        return self._project_all(X)
+
+    def _project_all(self, X, *, training=False):
+        check_is_fitted(self, "signal_variance_")
+
+        def run(first, block):
+            columns = self.project(block, first + np.arange(len(block)) if training else None, first)
+            return np.hstack([columns[name] for name in self._outputs])
+
+        return map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=getattr(self, "n_jobs", None))
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns that `transform` returns.
+
+        Parameters
+        ----------
+        input_features : ignored, default=None
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self, "signal_variance_")
+        n_factors = len(self.signal_variance_)
+        return np.array([f"{name}_{i}" for name in self._outputs.values() for i in range(n_factors)], dtype=object)
+
+
 class PlainColumns(Projection):
     """No projection: the columns as they are."""
 
@@ -155,7 +281,7 @@ class PlainColumns(Projection):
 class TransformerProjection(Projection):
     """Any scikit-learn transformer.
 
-    It is fitted to all rows at once where these hold no more than `WHOLE_CELLS` numbers, else block by block if it has
+    It is fitted to all rows at once if these hold at most `WHOLE_CELLS` values, else block by block if it has
     `partial_fit`, else to a sample.
 
     Parameters
@@ -194,15 +320,15 @@ class TransformerProjection(Projection):
 
 
 class PartialFit(Pass):
-    """Fit a transformer to one block after another."""
+    """Fit a transformer block by block."""
 
     def __init__(self, transformer):
         self.found = transformer
 
     def begin(self):  # noqa: D102
         raise ValueError(
-            f"projection={self.found!r} learns from one block after another, which a cluster cannot do: fit it first "
-            "and wrap it in sklearn.frozen.FrozenEstimator, or use 'whitened'."
+            f"projection={self.found!r} learns block by block with partial_fit, which a cluster cannot run: fit it "
+            "first and wrap it in sklearn.frozen.FrozenEstimator, or use 'whitened'."
         )
 
     def update(self, start, block):  # noqa: D102
@@ -210,7 +336,7 @@ class PartialFit(Pass):
 
 
 class FrozenProjection(Projection):
-    """A projection that was fitted before and stays as it is, out of a :class:`sklearn.frozen.FrozenEstimator`."""
+    """A projection that was fitted before and stays as it is, from a :class:`sklearn.frozen.FrozenEstimator`."""
 
     transformer = None
 

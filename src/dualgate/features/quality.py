@@ -2,29 +2,27 @@
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_rows
+from dualgate.features.fixed import FixedFeatures
 
 STATISTICS = ("mean", "std", "min", "max", "median", "sum", "q25", "q75", "skew", "kurtosis")
 _BLOCK_VALUES = 1 << 18  # values worked on at a time: they stay in the processor's cache
 _RUN, _GROUP, _MAX_RUNS = 512, 8, 16  # 512 is the most that numpy sorts without a partition
 
 
-class QualityStatistics(TransformerMixin, BaseEstimator):
+class QualityStatistics(FixedFeatures):
     """Ten statistics of every row of errors, without any reference to single pixels.
 
     Mean, standard deviation, minimum, maximum, median, sum, quartiles, skewness and excess kurtosis (both biased
-    estimators, as in `scipy.stats`). They keep the signal-to-noise ratio and little else, which is what a quality
-    tower may know; the error vector itself would give the star away. A row of equal values has no shape: its skewness
-    and kurtosis are 0 here, where SciPy gives NaN.
+    estimators, as in `scipy.stats`), all float64. They keep the signal-to-noise ratio and little else, which is all a
+    quality tower should use; the error vector itself would identify the star. Skewness and kurtosis of a row of equal
+    values are 0 here, where SciPy gives NaN.
 
     Parameters
     ----------
-    subset : None or list of str
+    subset : None or list of str, default=None
         Which statistics, in this order; None is all of `STATISTICS`. ``("mean", "std", "min", "max", "median")``
-        is a five-dimensional variant.
+        is a five-dimensional variant. `fit` raises a ValueError if it names a statistic that does not exist, or none.
 
     Attributes
     ----------
@@ -39,68 +37,24 @@ class QualityStatistics(TransformerMixin, BaseEstimator):
     array([[3., 6.]])
     """
 
+    _prefix = "error_"
+
     def __init__(self, subset=None):
         self.subset = subset
 
-    def fit(self, X, y=None):
-        """Check the parameters; nothing is learned.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_pixels)
-            Error rows.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : QualityStatistics
-
-        Raises
-        ------
-        ValueError
-            If `subset` names a statistic that does not exist, or names none.
-        """
-        check_rows(self, X, reset=True)
-        self.names_ = list(STATISTICS if self.subset is None else self.subset)
-        unknown = [name for name in self.names_ if name not in STATISTICS]
-        if unknown or not self.names_:
+    def _prepare(self, n_pixels):
+        names = list(STATISTICS if self.subset is None else self.subset)
+        unknown = [name for name in names if name not in STATISTICS]
+        if unknown or not names:
             raise ValueError(
                 f"QualityStatistics.subset={self.subset!r} must list some of {', '.join(STATISTICS)}"
                 + (f"; {unknown[0]!r} is none of them." if unknown else "; it lists none.")
             )
-        return self
+        return names
 
-    def transform(self, X):
-        """Compute the statistics.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_pixels)
-            Error rows.
-
-        Returns
-        -------
-        statistics : ndarray of shape (n_samples, n_statistics), float64
-        """
-        check_is_fitted(self, "names_")
-        X = check_rows(self, X, reset=False)
+    def _compute(self, X):
         table = _statistics(X)
         return np.column_stack([table[name] for name in self.names_])
-
-    def get_feature_names_out(self, input_features=None):
-        """Names of the statistics.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self, "names_")
-        return np.array([f"error_{name}" for name in self.names_], dtype=object)
 
 
 def _statistics(X):
@@ -123,7 +77,7 @@ def _statistics(X):
     lower, upper = quartiles[..., 0], quartiles[..., 1]
     q25, median, q75 = (lower + (positions - below) * (upper - lower)).T
     total = sums[:, 0]
-    # a row of equal values leaves rounding noise here; it must not be divided by itself
+    # for a row of equal values these are rounding errors, which must not be divided by each other
     variance, third, fourth = np.where(smallest == largest, 0.0, sums[:, 1:].T / n_pixels)
     safe = np.where(variance > 0, variance, 1.0)
     skew = third / safe**1.5
@@ -153,10 +107,10 @@ def _sorted_values(block, ranks, out):
 class _Selection:
     """What `_sorted_values` finds, several times faster for rows of a few thousand pixels.
 
-    Runs of `_RUN` values are sorted, which numpy does in registers. Each is a list of groups; a group's top is its
-    largest value. The tops, sorted, bracket every rank: below top number j lie at most ``_GROUP * j`` values of groups
-    before it and ``_GROUP - 1`` more of each run, and at least ``_GROUP * (j + 1)`` are not above it. What may lie
-    within the bracket, a few groups of every run, is sorted once more.
+    Runs of `_RUN` values are sorted, which numpy does in registers, and cut into groups with a largest value, the top.
+    The tops, sorted, bracket every rank: at most ``_GROUP * j`` values of earlier groups and ``_GROUP - 1`` of each run
+    are below top j, and at least ``_GROUP * (j + 1)`` are not above it. The few groups that may lie within the bracket
+    are sorted once more.
     """
 
     def __init__(self, ranks, n_rows, n_pixels, dtype):

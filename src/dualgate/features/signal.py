@@ -3,27 +3,28 @@
 import numbers
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_number
-from dualgate.features.projection import Projection
+from dualgate.features.factors import Factors
+from dualgate.features.projection import PixelProjection
 from dualgate.features.whitened import leading
-from dualgate.rows import Pass, map_blocks, open_rows
-from dualgate.statistics import CellStatistics
+from dualgate.rows import Pass, open_rows
+from dualgate.statistics import CellStatistics, describe_excess
 
 GROUP = 1024  # columns whose noise is estimated from each other
 LEAST_SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
+N_MATRICES = 4  # of columns x columns that a fit holds at once
 CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is constant
 
 
-class SignalPCA(Projection, TransformerMixin, BaseEstimator):
+class SignalPCA(PixelProjection):
     r"""Principal components of columns in units of their noise, of which those above the noise are kept.
 
-    The noise of a column is the part of its variance that the other columns do not predict, :math:`1 / (R^{-1})_{jj}` of
-    the correlations R. With every column in units of its noise the components do not depend on the columns' units, and
-    pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per row. Components are kept
-    above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise); at least one is.
+    The noise of a column is the part of its variance that the other columns do not predict,
+    :math:`1 / (R^{-1})_{jj}` of the correlations R. In units of their noise the components do not depend on the units
+    of the columns, and pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per
+    row. Components are kept above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise);
+    at least one is kept.
 
     Parameters
     ----------
@@ -54,6 +55,9 @@ class SignalPCA(Projection, TransformerMixin, BaseEstimator):
     2
     """
 
+    columns = error_columns = None  # all columns, whose errors are not given
+    _outputs = {"projected": "component"}  # noqa: RUF012
+
     def __init__(self, n_components=50, *, random_state=0):
         self.n_components = n_components
         self.random_state = random_state
@@ -64,7 +68,7 @@ class SignalPCA(Projection, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
-        y : None
+        y : None, default=None
             Ignored.
 
         Returns
@@ -80,7 +84,14 @@ class SignalPCA(Projection, TransformerMixin, BaseEstimator):
 
     def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
         check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1)
-        self.n_features_in_ = sample.shape[1]
+        self._find_columns(X, sample.shape[1])
+        problem = describe_excess(N_MATRICES, sample.shape[1])
+        if problem:
+            raise ValueError(
+                f"SignalPCA: {problem}. Select fewer columns, or reduce them first, by a transformer such as "
+                "sklearn.random_projection.GaussianRandomProjection(1000) as projection of the experts and features of "
+                "the physics gate."
+            )
         self._step = ColumnSums(sample.mean(axis=0, dtype=np.float64))
 
     def next_pass(self):  # noqa: D102
@@ -94,45 +105,19 @@ class SignalPCA(Projection, TransformerMixin, BaseEstimator):
         correlation = covariance / spread[:, None] / spread
         self.noise_ = spread * np.sqrt(unexplained(correlation, n_rows))
         covariance = covariance / self.noise_[:, None] / self.noise_
-        variance, vectors = leading(covariance, max(1, min(self.n_components, width, int(n_rows) - 1)), self.random_state)
+        variance, vectors = leading(
+            covariance, max(1, min(self.n_components, width, int(n_rows) - 1)), self.random_state
+        )
         kept = max(1, int(np.sum(variance > signal_threshold(width / n_rows))))
         self.components_, self.signal_variance_ = np.ascontiguousarray(vectors[:, :kept].T), variance[:kept] - 1
+        self._bases = [Factors(self.components_.T, np.zeros((width, 0)), np.zeros(width))]
 
-    def transform(self, X):
-        """Project the columns.
-
-        Parameters
-        ----------
-        X : array-like or RowSource of shape (n_samples, n_features)
-
-        Returns
-        -------
-        components : ndarray of shape (n_samples, n_kept)
-            Of the precision of `X`.
-        """
-        check_is_fitted(self, "components_")
-        return map_blocks(self, lambda first, block: self.project(block)["projected"], open_rows(self, X, reset=False))
-
-    def project(self, block, rows=None):  # noqa: D102
+    def project(self, block, rows=None, first_row=0):  # noqa: D102
         scaled = (block - self.mean_) / self.noise_  # in double: columns may be far from zero
         return {"projected": (scaled @ self.components_.T).astype(block.dtype)}
 
     def to_pixels(self, coef):  # noqa: D102
         return np.atleast_2d(coef) @ self.components_ / self.noise_
-
-    def get_feature_names_out(self, input_features=None):
-        """Names of the components.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self, "components_")
-        return np.array([f"component_{i}" for i in range(len(self.components_))], dtype=object)
 
 
 class ColumnSums(Pass):

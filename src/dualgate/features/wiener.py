@@ -1,80 +1,61 @@
-"""Wiener scores: what a row says of the factors behind it, every pixel weighed by its own error."""
+"""Wiener scores: posterior means of the factors of a row, given the error of every pixel."""
 
 import numbers
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from dualgate._validation import (
-    check_number,
-    check_target,
-    find_error_columns,
-    require_positive_errors,
-    require_samples,
-    resolve_columns,
-    take_columns,
-)
-from dualgate.features.factors import (
-    Basis,
-    FactorSums,
-    fill,
-    folds_of,
-    information,
-    known_factors,
-    relative_power,
-    scores_of,
-    weigh,
-)
+from dualgate._validation import check_number, check_target, require_samples
+from dualgate.features.factors import STEP, FactorSums, fill, known_factors, posterior
 from dualgate.features.loadings import Loadings, clean_factors, first_factors, open_clean
-from dualgate.features.projection import Projection
-from dualgate.rows import choose_spread, map_blocks, open_rows, spread_rows
+from dualgate.features.projection import PixelProjection
+from dualgate.rows import choose_spread, open_rows, spread_rows
 
 
-class WienerScores(Projection, TransformerMixin, BaseEstimator):
+class WienerScores(PixelProjection):
     r"""Posterior means of a few factors behind a row, given the row's own errors.
 
     A row is :math:`x = \bar x + V z + \epsilon` with factors :math:`z \sim N(0, I)` and noise of known variances
-    :math:`E = \mathrm{diag}(e^2)`. The scores are what is known of z,
+    :math:`E = \mathrm{diag}(e^2)`. The scores are the posterior means of z,
 
     .. math:: A = V^T E^{-1} V + I, \qquad \hat z = A^{-1} V^T E^{-1} (x - \bar x),
 
-    with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 where the row says nothing, near 0 where it says all. This
-    is generalised least squares with a Gaussian prior, factor analysis with known noise. A noisy row has small scores,
-    so that what is linear in z stays the best prediction at any quality. A pixel whose flux or error is NaN, or whose
-    error is infinite, has weight zero.
+    with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 for a row without information, near 0 for a precise one.
+    This is generalised least squares with a Gaussian prior, or factor analysis with known noise. A noisy row has small
+    scores, so that the best prediction is the same linear function of them at any quality. A pixel whose flux or error
+    is NaN, or whose error is infinite, has weight zero.
 
     The loadings V come from noise-free flux where there is some (`clean` of `fit`), else from the noisy rows by
     expectation-maximisation. With `supervised`, the target and the regimes have loadings of their own while fitting and
-    are factors like others afterwards: what tells the target is weak, and an unsupervised fit finds it last.
+    are factors like others afterwards: the signal of the target is weak, and an unsupervised fit finds it last.
 
     Parameters
     ----------
-    n_components : int
+    n_components : int, default=24
         Free factors. A supervised fit adds one for y, and with K regimes ``2 K - 1`` for both.
-    columns : column specification
+    columns : None or column specification, default=None
         Flux columns, as in ColumnTransformer; None is all columns.
-    error_columns : None or column specification
+    error_columns : None or column specification, default=None
         Their errors, one column per flux column, in the same order. Without, the noise is taken to be the same
-        everywhere, of the size that the components left out have (probabilistic principal components).
-    return_variances : bool
+        everywhere, with the variance of the components left out (probabilistic principal components).
+    return_variances : bool, default=False
         Whether `transform` appends the posterior variances to the scores.
-    supervised : bool
+    supervised : bool, default=False
         Whether `fit` uses y and regimes. A model of y that is trained on ``fit(X, y).transform(X)`` of the same rows
         is then too optimistic; `fit_transform`, and with it a :class:`~sklearn.pipeline.Pipeline`, gives every training
         row the scores of loadings that did not see it.
-    smooth : bool
-        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. How smooth,
-        the rows tell.
-    max_iter : int
-        Steps of expectation-maximisation, each of which reads all rows once.
-    max_rows : None or int
+    smooth : bool, default=False
+        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings are smooth. The degree of
+        smoothness is estimated from the rows.
+    max_iter : int, default=10
+        Steps of expectation-maximisation, each of which is one pass over the rows.
+    max_rows : None or int, default=60_000
         Rows that the steps read, spread over all; None is all rows.
-    cv : int
+    cv : int, default=5
         Folds of `fit_transform`; row i of those read belongs to fold ``i % cv``.
-    n_jobs : None or int
-        Threads; -1 is one per core. Matrix products have threads of their own.
-    random_state : int
+    n_jobs : None or int, default=None
+        Threads; -1 is one per core. Matrix products use the threads of BLAS in addition.
+    random_state : int, default=0
         Seed of the randomised eigensolver that the fit starts with.
 
     Attributes
@@ -98,7 +79,7 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> error = np.where(rng.uniform(size=(2000, 20)) < 0.5, 0.1, 10.0)  # half the pixels say nothing
+    >>> error = np.where(rng.uniform(size=(2000, 20)) < 0.5, 0.1, 10.0)  # half the pixels are useless
     >>> z = rng.normal(size=2000)
     >>> flux = z[:, None] * np.sin(np.arange(20)) + error * rng.normal(size=(2000, 20))
     >>> wiener = WienerScores(1, columns=slice(0, 20), error_columns=slice(20, 40)).fit(np.c_[flux, error])
@@ -140,9 +121,8 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         return tags
 
     @property
-    def reads_errors(self):
-        """Whether `error_columns` are given."""
-        return self.error_columns is not None
+    def _outputs(self):
+        return {"projected": "score"} | ({"variances": "variance"} if self.return_variances else {})
 
     def fit(self, X, y=None, *, regimes=None, clean=None):
         """Find the loadings.
@@ -151,14 +131,13 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
             A source is read block by block, ``max_iter`` times.
-        y : None or array-like of shape (n_samples,)
-            Targets, which a supervised fit from noisy rows needs and others do not read.
-        regimes : None or array-like of int of shape (n_samples,)
+        y : None or array-like of shape (n_samples,), default=None
+            Targets, required by a supervised fit from noisy rows and ignored otherwise.
+        regimes : None or array-like of int of shape (n_samples,), default=None
             Regime codes, for a supervised fit from noisy rows.
-        clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features)
-            Noise-free flux of like objects; it need not be that of these rows, and needs none of their number. Columns
-            are chosen as in `X` where there are as many. The loadings are then its principal components in units of the
-            typical noise of `X`, and the other columns of `X` are not read.
+        clean : None or array-like or RowSource of shape (n_clean, n_pixels) or (n_clean, n_features), default=None
+            Noise-free flux of similar objects, any number of rows. Columns are chosen as in `X` if there are as many.
+            The loadings are then its principal components in units of the typical noise of `X`.
 
         Returns
         -------
@@ -175,7 +154,7 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         check_consistent_length(rows, y, regimes)
         self._find_columns(X, rows.shape[1])
         if rows.in_memory:
-            self._split(rows.read(0, len(rows)))  # here the rows have their numbers, for a message
+            self._split(rows.read(0, len(rows)))  # a message then has the number of the row
         if clean is None:
             return self.learn(X, rows, y, regimes)
         self._start_fit(X, spread_rows(rows, n_jobs=self.n_jobs, finite=False), len(rows))
@@ -202,7 +181,8 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
             Rows that the steps did not read (see `max_rows`), and all rows after a fit with `clean`, have the scores of
             `transform`.
         """
-        return self.fit(X, y, regimes=regimes, clean=clean).transform_training(X)
+        self.fit(X, y, regimes=regimes, clean=clean)
+        return self._project_all(X, training=True)
 
     def _start_fit(self, X, sample, n_rows):
         for name, low in {"n_components": 1, "max_iter": 1, "cv": 2}.items():
@@ -212,7 +192,6 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
         self._find_columns(X, sample.shape[1])
         flux, error = fill(*self._split(sample))
         self.mean_, self.noise_, self._factors = first_factors(flux, error, self.n_components, self.random_state)
-        self._n_rows = n_rows
         few = self.max_rows is None or n_rows <= self.max_rows
         self.rows_read_ = None if few else choose_spread(n_rows, self.max_rows)
 
@@ -240,155 +219,42 @@ class WienerScores(Projection, TransformerMixin, BaseEstimator):
             _, _, turned = np.linalg.svd(np.hstack([self._factors.free, self._factors.known]), full_matrices=False)
             self._finish(self._factors, folds, turned.T)
 
-    def _find_columns(self, X, n_features):
-        self.n_features_in_ = n_features
-        self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
-        self._error_columns = None if self.error_columns is None else find_error_columns(self, self.error_columns, X, self.columns_)
-
     def _finish(self, factors, folds, rotation):
         """Keep means and loadings, in units of the noise, in one orientation for all folds."""
-        loadings = factors.rotated(rotation)
+        loadings = factors.turned(rotation, 0).free
         signs = np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(loadings.shape[1])])
         rotation = rotation * np.where(signs == 0, 1.0, signs)
         self.mean_ = self.mean_ + self.noise_ * factors.shift
-        self._bases = [  # of the folds, and last the one of all rows
-            Basis(each.rotated(rotation), (each.shift - factors.shift)[:, None]) for each in (*folds, factors)
-        ]
-        self.loadings_ = self._bases[-1].loadings * self.noise_[:, None]
-        self.signal_variance_ = np.square(self._bases[-1].loadings).sum(axis=0)
+        self._bases = [each.turned(rotation, factors.shift) for each in (*folds, factors)]  # the last is of all rows
+        self.loadings_ = self._bases[-1].free * self.noise_[:, None]
+        self.signal_variance_ = np.square(self._bases[-1].free).sum(axis=0)
         for name in ("_factors", "_known", "_penalties"):  # of the fit alone
             self.__dict__.pop(name, None)
 
-    def _split(self, array, first_row=0):
-        if self._error_columns is None:
-            return take_columns(array, self.columns_), None
-        error = take_columns(array, self._error_columns)
-        if np.fmin.reduce(error, axis=None, initial=np.inf) <= 0:
-            measured = np.where(np.isnan(error), np.inf, error)
-            require_positive_errors(self, measured, self._error_columns, first_row=first_row)
-        return take_columns(array, self.columns_), error
-
-    def read(self, block, first_row=0):
-        """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
-        return weigh(*self._split(block, first_row), self.mean_, self.noise_)
-
-    def transform(self, X):
-        """Find the scores of rows.
-
-        Parameters
-        ----------
-        X : array-like or RowSource of shape (n_samples, n_features)
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples, n_factors), or (n_samples, 2 * n_factors) with `return_variances`
-            Of the precision of `X`.
-        """
-        return self._joined(X)
-
-    def transform_training(self, X):
-        """Find the scores of the rows of `fit`, each by loadings that did not see it; what `fit_transform` returns.
-
-        Parameters
-        ----------
-        X : array-like or RowSource of shape (n_samples, n_features)
-            The rows of `fit`, in their order.
-
-        Returns
-        -------
-        scores : ndarray, as from `transform`
-
-        Raises
-        ------
-        ValueError
-            If `X` has not as many rows as `fit` had.
-        """
-        check_is_fitted(self, "loadings_")
-        if len(self._bases) > 1 and len(X) != self._n_rows:
-            raise ValueError(
-                f"WienerScores.transform_training: X has {len(X):,} rows, fit had {self._n_rows:,}: give the rows of "
-                "fit in their order, or use transform for others."
-            )
-        return self._joined(X, training=True)
-
-    def _joined(self, X, *, training=False):
-        check_is_fitted(self, "loadings_")
-        rows = open_rows(self, X, reset=False)
-
-        def run(first, block):
-            found = self.project(block, first + np.arange(len(block)) if training else None, first)
-            return np.hstack([found["projected"], found["variances"]]) if self.return_variances else found["projected"]
-
-        return map_blocks(self, run, rows, n_jobs=self.n_jobs)
-
-    def project(self, block, rows=None, first_row=0):
-        """Return scores (``projected``) and posterior ``variances`` of a block of rows, each (n_rows, n_factors).
-
-        Parameters
-        ----------
-        block : ndarray of shape (n_rows, n_features)
-        rows : None or ndarray of int of shape (n_rows,)
-            Numbers among the rows of `fit`, whose scores are then from loadings that did not see them.
-        first_row : int
-            Number of the first row, for messages.
-        """
-        folds = np.full(len(block), -1)
-        if rows is not None:
-            folds = folds_of(rows, self.rows_read_, max(1, len(self._bases) - 1))
-        scores, variances = scores_of(self.read, block, first_row, self._bases, folds)
+    def project(self, block, rows=None, first_row=0):  # noqa: D102
+        folds = np.full(len(block), -1) if rows is None else self._folds_of(rows)
+        scores, variances = np.empty((2, len(block), len(self.signal_variance_)), block.dtype)
+        for start in range(0, len(block), STEP):
+            weights, weighted = self.read(block[start : start + STEP], first_row + start)
+            present = folds[start : start + STEP]
+            for fold in np.unique(present):
+                here = present == fold
+                own = (weights, weighted) if here.all() else (weights[here], weighted[here])
+                means, covariances = posterior(*own, self._bases[fold])
+                rows = start + np.flatnonzero(here)
+                scores[rows], variances[rows] = means, np.einsum("nii->ni", covariances)
         return {"projected": scores, "variances": variances}
 
-    def information(self, block):
-        """Return A (n_rows, n_factors, n_factors) and b (n_rows, n_factors) of rows; see :class:`Projection`.
+    def _folds_of(self, rows):
+        """Fold of rows of the fit by number, -1 for those that it did not read."""
+        n_folds, read = len(self._bases) - 1, self.rows_read_
+        if n_folds == 0 or read is None:
+            return rows % n_folds if n_folds else np.full(len(rows), -1)
+        place = np.minimum(np.searchsorted(read, rows), len(read) - 1)
+        return np.where(read[place] == rows, place % n_folds, -1)
 
-        Scores are ``solve(A + I, b)``, their variances the diagonal of ``inv(A + I)``.
-        """
-        return information(*self.read(block), self._bases[-1], np.ones((len(block), 1)))
-
-    def noise_power(self, block):
-        """Return the mean squared error of rows in units of the typical noise (n_rows,)."""
-        return relative_power(self._split(block)[1], self.noise_)
-
-    def to_pixels(self, coef, error=None):
-        """Coefficients on pixels that predict what `coef` predicts from the scores, for rows with these errors.
-
-        Parameters
-        ----------
-        coef : ndarray of shape (n_models, n_factors)
-        error : None or ndarray of shape (n_pixels,)
-            None is the typical noise; NaN or infinity gives a pixel coefficient zero.
-
-        Returns
-        -------
-        coefficients : ndarray of shape (n_models, n_pixels), [unit of y per unit of flux]
-            Of flux less `mean_`.
-
-        Raises
-        ------
-        ValueError
-            If `error` has not one value for each pixel, or one is not above zero.
-        """
+    def to_pixels(self, coef):  # noqa: D102
         check_is_fitted(self, "loadings_")
-        error = self.noise_ if error is None else np.asarray(error, dtype=np.float64)
-        if error.shape != self.noise_.shape or (error <= 0).any():
-            raise ValueError(
-                f"WienerScores.to_pixels: error has shape {error.shape} and must hold one value above zero for each of "
-                f"{len(self.noise_):,} pixels, NaN or infinity where none was measured."
-            )
-        weights = np.square(self.noise_ / np.where(np.isnan(error), np.inf, error))
-        return np.atleast_2d(coef) @ self._bases[-1].operator(weights) / self.noise_
-
-    def get_feature_names_out(self, input_features=None):
-        """Names of the scores.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self, "loadings_")
-        kinds = ("score", "variance") if self.return_variances else ("score",)
-        return np.array([f"{kind}_{i}" for kind in kinds for i in range(self.loadings_.shape[1])], dtype=object)
+        loadings = self._bases[-1].free
+        operator = np.linalg.solve(loadings.T @ loadings + np.eye(loadings.shape[1]), loadings.T)
+        return np.atleast_2d(coef) @ operator / self.noise_

@@ -1,4 +1,4 @@
-"""How two towers become one set of expert weights: four fusions, and the registry that names them."""
+"""Fusions of the logits of two towers into expert weights, and the registry that names them."""
 
 import numbers
 from abc import ABC, abstractmethod
@@ -6,18 +6,19 @@ from abc import ABC, abstractmethod
 from sklearn.base import BaseEstimator
 
 from dualgate._validation import check_number
+from dualgate.gating.networks import make_module
 
 
 class Fusion(BaseEstimator, ABC):
-    """How the logits of two towers become one set of expert weights.
+    """Combine the logits of two towers into expert weights.
 
-    With a single quality bin both towers give logits of the regimes. With several the physics tower gives logits of
+    With a single quality bin both towers return logits of the regimes. With several the physics tower returns logits of
     regimes, the quality tower logits of quality bins, and the fusion weights of all cells, regime slowest. A new
     fusion is a subclass registered in `FUSIONS`.
     """
 
     def n_outputs(self, n_regimes, n_bins):
-        """Numbers of logits that the towers give.
+        """Numbers of logits that the towers return.
 
         Parameters
         ----------
@@ -40,11 +41,11 @@ class Fusion(BaseEstimator, ABC):
         Returns
         -------
         module : torch.nn.Module
-            Its output has shape (n_samples, n_regimes * n_bins) and is normalised: the exponentials of a row sum to 1.
+            Its output has shape (n_samples, n_regimes * n_bins), and the exponentials of a row sum to 1.
         """
 
     def build_alone(self, n_experts):
-        """Make the torch module from the logits of a single tower to log-weights, the other tower being dropped.
+        """Make the torch module from the logits of a single tower to log-weights, where the other is dropped.
 
         Parameters
         ----------
@@ -54,9 +55,7 @@ class Fusion(BaseEstimator, ABC):
         -------
         module : torch.nn.Module
         """
-        from dualgate.gating.nets import LogitAdd
-
-        return LogitAdd()
+        return make_module("LogitAdd")
 
 
 class LogitAddFusion(Fusion):
@@ -73,9 +72,7 @@ class LogitAddFusion(Fusion):
     """
 
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating.nets import LogitAdd
-
-        return LogitAdd(n_bins)
+        return make_module("LogitAdd", n_bins)
 
 
 class ProductOfExpertsFusion(Fusion):
@@ -98,13 +95,11 @@ class ProductOfExpertsFusion(Fusion):
     """
 
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating.nets import ProductOfExperts
-
-        return ProductOfExperts(n_bins)
+        return make_module("ProductOfExperts", n_bins)
 
 
 class TemperatureFusion(Fusion):
-    r"""Let quality set how sharp the weights of the physics tower may be.
+    r"""Scale the logits of the physics tower by a temperature that the quality tower sets.
 
     .. math:: w_k \propto \exp(a_k / \tau), \qquad \tau = 1 + \mathrm{softplus}(t) \ge 1
 
@@ -121,9 +116,7 @@ class TemperatureFusion(Fusion):
         return n_regimes, 1 if n_bins == 1 else 1 + n_bins
 
     def build(self, n_regimes, n_bins):  # noqa: D102
-        from dualgate.gating.nets import Temperature
-
-        return Temperature(n_bins)
+        return make_module("Temperature", n_bins)
 
 
 class ConcatFusion(Fusion):
@@ -132,12 +125,12 @@ class ConcatFusion(Fusion):
     .. math:: w_{ks} \propto \exp(a_k + b_s + h_{ks}([a; b])), \qquad h = V \sigma(U [a; b] + c) + d
 
     A linear head alone would be a sum of logits; with the hidden layer quality can change the effect of a physical
-    feature. V and d start at zero, where this is logit addition. A single tower keeps the layer, so that a comparison
-    of one tower with two is not one of layers.
+    feature. V and d start at zero, where this is logit addition. A single tower keeps the layer, so that one tower and
+    two are compared with the same layers.
 
     Parameters
     ----------
-    hidden : int, default 32
+    hidden : int, default=32
         Width of the layer after the concatenation.
 
     Examples
@@ -156,10 +149,8 @@ class ConcatFusion(Fusion):
         return self._concat(n_experts, n_experts)
 
     def _concat(self, n_inputs, n_experts, n_bins=1):
-        from dualgate.gating.nets import Concat
-
         hidden = check_number(self, "hidden", self.hidden, kind=numbers.Integral, low=1)
-        return Concat(n_inputs, hidden, n_experts, n_bins)
+        return make_module("Concat", n_inputs, hidden, n_experts, n_bins)
 
 
 FUSIONS = {

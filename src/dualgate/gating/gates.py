@@ -69,7 +69,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        y : None
+        y : None, default=None
             Ignored.
 
         Returns
@@ -148,7 +148,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : ignored, default=None
 
         Returns
         -------
@@ -192,16 +192,16 @@ class PhysGate(_Gate):
 
     Parameters
     ----------
-    columns : column specification
+    columns : column specification, default=None
         Columns the features are computed from, as in ColumnTransformer (slice, list, names, mask, callable); None is
         all columns.
-    features : None, "passthrough" or transformer
+    features : None, "passthrough" or transformer, default=None
         Makes the gate's features from those columns. None keeps up to twenty columns as they are and reduces more to
         principal components (:class:`~dualgate.features.SignalPCA`), five of them where there are discriminants too,
         else twenty. `DualTowerMoERegressor.for_spectra` takes :class:`~dualgate.features.LineWindows`.
-    hidden : sequence of int
+    hidden : sequence of int, default=(32, 16)
         Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
-    network : {"mlp", "cnn"} or callable
+    network : {"mlp", "cnn"} or callable, default="mlp"
         What weighs the features, standardised on the training rows, logarithmic beyond three standard deviations.
         ``"mlp"`` adds a linear map and a multilayer perceptron; ``"cnn"`` a linear map and one-dimensional
         convolutions over five neighbours, for features whose order means something, such as
@@ -258,20 +258,20 @@ class QualityGate(_Gate):
 
     Parameters
     ----------
-    columns : column specification
+    columns : column specification, default=None
         Columns that hold the errors, as in ColumnTransformer; None is all columns.
-    features : None, "passthrough" or transformer
+    features : None, "passthrough" or transformer, default=None
         Makes the gate's features from those columns. None is :class:`~dualgate.features.QualityStatistics`;
         ``"passthrough"`` takes the columns as they are, for a noise level that is a column of its own.
-    hidden : sequence of int
+    hidden : sequence of int, default=(32, 16)
         Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
-    network : {"mlp", "cnn"} or callable
+    network : {"mlp", "cnn"} or callable, default="mlp"
         What weighs the features, standardised on the training rows, logarithmic beyond three standard deviations.
         ``"mlp"`` adds a linear map and a multilayer perceptron; ``"cnn"`` a linear map and one-dimensional
         convolutions over five neighbours, for features whose order means something. A callable
         ``network(n_features, n_outputs)`` returns a new torch.nn.Module from features (n_samples, n_features),
         float32, to logits (n_samples, n_outputs); `hidden` does not reach it.
-    score_variances : bool
+    score_variances : bool, default=False
         Whether the tower also reads how precisely the experts' columns are known: the logarithms of the posterior
         variances of Wiener scores.
 

@@ -3,11 +3,11 @@
 from functools import partial
 
 
-def _make(class_name, *sizes):
-    """Make a network of a class in `dualgate.gating.nets`, which imports torch: here, not with the registry."""
+def make_module(class_name, *sizes):
+    """Make a module of a class in `dualgate.gating.nets`, which imports torch: here, not with the registries."""
     from dualgate.gating import nets
 
     return getattr(nets, class_name)(*sizes)
 
 
-NETWORKS = {"cnn": partial(_make, "Convolutions"), "mlp": partial(_make, "Perceptron")}
+NETWORKS = {"cnn": partial(make_module, "Convolutions"), "mlp": partial(make_module, "Perceptron")}

@@ -148,15 +148,15 @@ def fit_gates(
         Numbers of regimes and of quality bins.
     target : GateTarget
     settings : GateSettings
-    start : None or GateStart
+    start : None or GateStart, default=None
         Trains two nets, one from random weights and one from linear gates that were fitted by L-BFGS, a logistic
         regression of the cells followed by the mixture's likelihood, and returns the one with the smaller loss on the
         held-out rows. None trains the first alone, and so does a network of the user's own.
     seed : int
         Seed of initial weights, batches and dropout.
-    device : str
+    device : str, default="cpu"
         Where torch trains.
-    verbose : int
+    verbose : int, default=0
         Above 0 prints the losses of every epoch to standard output.
 
     Returns
@@ -164,7 +164,7 @@ def fit_gates(
     net : GateNet
         On the CPU, in evaluation mode, at its best epoch.
     history : list of dict
-        "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss" of every epoch.
+        By epoch: "start" ("random" or "linear"), "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss".
 
     Raises
     ------
@@ -187,7 +187,7 @@ def fit_gates(
             if _fit_linear(other, seen, target, start, one_tower=n_bins == 1):
                 found = _train(other, features, target, settings, generator, device, verbose, keep_start=True)
                 if found[1] < loss:
-                    net, (history, _) = other, found
+                    net, history = other, [{**epoch, "start": "linear"} for epoch in found[0]]
         return net.to("cpu").eval(), history
 
 
@@ -276,10 +276,15 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
         losses = {
             name: trainer.history[-1][name] for name in ("train_loss", "valid_loss") if name in trainer.history[-1]
         }
-        history.append({"loss": target.loss, "epoch": len(history) + 1, **losses})
+        history.append({"start": "random", "loss": target.loss, "epoch": len(history) + 1, **losses})
         watched = losses.get("valid_loss", losses["train_loss"])
         if watched < threshold:
-            n_misses, best, lowest, threshold = 0, deepcopy(net.state_dict()), watched, watched - MIN_GAIN * abs(watched)
+            n_misses, best, lowest, threshold = (
+                0,
+                deepcopy(net.state_dict()),
+                watched,
+                watched - MIN_GAIN * abs(watched),
+            )
         else:
             n_misses += 1
         if verbose:

@@ -1,29 +1,26 @@
 """Rows wherever they lie: sources, passes over them, the store of what was found, and clusters (`rows.cluster`)."""
 
-from dualgate.rows.passes import Collect, Pass, Pieces, add_found, run_passes
+from dualgate.rows.passes import Collect, Pass, Pieces, map_blocks, run_passes
 from dualgate.rows.sources import (
-    SAMPLE_ROWS,
     ArrayRows,
+    ColumnSubset,
     RowSource,
     RowSubset,
     as_source,
-    checked_once,
     choose_spread,
     in_threads,
     iter_blocks,
-    join,
-    map_blocks,
     open_fit_rows,
     open_rows,
     spread_rows,
     take_rows,
 )
-from dualgate.rows.store import FitStages, Store, StoreError, code_hash, digest, fingerprint, whole_file
+from dualgate.rows.store import FitStages, Store, StoreError, whole_file
 
 __all__ = [
-    "SAMPLE_ROWS",
     "ArrayRows",
     "Collect",
+    "ColumnSubset",
     "FitStages",
     "Pass",
     "Pieces",
@@ -31,16 +28,10 @@ __all__ = [
     "RowSubset",
     "Store",
     "StoreError",
-    "add_found",
     "as_source",
-    "checked_once",
     "choose_spread",
-    "code_hash",
-    "digest",
-    "fingerprint",
     "in_threads",
     "iter_blocks",
-    "join",
     "map_blocks",
     "open_fit_rows",
     "open_rows",

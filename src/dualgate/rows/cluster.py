@@ -2,13 +2,14 @@
 
 import pickle
 from contextlib import contextmanager
+from functools import reduce
 
 from joblib import parallel_config
 from threadpoolctl import threadpool_limits
 
 from dualgate._validation import allows_nan, check_number, owner_name
 from dualgate.rows.passes import add_found, run_here, runner
-from dualgate.rows.sources import ArrayRows, RowSubset, block_rows, iter_blocks
+from dualgate.rows.sources import ArrayRows, block_rows, iter_blocks, whole_of
 
 FAN_IN = 4  # results that one task adds
 SOURCE_BYTES = 1 << 24  # of a pickled source, not counting the row numbers of a subset
@@ -16,19 +17,19 @@ SOURCE_BYTES = 1 << 24  # of a pickled source, not counting the row numbers of a
 
 @contextmanager
 def use(client, *, chunk_rows=None):
-    """Let fits inside read their row sources on the workers of a cluster.
+    """Let fits inside the block read their row sources on the workers of a Dask cluster.
 
-    Rows are cut into chunks, a task each. A task sums its rows as a single machine would; the sums of all tasks are
-    added in a tree on the workers, always in the order of the rows. Tasks depend on nothing but their rows, so a worker
-    that dies costs its unfinished work only. What is solved from the sums, the towers and `predict` run where `fit` was
-    called. The workers must be able to open the source: shards on a shared disk, a Zarr store, simulated rows. Rows in
-    memory are read where they are.
+    Rows are cut into chunks, one task each. A task sums its rows as a single machine would; the sums are added in a
+    tree on the workers, always in the order of the rows. Tasks depend on their rows alone, so a worker that dies costs
+    only its unfinished work. Solving for the experts, the towers and `predict` run where `fit` was called. The workers
+    must be able to open the source: shards on a shared disk, a Zarr store, simulated rows. Rows in memory are read
+    where they are.
 
     Parameters
     ----------
     client : distributed.Client
         Of a running cluster.
-    chunk_rows : None or int
+    chunk_rows : None or int, default=None
         Rows of a task. None makes four tasks for each thread of the cluster, of eight blocks at least.
 
     Raises
@@ -36,10 +37,10 @@ def use(client, *, chunk_rows=None):
     ImportError
         If distributed is not installed.
     TypeError
-        If `client` is none, or the source cannot be pickled.
+        If `client` is not a synchronous client, or the source cannot be pickled.
     ValueError
-        Inside, where passes are to be stored (`checkpoint` or `memory`): a cluster does its own recovering. Where a
-        source of one's own holds its rows in memory, or X is a Dask array that was persisted.
+        Inside, if `checkpoint` or `memory` is used, the source holds its rows in memory without declaring it, or X is
+        a persisted Dask array.
 
     Examples
     --------
@@ -48,7 +49,15 @@ def use(client, *, chunk_rows=None):
         with cluster.use(Client("tcp://scheduler:8786")):
             model.fit(data.X, data.y, regimes=data.regimes)
     """
-    _check_client(client)
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError('cluster.use needs Dask: pip install "dualgate[dask]".') from error
+    if not isinstance(client, Client) or client.asynchronous:
+        raise TypeError(
+            f"cluster.use: client={client!r} must be a synchronous distributed.Client. Try "
+            'use(Client("tcp://scheduler:8786")).'
+        )
     if chunk_rows is not None:
         check_number("cluster.use", "chunk_rows", chunk_rows, low=1)
 
@@ -69,20 +78,8 @@ def use(client, *, chunk_rows=None):
         runner.reset(token)
 
 
-def _check_client(client):
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ImportError('cluster.use needs Dask: pip install "dualgate[dask]".') from error
-    if not isinstance(client, Client) or client.asynchronous:
-        raise TypeError(
-            f"cluster.use: client={client!r} must be a synchronous distributed.Client. Try "
-            'use(Client("tcp://scheduler:8786")).'
-        )
-
-
 def _run_there(client, chunk_rows, owner, passes, source):
-    """Hand out all tasks and wait; nothing changes in the passes unless all succeed."""
+    """Submit all tasks and wait; the passes change only if all succeed."""
     from dask import config
 
     packed, name, finite = _pack(owner, source), owner_name(owner), not allows_nan(owner)
@@ -110,8 +107,8 @@ def _pack(owner, source):
     import cloudpickle
     from distributed import futures_of
 
-    inner = source.source if isinstance(source, RowSubset) else source
-    if isinstance(inner, ArrayRows) and hasattr(inner.array, "dask") and futures_of(inner.array):
+    whole = whole_of(source)
+    if _is_dask(whole) and futures_of(whole.array):
         raise ValueError(
             f"X of {owner_name(owner)} is a Dask array that was persisted: its blocks live in workers, not in a place "
             "that every worker can read. Give the array as it was before persist(), or write it to a Zarr store."
@@ -120,15 +117,19 @@ def _pack(owner, source):
         data = cloudpickle.dumps(source, protocol=5)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
-            f"X of {owner_name(owner)}, a {type(inner).__name__}, cannot be sent to workers ({error}): keep what opens "
+            f"X of {owner_name(owner)}, a {type(whole).__name__}, cannot be sent to workers ({error}): keep what opens "
             "it, such as a path, and drop handles and locks in __getstate__."
         ) from error
     if len(data) > SOURCE_BYTES + 16 * len(source):
         raise ValueError(
-            f"X of {owner_name(owner)}, a {type(inner).__name__}, is {len(data) / 2**20:,.0f} MiB when pickled: it "
+            f"X of {owner_name(owner)}, a {type(whole).__name__}, is {len(data) / 2**20:,.0f} MiB when pickled: it "
             "holds rows instead of naming where they lie. Write them to a memory map, HDF5 or Zarr on a shared disk."
         )
     return data
+
+
+def _is_dask(source):
+    return isinstance(source, ArrayRows) and hasattr(source.array, "dask")
 
 
 class _ReadHere:
@@ -144,9 +145,9 @@ class _ReadHere:
 def _work(owner, finite, packed, parts, start, stop):
     """Run parts of passes over their rows, on a worker; returns what each found."""
     source = pickle.loads(packed)
-    inner = source.source if isinstance(source, RowSubset) else source
-    if isinstance(inner, ArrayRows) and hasattr(inner.array, "dask"):
-        inner.array = _ReadHere(inner.array)
+    whole = whole_of(source)
+    if _is_dask(whole):
+        whole.array = _ReadHere(whole.array)
     # a worker has a task for each of its threads: more threads within would be too many
     with parallel_config(backend="sequential"), threadpool_limits(1, user_api="blas"):
         for first, block in iter_blocks(owner, source, start=start, stop=stop, finite=finite):
@@ -157,7 +158,4 @@ def _work(owner, finite, packed, parts, start, stop):
 
 def _add(run):
     """Add what all passes found in some chunks, in the order of the rows."""
-    total = run[0]
-    for each in run[1:]:
-        total = [add_found(*pair) for pair in zip(total, each, strict=True)]
-    return total
+    return [reduce(add_found, found) for found in zip(*run, strict=True)]

@@ -5,7 +5,9 @@ from contextvars import ContextVar
 from copy import copy
 from functools import cached_property
 
-from dualgate.rows.sources import iter_blocks, join, map_block
+import numpy as np
+
+from dualgate.rows.sources import in_threads, iter_blocks, join
 
 
 class Pass(ABC):
@@ -74,8 +76,9 @@ class Pieces:
         self.found = {} if found is None else found
 
     def add(self, start, values):
-        """Keep the results of the rows from `start` on: an array, or several by name."""
-        self.found[start] = values
+        """Keep a copy of the results of the rows from `start` on: an array, or several by name."""
+        copied = isinstance(values, dict)
+        self.found[start] = {name: np.array(values[name]) for name in values} if copied else np.array(values)
 
     def __add__(self, other):
         return Pieces(self.found | other.found)
@@ -86,72 +89,56 @@ class Pieces:
 
 
 class Collect(Pass):
-    """Keep the result of a function for every row, or for those that are marked.
+    """Keep the result of a function for every row.
 
     Parameters
     ----------
     function : callable, (first_row, block) -> array, or dict of arrays
         One entry for each row of the block, which holds consecutive rows; picklable.
-    kept : None or ndarray of bool of shape (n_samples,)
-        Rows whose results are kept; None is all. The function sees the other rows of a block too.
-    n_jobs : None or int
+    n_jobs : None or int, default=None
+        Threads that compute.
 
     Attributes
     ----------
     found : Pieces
     """
 
-    row_wise = ("kept",)
-
-    def __init__(self, function, kept=None, *, n_jobs=None):
-        self.function, self.kept, self.n_jobs = function, kept, n_jobs
+    def __init__(self, function, *, n_jobs=None):
+        self.function, self.n_jobs = function, n_jobs
 
     def begin(self):  # noqa: D102
         return Pieces()
 
     def update(self, start, block):  # noqa: D102
-        self.found.add(start, map_block(self._keep, start, block, self.n_jobs))
+        def compute(first, last):
+            return self.function(start + first, block[first:last])
 
-    def _keep(self, first, rows):
-        values = self.function(first, rows)
-        if self.kept is None:
-            return values
-        kept = self.kept[self.rows_of(first, len(rows))]
-        return {name: each[kept] for name, each in values.items()} if isinstance(values, dict) else values[kept]
+        self.found.add(start, in_threads(compute, len(block), self.n_jobs))
+
+
+def map_blocks(owner, function, source, *, n_jobs=None):
+    """Join ``function(first_row, block)``, an array or several by name, over all rows, in joblib threads."""
+    (collected,) = run_here(owner, [Collect(function, n_jobs=n_jobs)], source, n_jobs)
+    return collected.found.joined()
 
 
 def run_passes(owner, passes, source, *, n_jobs=None, keeper=None):
-    """Run several passes over the rows of a source at once, reading every row once.
+    """Run several passes over the rows of a source at once, here or on a cluster, reading every row once.
 
-    Parameters
-    ----------
-    owner : object
-        Whose `X` it is, for messages.
-    passes : list of Pass
-    source : RowSource
-    n_jobs : None or int
-        Threads that read.
-    keeper : None or Keeper
-        Stores what was found every few blocks, and compares blocks with what was read before.
-
-    Returns
-    -------
-    passes : list of Pass
-        The same, after all rows.
+    `owner` names whose `X` it is in messages, `n_jobs` threads read, and a `Keeper` stores what was found every few
+    blocks. Returns the passes.
     """
     return runner.get()(owner, passes, source, n_jobs, keeper)
 
 
-def run_here(owner, passes, source, n_jobs, keeper):
+def run_here(owner, passes, source, n_jobs, keeper=None):
     """Run passes on this machine; the arguments are those of `run_passes`."""
     start = 0 if keeper is None else keeper.resume(passes)
     for first, block in iter_blocks(owner, source, start=start, n_jobs=n_jobs):
-        if keeper is not None:
-            keeper.check(first, block)
         for each in passes:
             each.update(first, block)
         if keeper is not None:
-            keeper.step(passes, first + len(block))
+            keeper.step(passes, first, block)
     return passes
 
 

@@ -8,11 +8,10 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn import config_context, get_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
-from dualgate._validation import allows_nan, check_rows, check_target, require_finite, require_samples
+from dualgate._validation import allows_nan, check_rows, check_target, require_finite, require_samples, take_columns
 
 BLOCK_BYTES = 1 << 27  # of a block; large enough for fast products, small compared with everything else
 SAMPLE_ROWS = 8192  # rows of a sample, where a fit needs the rows themselves and not only sums over them
@@ -64,17 +63,7 @@ class RowSource(ABC):
         out[:] = self.read(start, stop)
 
     def read_rows(self, rows):
-        """Read rows by number.
-
-        Parameters
-        ----------
-        rows : ndarray of int
-            In any order.
-
-        Returns
-        -------
-        block : ndarray of shape (n_rows, n_features)
-        """
+        """Read rows by number, an array of integers in any order."""
         out = np.empty((len(rows), self.shape[1]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
@@ -107,35 +96,59 @@ class RowSource(ABC):
 
 
 class RowSubset(RowSource):
-    """Some rows of another source, in the order of `rows`."""
+    """Some rows of another source.
+
+    Parameters
+    ----------
+    source : RowSource
+    rows : ndarray of int of shape (n_rows,)
+        Their numbers, in any order.
+    """
 
     def __init__(self, source, rows):
         if isinstance(source, RowSubset):
             source, rows = source.source, source.rows[rows]
-        self.source, self.rows = source, rows
+        self.source, self.rows, self.files = source, rows, source.files
         self.shape, self.dtype = (len(rows), source.shape[1]), source.dtype
 
-    @property
-    def files(self):  # noqa: D102
-        return self.source.files
+    def read(self, start, stop):  # noqa: D102
+        rows = self.rows[start:stop]
+        if len(rows) and np.all(np.diff(rows) == 1):
+            return self.source.read(int(rows[0]), int(rows[-1]) + 1)
+        return self.source.read_rows(rows)
+
+
+class ColumnSubset(RowSource):
+    """Some columns of another source, by their numbers."""
+
+    def __init__(self, source, columns):
+        self.source, self.columns, self.files, self.in_memory = source, columns, source.files, source.in_memory
+        self.shape, self.dtype = (len(source), len(columns)), source.dtype
 
     def read(self, start, stop):  # noqa: D102
-        out = np.empty((stop - start, self.shape[1]), self.dtype)
-        self.read_into(start, stop, out)
-        return out
+        return take_columns(self.source.read(start, stop), self.columns)
 
-    def read_into(self, start, stop, out):  # noqa: D102
-        rows = self.rows[start:stop]
-        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
-            self.source.read_into(int(rows[0]), int(rows[-1]) + 1, out)
-        else:
-            out[:] = self.source.read_rows(rows)
+
+def whole_of(source):
+    """Return the source that a subset of rows and columns was taken from."""
+    while isinstance(source, (RowSubset, ColumnSubset)):
+        source = source.source
+    return source
 
 
 class ArrayRows(RowSource):
-    """An array: in memory, or a memory map, h5py dataset, Zarr or Dask array, anything that slices into an array.
+    """An array in memory, a memory map, an h5py dataset, a Zarr or Dask array, or anything that slices into an array.
 
-    float32 and float64 are kept, other numbers become float64. Of an array in memory `read` returns views.
+    float32 and float64 are kept, other numbers become float64. What lies in a file is pickled by its place there.
+
+    Parameters
+    ----------
+    array : array-like of shape (n_samples, n_features)
+
+    Raises
+    ------
+    ValueError
+        If the array does not hold numbers in two dimensions.
     """
 
     def __init__(self, array):
@@ -158,38 +171,33 @@ class ArrayRows(RowSource):
     def read_rows(self, rows):  # noqa: D102
         return np.array(self.array[rows], self.dtype, order="C") if self.in_memory else super().read_rows(rows)
 
-    def __getstate__(self):
-        """Name the file instead of copying the numbers."""
-        state = dict(vars(self))
-        if _is_mapped(self.array):
-            state["array"] = _describe_memmap(self.array)
-        elif type(self.array).__module__.startswith("h5py"):
-            state["array"] = ("h5py", self.array.name)
-        return state
+    def __reduce__(self):
+        if not self.files:
+            return type(self), (self.array,)
+        if not _is_mapped(self.array):
+            return _open_dataset, (type(self), self.files[0], self.array.name)
+        whole = self.array
+        while isinstance(whole.base, np.memmap):
+            whole = whole.base
+        place = self.array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        layout = self.array.shape, self.array.dtype, whole.offset + place, self.array.strides
+        return _open_map, (type(self), self.files[0], *layout)
 
-    def __setstate__(self, state):
-        if isinstance(state["array"], tuple) and state["array"][0] == "h5py":
-            import h5py
 
-            state["array"] = h5py.File(state["files"][0], "r")[state["array"][1]]
-        elif isinstance(state["array"], tuple):
-            _, dtype, offset, shape, strides = state["array"]
-            buffer = np.memmap(state["files"][0], mode="r")
-            state["array"] = np.ndarray(shape, dtype, buffer, offset, strides)
-        vars(self).update(state)
+def _open_map(kind, path, shape, dtype, offset, strides):
+    array = np.ndarray.__new__(np.memmap, shape, dtype, np.memmap(path, mode="r"), offset, strides)
+    array.filename = path
+    return kind(array)
+
+
+def _open_dataset(kind, path, name):
+    import h5py
+
+    return kind(h5py.File(path, "r")[name])
 
 
 def _is_mapped(array):
     return isinstance(array, np.memmap) and array.filename is not None
-
-
-def _describe_memmap(array):
-    """Where in its file a memory map, or a slice of one, lies: what reopens it elsewhere."""
-    whole = array
-    while isinstance(whole.base, np.memmap):
-        whole = whole.base
-    place = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-    return "memmap", array.dtype, whole.offset + place, array.shape, array.strides
 
 
 def as_source(X):
@@ -202,22 +210,10 @@ def as_source(X):
 
 
 def open_rows(estimator, X, *, reset):
-    """Return `X` as a validated RowSource.
+    """Return `X` as a RowSource; the estimator gets its number and names of columns, or is checked against them.
 
-    What is in memory becomes a float array here and must be finite, unless the estimator takes NaN. Of what lies on
-    disk or on a cluster each block is checked when it is read.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Gets `n_features_in_`, and `feature_names_in_` from a DataFrame, or is checked against them.
-    X : array-like, DataFrame or RowSource of shape (n_samples, n_features)
-    reset : bool
-        Whether this is a fit.
-
-    Returns
-    -------
-    source : RowSource
+    Rows in memory become a float array here and must be finite, unless the estimator takes NaN; others are checked
+    block by block when they are read.
     """
     source = as_source(X)
     if source is None:
@@ -236,12 +232,6 @@ def open_fit_rows(estimator, X, y, *, reset=True, min_samples=2):
     check_consistent_length(source, y)
     require_samples(estimator, source, min_samples)
     return source, y
-
-
-def checked_once(source):
-    """Let components inside a fit take rows in memory as finite, because `open_rows` checked them."""
-    assumed = get_config()["assume_finite"] or source.in_memory
-    return config_context(assume_finite=assumed, transform_output="default")
 
 
 def spread_rows(source, n_rows=None, *, n_jobs=None, finite=True):
@@ -276,18 +266,8 @@ def block_rows(n_columns, dtype=np.float32):
 def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None, finite=None):
     """Yield (first row, block) over rows from `start` to `stop`, the same blocks wherever the rows lie.
 
-    A block is C-contiguous and must not be changed: of rows in memory it is a view. Otherwise the next block
-    overwrites it.
-
-    Parameters
-    ----------
-    owner : object
-        Whose `X` it is, for messages.
-    source : RowSource
-    n_jobs : None or int
-        Threads that read.
-    finite : None or bool
-        Whether blocks that are read must be finite; None is unless `owner` takes NaN.
+    A block is C-contiguous and must not be changed: of rows in memory it is a view, otherwise the next one overwrites
+    it. `n_jobs` threads read; `finite` requires finite rows, by default unless `owner`, whose `X` it is, takes NaN.
     """
     stop = len(source) if stop is None else stop
     finite = not allows_nan(owner) if finite is None else finite
@@ -308,12 +288,7 @@ def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None, finite=None):
 
 def _fill(source, first, block, n_jobs):
     """Read rows from `first` on into `block`, in threads."""
-
-    def read(start, stop):
-        source.read_into(first + start, first + stop, block[start:stop])
-        return np.empty(0)
-
-    in_threads(read, len(block), n_jobs)
+    in_threads(lambda start, stop: source.read_into(first + start, first + stop, block[start:stop]), len(block), n_jobs)
 
 
 def in_threads(function, n_rows, n_jobs):
@@ -322,31 +297,13 @@ def in_threads(function, n_rows, n_jobs):
     if effective_n_jobs(n_jobs) == 1 or len(ranges) <= 1:
         return function(0, n_rows)
     with threadpool_limits(1, user_api="blas"):
-        parts = Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(*each) for each in ranges)
-    return join(parts)
-
-
-def map_block(function, first, block, n_jobs=None):
-    """Join ``function(first_row, rows)`` over the rows of a block, in threads; what it returns is no view of them."""
-    results = in_threads(lambda start, stop: function(first + start, block[start:stop]), len(block), n_jobs)
-    if isinstance(results, dict):
-        return {name: _own(values, block) for name, values in results.items()}
-    return _own(results, block)
-
-
-def _own(values, block):
-    return values.copy() if np.may_share_memory(values, block) else values
-
-
-def map_blocks(owner, function, source, *, n_jobs=None):
-    """Join ``function(first_row, block)``, an array or several by name, over all rows, in joblib threads."""
-    return join(
-        [map_block(function, first, block, n_jobs) for first, block in iter_blocks(owner, source, n_jobs=n_jobs)]
-    )
+        return join(Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(*each) for each in ranges))
 
 
 def join(parts):
-    """Concatenate arrays, or the arrays of dictionaries, name by name."""
+    """Concatenate arrays, or the arrays of dictionaries name by name; None where nothing was returned."""
+    if parts[0] is None:
+        return None
     if isinstance(parts[0], dict):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return np.concatenate(parts)

@@ -8,12 +8,10 @@ import os
 import pickle
 import uuid
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -24,10 +22,11 @@ from sklearn.utils.validation import check_memory
 
 from dualgate._validation import check_number, owner_name
 from dualgate.rows.passes import run_passes
-from dualgate.rows.sources import RUN_ROWS, RowSource, RowSubset, iter_blocks, spread_rows
+from dualgate.rows.sources import RUN_ROWS, ColumnSubset, RowSource, RowSubset, iter_blocks, spread_rows
 
 EVERY_BLOCKS = 16  # blocks between two writings; with wide rows a write takes about as long as a quarter of a block
 NEUTRAL = ("n_jobs", "verbose", "device", "memory")  # parameters of estimators that change no result
+PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".npz", ".pickle")  # of arrays by name, and of other objects
 _DEPENDENCIES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
 
@@ -44,7 +43,7 @@ class Store:
 
     Parameters
     ----------
-    directory : None, str, Path or joblib.Memory
+    directory : None, str, Path or joblib.Memory, default=None
         None keeps results in memory. A directory is made when the first result is written.
 
     Raises
@@ -118,12 +117,12 @@ def _is_numeric(value):
 
 
 class StoredArrays(Mapping):
-    """Arrays of an `.npz` file by name, each read when it is asked for; StoreError where it is damaged."""
+    """Arrays of an `.npz` file by name, each read when it is asked for."""
 
     def __init__(self, path):
         self.path = path
         with open(path, "rb") as file, np.load(file) as arrays:  # NumPy leaves a damaged file open
-            self._names = frozenset(arrays.files)
+            self._names = arrays.files
 
     def __iter__(self):
         return iter(self._names)
@@ -169,29 +168,16 @@ def whole_file(path):
 def digest(*values):
     """SHA-256 of values, equal where the values are.
 
-    Parameters
-    ----------
-    *values : object
-        Plain values, arrays and their containers; row sources by `fingerprint`; estimators by class and parameters but
-        the neutral ones (`NEUTRAL`), frozen ones by what they learned; functions and classes by name and source, those
-        of dualgate with all code that they use; anything else by its pickle.
-
-    Returns
-    -------
-    digest : str
-        Hexadecimal.
-
-    Raises
-    ------
-    TypeError
-        For a lambda, a function inside another, or what cannot be pickled.
+    Row sources count by their `fingerprint`; estimators by class and parameters but the `NEUTRAL` ones, frozen ones by
+    what they learned; functions and classes by name and source; anything else by its pickle. Raises a TypeError for a
+    lambda, a function inside another, or what cannot be pickled.
     """
     return hashlib.sha256(repr(_describe(values)).encode()).hexdigest()
 
 
 def _describe(value):
     """Nested tuples of plain values whose text tells a value from others."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, slice, range, Path)):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
         return type(value).__name__, *map(_describe, value)
@@ -206,46 +192,24 @@ def _describe(value):
         return _describe(type(value)), _describe({name: each for name, each in params if name not in NEUTRAL})
     if isinstance(value, partial):
         return "partial", *map(_describe, (value.func, value.args, value.keywords))
-    if inspect.ismethod(value):
-        return _describe(value.__self__), value.__name__
-    if inspect.isroutine(value) or inspect.isclass(value):
-        return _describe_code(value)
     try:
-        return joblib.hash(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, hash_name="sha1")
+        found = joblib.hash(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value, hash_name="sha1")
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise _unlike(repr(value), str(error)) from None
-
-
-def _describe_code(value):
-    """Name a function or class, and the source that it stands for."""
-    module, name = getattr(value, "__module__", None) or "", value.__qualname__
-    if "<" in name:
-        raise _unlike(f"{name} of {module}", "a name that others share")
-    if _source_path(module):
-        return module, name, code_hash(module)
-    try:
-        return module, name, inspect.getsource(value)
-    except (OSError, TypeError):  # compiled
-        return module, name
-
-
-def _unlike(what, reason):
-    return TypeError(
-        f"{what} cannot be told from others ({reason}), so that results which depend on it cannot be stored: use a "
-        "function or class of a module and what can be pickled, or leave memory= and checkpoint= None."
-    )
+        raise TypeError(
+            f"{value!r} cannot be told from others ({error}), so that results which depend on it cannot be stored: use "
+            "a function or class of a module and what can be pickled, or leave memory= and checkpoint= None."
+        ) from None
+    if inspect.isfunction(value) or inspect.isclass(value):
+        with suppress(OSError, TypeError):  # compiled
+            return found, inspect.getsource(value)
+    return found
 
 
 def fingerprint(source):
-    """Describe a source by what tells its rows from others.
+    """Describe a source by what tells its rows from others, for `digest`.
 
     In memory that is a hash of all bytes. Elsewhere it is the shape, a few rows spread over all and, where files are
     known, their sizes and times, but not their names.
-
-    Returns
-    -------
-    fingerprint : tuple
-        For `digest`.
     """
     shape = tuple(source.shape), source.dtype.str
     if source.in_memory:
@@ -261,21 +225,8 @@ def fingerprint(source):
 def code_hash(*modules):
     """SHA-256 over the source of modules of dualgate, and of everything of dualgate that they import.
 
-    Parameters
-    ----------
-    *modules : str
-        Such as "dualgate.features". Imports are found in the source, also inside functions and in the tables of lazy
-        packages; numbers (`.npz`, `.csv`) in a module's directory count as its source.
-
-    Returns
-    -------
-    digest : str
-        Hexadecimal; versions of the numerical libraries are part of it.
-
-    Raises
-    ------
-    ValueError
-        If there is no such module.
+    Imports inside functions and in the tables of lazy packages count, as do the numbers (`.npz`, `.csv`) in a module's
+    directory and the versions of the numerical libraries. Raises a ValueError where there is no such module.
     """
     unknown = [module for module in modules if _source_path(module) is None]
     if unknown:
@@ -307,10 +258,9 @@ def _imported(path):
 
 def _source_path(module):
     """Path of a module of dualgate, None where there is none of that name."""
-    package, *names = module.split(".")
-    place = Path(find_spec("dualgate").origin).parent.joinpath(*names)
+    place = PACKAGE.parent.joinpath(*module.split("."))
     paths = (place / "__init__.py", place.with_name(f"{place.name}.py"))
-    return next((path for path in paths if package == "dualgate" and path.is_file()), None)
+    return next((path for path in paths if PACKAGE in path.parents and path.is_file()), None)
 
 
 # ---- stages of a fit -------------------------------------------------------------------------------------------------
@@ -319,37 +269,20 @@ def _source_path(module):
 class FitStages:
     """The stages of a fit, each of which is computed once for what it depends on.
 
-    Parameters
-    ----------
-    store : None or Store
-        None keeps nothing. A store in memory keeps finished stages.
-    identity : object
-        What every stage depends on, such as rows, targets and seed; see `digest`.
+    Without a store nothing is kept; a store in memory keeps finished stages. `identity` is what every stage depends on,
+    such as rows, targets and seed.
     """
 
     def __init__(self, store=None, identity=None):
         self.store, self.identity = store, None if store is None else digest(identity)
-        self._stage, self._runs, self._counts = "", [], Counter()  # stage that is computed now, and names of its runs
-        self._sources = {}  # what was read, and its fingerprint at that time
+        self._stage, self._runs = "", []  # the stage that is computed now, and the names of its runs
 
     @classmethod
     def of(cls, estimator, memory, checkpoint, source, *values):
-        """Make the stages of an estimator's fit.
+        """Make the stages of an estimator's fit to `source`, which depend on further values such as targets.
 
-        Parameters
-        ----------
-        estimator : estimator
-            Its `random_state` must be an integer with `checkpoint`; with `memory` alone nothing is kept if it is not.
-        memory : None, str or joblib.Memory
-        checkpoint : None, str or Path
-            Directory of the store; used before `memory`.
-        source : RowSource
-        *values : object
-            What else every stage depends on, such as targets.
-
-        Returns
-        -------
-        stages : FitStages
+        They are kept in the directory `checkpoint`, or else in `memory` (None, str or joblib.Memory). The estimator's
+        `random_state` must be an integer with `checkpoint`; with `memory` alone nothing is kept if it is not.
         """
         seed = estimator.random_state
         if checkpoint is not None:
@@ -363,15 +296,10 @@ class FitStages:
         return cls(store, (fingerprint(source), int(seed), values))
 
     def stage(self, name, depends, compute):
-        """Return a stage's result, stored or computed now.
+        """Return a stage's result, stored or from ``compute()`` now.
 
-        Parameters
-        ----------
-        name : str
-        depends : object
-            What the result depends on besides the identity and the code of the module of `compute`; see `digest`.
-        compute : callable
-            Without arguments; passes that it runs by `run` are taken up again after a kill.
+        It depends on `depends`, the identity and the code of the module of `compute`. Passes that `compute` runs by
+        `run` are continued after a kill. A stage has no stages inside.
         """
         if self.store is None:
             return compute()
@@ -379,109 +307,68 @@ class FitStages:
         key = self._key(name, depends, code_hash(module) if _source_path(module) else module)
         with suppress(KeyError):
             return self.store.load(key)
-        outer, self._stage, self._runs = (self._stage, self._runs), key, []
-        try:
-            result = compute()
-            self.store.save(key, result)
-            for run in self._runs:  # the result of the stage replaces them
-                self.store.discard(run)
-        finally:
-            self._stage, self._runs = outer
+        self._stage, self._runs = key, []
+        result = compute()
+        self.store.save(key, result)
+        for run in self._runs:  # the result of the stage replaces them
+            self.store.discard(run)
+        self._stage, self._runs = "", []
         return result
 
-    def run(self, name, owner, passes, source, n_jobs=None, *, depends=None):
-        """Run passes as `run_passes` does; a directory keeps what they found every few blocks, to take it up again.
+    def run(self, name, owner, passes, source, n_jobs=None):
+        """Run passes as `run_passes` does; a directory keeps what they found every few blocks, to continue from there.
 
-        Parameters
-        ----------
-        name : str
-        owner, passes, source, n_jobs
-            As in `run_passes`.
-        depends : object
-            What the passes depend on besides the identity and the stage that runs them; see `digest`.
-
-        Returns
-        -------
-        passes : list of Pass
-            The same, after all rows.
-
-        Raises
-        ------
-        ValueError
-            If rows are not those that were read before.
+        Raises a ValueError if rows are not those that were read before.
         """
         if self.store is None or self.store.directory is None:
             return run_passes(owner, passes, source, n_jobs=n_jobs)
-        key = self._key(name, self._stage, depends)
-        self._counts[key] += 1
-        self._runs.append(f"{key}-{self._counts[key]}")
-        keeper = Keeper(self.store, self._runs[-1], owner, None if source.in_memory else self._checksums_of(source))
+        key, chosen, whole = self._key(name, self._stage), [], source
+        while isinstance(whole, (RowSubset, ColumnSubset)):
+            chosen.append(whole.rows if isinstance(whole, RowSubset) else whole.columns)
+            whole = whole.source
+        self._runs.append(key)
+        keeper = Keeper(self.store, key, owner, self._key("checksums", source.shape, chosen))
         passes = run_passes(owner, passes, source, n_jobs=n_jobs, keeper=keeper)
         keeper.save(passes, len(source))
         return passes
-
-    def _checksums_of(self, source):
-        """Name of the checksums of a source, which stays as rows change during the fit."""
-        whole, rows = (source.source, source.rows) if isinstance(source, RowSubset) else (source, None)
-        if id(whole) not in self._sources:
-            self._sources[id(whole)] = whole, digest(whole)
-        return f"checksums-{digest(self._sources[id(whole)][1], rows)[:40]}"
 
     def _key(self, name, *depends):
         return f"{name}-{digest(name, self.identity, depends)[:40]}"
 
 
 class Keeper:
-    """Stores what running passes have found, with checksums of the blocks that were read.
-
-    Parameters
-    ----------
-    store : Store
-    name : str
-        Of the result.
-    owner : object
-        Whose `X` it is, for messages.
-    checksums : None or str
-        Name of the checksums of the blocks; None compares nothing.
-    """
+    """Stores under `name` what running passes have found, and under `checksums` those of the blocks that were read."""
 
     def __init__(self, store, name, owner, checksums):
         self.store, self.name, self.owner, self.checksums = store, name, owner, checksums
-        self._n_blocks, self._n_rows, self._known = 0, 0, {}
-        with suppress(KeyError):
-            self._known = store.load(checksums)
+        self._n_blocks, self._n_rows = 0, 0
+        self._known = store.load(checksums) if checksums in store else {}
 
     def resume(self, passes):
         """Give passes what they had found, and return the row to continue from."""
-        with suppress(KeyError):
+        if self.name in self.store:
             stored = self.store.load(self.name)
             self._n_rows = stored["n_rows"]
             for each, found in zip(passes, stored["found"], strict=True):
                 each.found = found
         return self._n_rows
 
-    def check(self, first, block):
-        """Raise a ValueError where a block is not what it was when it was read before."""
-        if self.checksums is None:
-            return
+    def step(self, passes, first, block):
+        """Compare a block with what was read before, and store what was found every few blocks."""
         last, found = first + len(block) - 1, zlib.crc32(block.data)
         if self._known.setdefault((first, last), found) != found:
             raise ValueError(
                 f"X of {owner_name(self.owner)} changed since {self.store.directory} was begun: rows "
                 f"{first:,} to {last:,} are not those that were read before. Delete the store, and fit again."
             )
-
-    def step(self, passes, n_rows):
-        """Count a block, and write every few of them."""
         self._n_blocks += 1
         if self._n_blocks % EVERY_BLOCKS == 0:
-            self.save(passes, n_rows)
+            self.save(passes, last + 1)
 
     def save(self, passes, n_rows):
         """Store what was found in the first `n_rows` rows, unless it is stored already."""
         if n_rows == self._n_rows:
             return
         self.store.save(self.name, {"found": [each.found for each in passes], "n_rows": n_rows})
+        self.store.save(self.checksums, self._known)
         self._n_rows = n_rows
-        if self.checksums is not None:
-            self.store.save(self.checksums, self._known)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -39,10 +39,9 @@ PASS, MARGINAL, FAIL = LADDER = "pass", "marginal", "fail"  # from best to worst
 METRICS = ("r2", "mae", "rmse", "bias")
 LOW_BINS = SNR_NAMES[:2]  # where a quality tower must be worth the most
 MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
-FUSIONS_BY_SIZE = ("logit_add", "temperature", "poe", "concat")  # what each adds to two towers, from nothing upward
-READERS_BY_NOISE = ("pixels", "whitened", "wiener", "wiener clean")  # from no use of the errors to most
-READER_WORDS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
-                "wiener clean": "Wiener scores, noise-free loadings", "default": "columns"}  # fmt: skip
+FUSION_SIZES = {"logit_add": 0, "temperature": 1, "poe": 2, "concat": 3}  # by what each adds to two towers
+READERS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
+           "wiener clean": "Wiener scores, noise-free loadings"}  # from no use of the errors to most  # fmt: skip
 MIN_TREND_ROWS = 4
 AXIS_RESAMPLES = 300
 MAX_POINTS = 1500  # rows of the figures that show rows
@@ -55,30 +54,7 @@ def judge(found: Interval, bar: float, *, what: str = "", zero: float | None = 0
     """Verdict on a number that should reach a bar; the interval decides, never the estimate alone.
 
     Pass where the whole interval is at or above the bar. Fail where the whole interval is below it, and where the
-    interval includes zero. Marginal in between: the interval is above zero, but includes the bar.
-
-    Parameters
-    ----------
-    found : Interval
-    bar : float, [unit of the number]
-        What is asked for.
-    what : str, default=""
-        What the number is.
-    zero : float, default=0.0
-        What the number is without any effect; None where there is no such value, and then an interval that includes
-        the bar is marginal.
-
-    Returns
-    -------
-    part : Part
-        With the `verdict`, `PASS`, `MARGINAL` or `FAIL`, and the comparison that decided as its `reason`.
-
-    Examples
-    --------
-    >>> judge(Interval(0.03, 0.02, 0.04), 0.01).verdict, judge(Interval(0.03, 0.005, 0.055), 0.01).verdict
-    ('pass', 'marginal')
-    >>> judge(Interval(0.03, -0.01, 0.07), 0.01).reason
-    'the interval includes zero'
+    interval includes `zero`, the number without any effect, if there is one. Marginal in between.
     """
     asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
     if not all(map(math.isfinite, (found.value, found.low, found.high))):
@@ -94,68 +70,29 @@ def judge(found: Interval, bar: float, *, what: str = "", zero: float | None = 0
     return results.Part(what, found, bar, *decided)
 
 
-def seed_interval(estimates: Sequence[Estimate], *, confidence: float = 0.95) -> Interval:
-    """Mean over seeds with an interval for test rows and seeds: the wider of two.
+def seed_interval(found: Iterable[Estimate | Interval], *, confidence: float = 0.95) -> Interval:
+    """Mean over seeds of a number, with an interval for test rows and seeds; seeds where it is NaN are left out.
 
-    Each seed has its own rows, division and fit, so that the values of several seeds are independent draws of one
-    number, and the t-interval of their mean covers test rows, training rows and initial weights. With three seeds its
-    width is itself uncertain, so the interval is never narrower than the bootstrap over test rows of the mean of the
-    seeds. With one seed that bootstrap stands alone, and the interval excludes variation between fits. Seeds that
-    divide one table share its rows: with more than a handful of them the interval is too narrow.
-
-    Parameters
-    ----------
-    estimates : sequence of Estimate
-        The number in each seed, with its draws in the bootstrap resamples of that seed's test rows; seeds where it is
-        NaN are left out.
-    confidence : float, default=0.95
-        Nominal coverage, between 0 and 1.
-
-    Returns
-    -------
-    interval : Interval
-        NaN throughout where no seed has the number.
-
-    References
-    ----------
-    Davison, A., & Hinkley, D. (1997). Bootstrap methods and their application. Cambridge, section 3.8
-    (hierarchical data).
-
-    Examples
-    --------
-    >>> print(seed_interval([Estimate(value, np.full(2, value)) for value in (0.1, 0.2, 0.3)]))
-    +0.200 [-0.048, +0.448]
+    The values of several seeds are independent draws of one number, and the t-interval of their mean covers test rows,
+    training rows and initial weights. With three seeds its width is itself uncertain, so the interval is never narrower
+    than that of the test rows: the percentiles of the mean of the seeds' draws (`Estimate`), or the seeds' half widths,
+    added as independent errors (`Interval`). That of one seed excludes variation between fits, and seeds that divide
+    one table share its rows: with more than a handful of them the interval is too narrow. See Davison & Hinkley (1997),
+    Bootstrap methods and their application, section 3.8 (hierarchical data).
     """
-    known = [each for each in estimates if math.isfinite(each.value)]
+    known = [each for each in found if math.isfinite(each.value)]
     if not known:
         return Interval(math.nan, math.nan, math.nan, confidence)
-    rows = percentile_interval(math.nan, np.mean([each.draws for each in known], axis=0), confidence)
-    return _no_narrower_than_students([each.value for each in known], rows.low, rows.high, confidence)
-
-
-def pool_intervals(intervals: Iterable[Interval]) -> Interval:
-    """Mean over seeds of a number that has an interval in each, as in :func:`seed_interval`; NaN ones are left out.
-
-    In place of the bootstrap stand the half widths of the seeds, which add up as independent errors do.
-
-    Examples
-    --------
-    >>> print(pool_intervals([Interval(0.1, 0.0, 0.2), Interval(0.1, 0.0, 0.2), Interval(0.1, 0.0, 0.2)]))
-    +0.100 [+0.042, +0.158]
-    """
-    known = [each for each in intervals if math.isfinite(each.value)]
-    if not known:
-        return Interval(math.nan, math.nan, math.nan)
-    value, n = np.mean([each.value for each in known]), len(known)
-    low = value - math.hypot(*(each.value - each.low for each in known)) / n
-    high = value + math.hypot(*(each.high - each.value for each in known)) / n
-    return _no_narrower_than_students([each.value for each in known], low, high, known[0].confidence)
-
-
-def _no_narrower_than_students(values, low, high, confidence):
+    values, n_seeds = [each.value for each in known], len(known)
     value = np.mean(values)
-    if len(values) > 1:
-        half = t.ppf((1 + confidence) / 2, len(values) - 1) * sem(values)
+    if isinstance(known[0], Estimate):
+        rows = percentile_interval(value, np.mean([each.draws for each in known], axis=0), confidence)
+        low, high = rows.low, rows.high
+    else:
+        low = value - math.hypot(*(each.value - each.low for each in known)) / n_seeds
+        high = value + math.hypot(*(each.high - each.value for each in known)) / n_seeds
+    if n_seeds > 1:
+        half = t.ppf((1 + confidence) / 2, n_seeds - 1) * sem(values)
         low, high = min(low, value - half), max(high, value + half)
     return Interval(float(value), float(low), float(high), confidence)
 
@@ -167,7 +104,8 @@ class StudyScores:
     """Paired scores of all methods on the test rows, and on the validation rows that choose among them.
 
     `tables` and `validation` hold a ScoreTable for each seed; `slices` are "all", the SNR bins, "regime 0", ...,
-    "boundary" and "interior", as far as they are known; `sizes` are the regimes and quality bins of the experts.
+    "boundary" and "interior", as far as they are known, and `counts` the test rows in each, over all seeds; `sizes`
+    are the regimes and quality bins of the experts.
     """
 
     def __init__(self, records: Sequence[SeedRecord], methods: Sequence[Method], n_resamples: int, thresholds):
@@ -183,11 +121,12 @@ class StudyScores:
         self.tables = [table(r, r.y, r.predictions, slices_of(r, thresholds, n_regimes)) for r in records]
         self.validation = [table(r, r.y_validation, r.validation) for r in records]
         self.slices, self.sizes = self.tables[0].slices, _sizes(self.records[0], methods, n_regimes)
+        self.counts = dict(zip(self.slices, sum(table.counts for table in self.tables).tolist(), strict=True))
 
-    def find(self, **fields) -> Method | None:
-        """Return the first method with these fields; None where there is none."""
-        found = (m for m in self.methods if all(getattr(m, name) == value for name, value in fields.items()))
-        return next(found, None)
+    def find(self, among: Iterable[Method] = (), **fields) -> Method | None:
+        """Return the first method, of all or of some, with these fields; None where there is none."""
+        methods = among or self.methods
+        return next((m for m in methods if all(getattr(m, name) == value for name, value in fields.items())), None)
 
     def best(self, kind: str, experts: Sequence[str] = (PLAIN, BINNED), towers: tuple | None = None) -> Method | None:
         """Return the method of a kind with the largest validation R^2; None where there is none."""
@@ -225,10 +164,6 @@ class StudyScores:
         estimates = ([table.estimate("r2", each.name) for each in four] for table in self.tables)
         found = [evaluation.shapley_values(*each) for each in estimates]
         return {share: seed_interval([values[share] for values in found]) for share in found[0]}
-
-    def counts(self) -> dict[str, int]:
-        """Test rows in each slice, over all seeds."""
-        return dict(zip(self.slices, sum(table.counts for table in self.tables).tolist(), strict=True))
 
     def validation_r2(self, method: Method) -> float:
         """R^2 on the validation rows, averaged over seeds."""
@@ -275,17 +210,13 @@ def seed_scores(
 ) -> pd.DataFrame:
     """Score every method in every slice of each seed's test rows, one line each.
 
-    Returns
-    -------
-    scores : DataFrame
-        Columns `seed`, `method`, `group`, `slice`, `metric`, `value` and `rows`. Slices are "all", "snr X" to "snr H",
-        "regime 0", ..., "boundary", "interior" and, for the R^2 that chose among models, "validation"; those without
-        rows are left out. Metrics are r2, delta_r2 [dimensionless], mae, rmse and bias [unit of y]; delta_r2 is over
-        `best_single`, r2 is NaN where the targets of a slice do not vary.
+    Slices are "all", "snr X" to "snr H", "regime 0", ..., "boundary", "interior" and, for the R^2 that chose among
+    models, "validation"; those without rows are left out. Metrics are r2, delta_r2 (over `best_single`) and the errors;
+    r2 is NaN where the targets of a slice do not vary.
     """
     scores, lines = StudyScores(records, methods, 1, thresholds or Thresholds()), []
-    metrics = [("r2", "r2", None), ("delta_r2", "r2", best_single), *((name, name, None) for name in METRICS[1:])]
-    metrics = [each for each in metrics if each[0] != "delta_r2" or best_single is not None]
+    compared = [] if best_single is None else [("delta_r2", "r2", best_single)]
+    metrics = [("r2", "r2", None), *compared, *((name, name, None) for name in METRICS[1:])]
     for record, table in zip(records, scores.tables, strict=True):
         parts = [(part, count) for part, count in zip(table.slices, table.counts.tolist(), strict=True) if count]
         for method in methods:
@@ -309,131 +240,122 @@ def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[resul
     Validation rows choose the dual model and the single tower of each comparison, the test rows judge these two alone:
     the largest of many gains on the test rows would be biased upwards.
     """
-    best = scores.best
-    smallest = scores.find(kind=DUAL, fusion="concat", experts=PLAIN)
-    found = [
-        _compared(scores, "gain", "S1.2, S4.1", f"Is the gain over the best single tower {bars.continue_:+g} or more?",
-                  best(DUAL), best(SINGLE), "ΔR² over the best single tower", bars.continue_),
-        _low_snr(scores, bars),
-        _compared(scores, "physics", "Q6.1", "Are two towers better than the physics tower alone?",
-                  best(DUAL), best(SINGLE, towers=(PHYS,)), "ΔR² over the physics tower", bars.continue_),
-        _compared(scores, "gate", "", "Does quality help at the gate alone, one expert for each regime?",
-                  best(DUAL, (PLAIN,)), best(SINGLE, (PLAIN,)), "ΔR² over the best single tower with the same experts",
-                  bars.continue_),
-        _compared(scores, "experts", "", "Does quality help at the gate and in the experts together?",
-                  best(DUAL, (BINNED,)), best(SINGLE, (PLAIN,)),
-                  "ΔR² over the best single tower with one expert for each regime", bars.continue_),
-        _compared(scores, "first", "S5.2", f"Does the smallest dual model gain {bars.first:+g} or more?", smallest,
-                  best(SINGLE, (PLAIN,)), "ΔR² over the best single tower with the same experts", bars.first),
-        _recovered(scores, bars),
-        _cooled(scores, gates, bars),
-        _separated(scores, gates),
-    ]  # fmt: skip
-    return [each for each in found if each is not None]
+    best, find = scores.best, scores.find
+    both, plain = (best(DUAL), best(SINGLE)), best(SINGLE, (PLAIN,))
+    added = [find(kind=DUAL, fusion="logit_add", experts=experts) for experts in (PLAIN, BINNED)]
+    over, same = "ΔR² over the best single tower", "ΔR² over the best single tower with the same experts"
+
+    def gain(bar, what):
+        return lambda dual, single: [judge(scores.gain(dual, single), bar, what=what)]
+
+    def low_snr(dual, single):
+        """Gain within each bin of low SNR; as either bin may decide, their intervals are wider."""
+        # the bootstrap of a handful of rows is too narrow, so that such bins decide nothing
+        bins = [bin_ for bin_ in LOW_BINS if scores.counts.get(bin_, 0) >= MIN_BIN_ROWS]
+        return [
+            judge(scores.gain(dual, single, bin_, 1 - 0.05 / len(bins)), bars.low_snr, what=f"ΔR² in SNR bin {bin_}")
+            for bin_ in bins
+        ]
+
+    def recovery(dual):
+        kept, what = scores.recovery(dual), "share of the gain from the global ridge to the true-regime experts"
+        return [] if kept is None else [judge(kept, bars.rho, what=what, zero=None)]
+
+    def temperature(dual, single):
+        """Whether the temperature falls with SNR, and whether that gains R^2 where SNR is low."""
+        found, low = gates.get(dual.name, results.GateReport()).trends.get("temperature"), low_snr(dual, single)
+        if found is None or not low:
+            return []
+        fall = Interval(-found.rho.value, -found.rho.high, -found.rho.low)
+        return [judge(fall, 0.0, what="fall of the temperature with SNR (rank correlation)"), *low]
+
+    def axes(dual):
+        """Whether each tower of added logits follows its own axis."""
+        return [
+            judge(gates[dual.name].axes[tower], 0.0,
+                  what=f"{tower} tower: share that the {own} explains less the share that the {other} explains")
+            for tower, own, other in (("physics", "regime", "SNR bin"), ("quality", "SNR bin", "regime"))
+        ]  # fmt: skip
+
+    questions = (  # key, number in the proposal, words, the dual model and the single tower compared, what decides
+        ("gain", "S1.2, S4.1", f"Is the gain over the best single tower {bars.continue_:+g} or more?",
+         both, gain(bars.continue_, over)),
+        ("low_snr", "S1.2", f"Is the gain {bars.low_snr:+g} or more at low SNR?", both, low_snr),
+        ("physics", "Q6.1", "Are two towers better than the physics tower alone?",
+         (best(DUAL), best(SINGLE, towers=(PHYS,))), gain(bars.continue_, "ΔR² over the physics tower")),
+        ("gate", "", "Does quality help at the gate alone, one expert for each regime?",
+         (best(DUAL, (PLAIN,)), plain), gain(bars.continue_, same)),
+        ("experts", "", "Does quality help at the gate and in the experts together?",
+         (best(DUAL, (BINNED,)), plain), gain(bars.continue_, f"{over} with one expert for each regime")),
+        ("first", "S5.2", f"Does the smallest dual model gain {bars.first:+g} or more?",
+         (find(kind=DUAL, fusion="concat", experts=PLAIN), plain), gain(bars.first, same)),
+        ("recovery", "S4.1", f"Does the gate keep {bars.rho:g} of what knowing the true regime gains?",
+         both[:1], recovery),
+        ("temperature", "Q6.2", "Does quality work as the gate's temperature?",
+         (find(kind=DUAL, fusion="temperature", experts=PLAIN), find(kind=SINGLE, towers=(PHYS,), experts=PLAIN)),
+         temperature),
+        ("axes", "Q6.3", "Can factorised gates be interpreted: does each tower follow its own axis?",
+         [each for each in added if each is not None and each.name in gates and gates[each.name].axes][:1] or [None],
+         axes),
+    )  # fmt: skip
+    answers, bins = [], [bin_ for bin_ in SNR_NAMES if bin_ in scores.slices]
+    for key, code, words, models, measure in questions:
+        parts = [] if None in models else measure(*models)
+        if parts:
+            verdict, reason = DECIDE.get(key, _decide_alone)(parts)
+            compared = key not in DECIDE and len(models) == 2
+            by_snr = {bin_: scores.gain(*models, bin_) for bin_ in bins} if compared else {}
+            names = (model.name for model in models)
+            answers.append(results.Answer(key, words, code, verdict, reason, parts, *names, gain_by_snr=by_snr))
+    return answers
 
 
-def _compared(scores, key, code, question, dual, single, what, bar):
-    """Judge the gain of a dual model over a single tower; None without both."""
-    if dual is None or single is None:
-        return None
-    part = judge(scores.gain(dual, single), bar, what=what)
-    by_snr = {bin_: scores.gain(dual, single, bin_) for bin_ in SNR_NAMES if bin_ in scores.slices}
-    return results.Answer(key, question, code, part.verdict, part.reason, [part], dual.name, single.name, by_snr)
+def _decide_alone(parts):
+    return parts[0].verdict, parts[0].reason
 
 
-def _low_snr(scores, bars):
-    dual, single = scores.best(DUAL), scores.best(SINGLE)
-    parts = _low_parts(scores, dual, single, bars)
-    if not parts:
-        return None
+def _decide_by_the_best(parts):
     first = min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
-    question = f"Is the gain {bars.low_snr:+g} or more at low SNR?"
-    reason = f"{first.what}: {first.reason}"
-    return results.Answer("low_snr", question, "S1.2", first.verdict, reason, parts, dual.name, single.name)
+    return first.verdict, f"{first.what}: {first.reason}"
 
 
-def _low_parts(scores, dual, single, bars):
-    """Gain within each bin of low SNR with enough rows; as either bin may decide, their intervals are wider.
-
-    The bootstrap of a handful of rows is too narrow, so that such bins decide nothing.
-    """
-    if dual is None or single is None:
-        return []
-    counts = scores.counts()
-    bins = [bin_ for bin_ in LOW_BINS if counts.get(bin_, 0) >= MIN_BIN_ROWS]
-    return [
-        judge(scores.gain(dual, single, each, 1 - 0.05 / len(bins)), bars.low_snr, what=f"ΔR² in SNR bin {each}")
-        for each in bins
-    ]
-
-
-def _recovered(scores, bars):
-    dual = scores.best(DUAL)
-    found = None if dual is None else scores.recovery(dual)
-    if found is None:
-        return None
-    what = "share of the gain from the global ridge to the true-regime experts"
-    part = judge(found, bars.rho, what=what, zero=None)
-    question = f"Does the gate keep {bars.rho:g} of what knowing the true regime gains?"
-    return results.Answer("recovery", question, "S4.1", part.verdict, part.reason, [part], dual.name)
-
-
-def _cooled(scores, gates, bars):
-    """Whether the temperature falls with SNR, and whether that gains R^2 where SNR is low; the weaker decides."""
-    dual = scores.find(kind=DUAL, fusion="temperature", experts=PLAIN)
-    single = scores.find(kind=SINGLE, towers=(PHYS,), experts=PLAIN)
-    low = _low_parts(scores, dual, single, bars)
-    found = gates[dual.name].trends.get("temperature") if low and dual.name in gates else None
-    if found is None:
-        return None
-    fall = Interval(-found.rho.value, -found.rho.high, -found.rho.low)
-    falls = judge(fall, 0.0, what="fall of the temperature with SNR (rank correlation)")
-    gained = min((part.verdict for part in low), key=LADDER.index)
-    does = "rises" if falls.found.high < 0 else "may rise or fall"
-    does = "falls" if falls.verdict == PASS else does
-    pays = {PASS: "there is a gain", MARGINAL: "there is a gain, perhaps smaller than asked for"}.get(
-        gained, "the gain fails"
-    )
+def _decide_temperature(parts):
+    """Decide by the weaker of the fall with SNR and the better of the gains at low SNR."""
+    falls, gained = parts[0], min((part.verdict for part in parts[1:]), key=LADDER.index)
+    does = "falls" if falls.verdict == PASS else "rises" if falls.found.high < 0 else "may rise or fall"
+    pays = {PASS: "there is a gain", MARGINAL: "there is a gain, perhaps smaller than asked for"}
     verdict = max(falls.verdict, gained, key=LADDER.index)
-    question, reason = "Does quality work as the gate's temperature?", f"it {does} with SNR, and at low SNR {pays}"
-    return results.Answer("temperature", question, "Q6.2", verdict, reason, [falls, *low], dual.name, single.name)
+    return verdict, f"it {does} with SNR, and at low SNR {pays.get(gained, 'the gain fails')}"
 
 
-def _separated(scores, gates):
-    """Whether each tower of added logits follows its own axis; the weaker tower decides."""
-    added = [scores.find(kind=DUAL, fusion="logit_add", experts=experts) for experts in (PLAIN, BINNED)]
-    dual = next((each for each in added if each is not None and each.name in gates and gates[each.name].axes), None)
-    if dual is None:
-        return None
-    parts = [
-        judge(gates[dual.name].axes[tower], 0.0,
-              what=f"{tower} tower: share that {own} explains less the share that {other} explains")
-        for tower, own, other in (("physics", "the regime", "the SNR bin"), ("quality", "the SNR bin", "the regime"))
-    ]  # fmt: skip
-    verdict = max((part.verdict for part in parts), key=LADDER.index)
+def _decide_by_the_weakest(parts):
     off = [part.what.split(":")[0] for part in parts if part.verdict != PASS]
-    reason = f"the interval of the {' and that of the '.join(off)} includes zero or less" if off else (
-        "both intervals are above zero")  # fmt: skip
-    question = "Can factorised gates be interpreted: does each tower follow its own axis?"
-    return results.Answer("axes", question, "Q6.3", verdict, reason, parts, dual.name)
+    verdict = max((part.verdict for part in parts), key=LADDER.index)
+    return verdict, (
+        f"the interval of the {' and that of the '.join(off)} includes zero or less"
+        if off
+        else "both intervals are above zero"
+    )
+
+
+DECIDE = {"low_snr": _decide_by_the_best, "temperature": _decide_temperature, "axes": _decide_by_the_weakest}
 
 
 def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
     """Recommend the simplest model that is within one standard error of the best; None with fewer than two candidates.
 
     Candidates are the global ridge, the single towers, and the dual models unless the verdict on their gain over the
-    best single tower is `FAIL`. The best has the largest validation R^2; the error is that of the paired difference to
-    it. Fewer towers are simpler than more, nine experts simpler than 9x4, and fusions are ordered by what they add.
-    :class:`~dualgate.selection.OneStandardError` takes its error from the scatter of many splits, of which there are
-    here one to three: :meth:`StudyScores.validation_behind` adds the scatter of the rows.
+    best single tower is `FAIL`. The best has the largest validation R^2. Fewer towers are simpler than more, nine
+    experts simpler than 9x4, and fusions are ordered by what they add. :class:`~dualgate.selection.OneStandardError`
+    takes its error from many splits; :meth:`StudyScores.validation_behind` adds the scatter of the rows to few.
     """
     duals = gain_verdict != FAIL
-    fit = [m for m in scores.methods if _simplicity(m) is not None and (duals or m.kind != DUAL)]
-    fit.sort(key=_simplicity)
+    kinds = (SINGLE, DUAL) if duals else (SINGLE,)
+    fit = [m for m in scores.methods if m.name == GLOBAL.name or m.kind in kinds]
     if len(fit) < 2:
         return None
-    best = max(fit, key=scores.validation_r2)
-    candidates = []
+    fit.sort(key=lambda m: (len(m.towers), m.experts == BINNED, m.towers == (QUALITY,), FUSION_SIZES.get(m.fusion, 4)))
+    best, candidates = max(fit, key=scores.validation_r2), []
     for method in fit:
         behind, error = scores.validation_behind(method, best)
         within = method is best or behind <= error
@@ -444,61 +366,42 @@ def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommen
     return results.Recommendation(chosen, best.name, duals, candidates, **more)
 
 
-def _simplicity(method):
-    """Place in the order of simplicity; None for what is not to be recommended."""
-    size = int(method.experts == BINNED)
-    if method.name == GLOBAL.name:
-        return 0, 0, 0
-    if method.kind == SINGLE:
-        return 1, size, int(method.towers == (QUALITY,))
-    if method.kind == DUAL:
-        known = method.fusion in FUSIONS_BY_SIZE
-        return 2, size, FUSIONS_BY_SIZE.index(method.fusion) if known else len(FUSIONS_BY_SIZE)
-    return None
-
-
 # ---- gains of methods that differ in one thing ----------------------------------------------------------------
 
 
 def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     """Gains of R^2 from quality at the gate, in the experts and in the representation, as far as methods are there."""
     plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
-    readers = {reader: READER_WORDS[reader] for reader in dict.fromkeys(m.reader for m in plain)}
     n_regimes, n_bins = scores.sizes
     counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
-    both, phys, oracle = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
-    pairs = [  # place, words, and the fields of the better and of the worse method, with their experts and reader
-        *(("gate", f"{counted[size]}, {words}", (both, size, reader), (phys, size, reader))
-          for size in counted for reader, words in readers.items()),
-        *(("experts", f"{kind}, {words}", (fields, BINNED, reader), (fields, PLAIN, reader))
-          for kind, fields in (("true regime known", oracle), ("both towers", both))
-          for reader, words in readers.items()),
-        *(("representation", f"{counted[size]}: {READER_WORDS[after]} instead of {READER_WORDS[before]}",
-           (both, size, after), (both, size, before))
-          for size in counted for before, after in pairwise(READERS_BY_NOISE)),
-    ]  # fmt: skip
+    words = {reader: READERS.get(reader, "columns") for reader in dict.fromkeys(m.reader for m in plain)}
+    both, phys, known = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
+    found = []
 
-    def pick(fields, experts, reader):
-        fields = {**fields, "experts": experts, "reader": reader}
-        return next((m for m in plain if all(getattr(m, name) == value for name, value in fields.items())), None)
+    def compare(place, what, better, worse):
+        """Compare two methods given by fields, experts and reader, where both are there."""
+        pair = [scores.find(plain, **fields, experts=size, reader=reader) for fields, size, reader in (better, worse)]
+        found.extend([] if None in pair else [_paired(scores, place, what, *pair)])
 
-    found = ((place, what, pick(*better), pick(*worse)) for place, what, better, worse in pairs)
-    return [
-        results.PairedGain(place, what, better.name, worse.name, scores.gain(better, worse))
-        for place, what, better, worse in found
-        if better is not None and worse is not None
-    ]
+    for size, reader in product(counted, words):
+        compare("gate", f"{counted[size]}, {words[reader]}", (both, size, reader), (phys, size, reader))
+    for (kind, fields), reader in product({"true regime known": known, "both towers": both}.items(), words):
+        compare("experts", f"{kind}, {words[reader]}", (fields, BINNED, reader), (fields, PLAIN, reader))
+    for size, (before, after) in product(counted, pairwise(READERS)):
+        what = f"{counted[size]}: {READERS[after]} instead of {READERS[before]}"
+        compare("representation", what, (both, size, after), (both, size, before))
+    return found
 
 
 def gains_of_changes(scores: StudyScores) -> list[results.PairedGain]:
     """Gains of R^2 of every variant of both towers over the method that it changes."""
     variants = (m for m in scores.methods if m.kind == VARIANT and m.towers == BOTH and m.view == MIXTURE)
-    pairs = [(method, scores.find(name=method.changes)) for method in variants]
-    return [
-        results.PairedGain(method.group, method.words, method.name, reference.name, scores.gain(method, reference))
-        for method, reference in pairs
-        if reference is not None
-    ]
+    found = ((m.group, m.words, m, scores.find(name=m.changes)) for m in variants)
+    return [_paired(scores, *each) for each in found if None not in each]
+
+
+def _paired(scores, place, what, better, worse):
+    return results.PairedGain(place, what, better.name, worse.name, scores.gain(better, worse))
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------
@@ -508,12 +411,12 @@ def describe_gates(
     records: Sequence[SeedRecord], methods: Sequence[Method], scores: StudyScores, bars: Thresholds
 ) -> dict[str, results.GateReport]:
     """Describe the gates of the given methods by name, pooled over seeds, as far as rows and methods allow."""
-    return {method.name: _describe_gate(records, method, scores, bars) for method in methods}
+    traced = {m.name: m for m in methods if all(m.name in record.traces for record in records)}
+    return {m.name: _describe_gate(records, m, scores, bars) if m.name in traced else results.GateReport()
+            for m in methods}  # fmt: skip
 
 
 def _describe_gate(records, method, scores, bars):
-    if any(method.name not in record.traces for record in records):
-        return results.GateReport()
     outputs = []  # weights and towers' outputs of the test rows
     for record in records:
         trace = gate_trace(method, record.traces[method.name])
@@ -521,7 +424,7 @@ def _describe_gate(records, method, scores, bars):
         outputs.append({k: None if each is None else each[record.n_validation :] for k, each in parts.items()})
     permuted = [record.traces[method.name].get("permutation") for record in records]
     lost = {} if any(each is None for each in permuted) else {
-        part: pool_intervals(Interval(*map(float, each[place])) for each in permuted)
+        part: seed_interval(Interval(*map(float, each[place])) for each in permuted)
         for place, part in enumerate((*BOTH, "both"))
     }  # fmt: skip
     added = method.fusion == "logit_add" and all(r.snr is not None and r.regimes is not None for r in records)
@@ -542,33 +445,28 @@ def _trends(records, method, outputs):
     }
     if method.fusion == "temperature":
         columns["temperature"] = [1 + np.logaddexp(0, each[QUALITY][:, 0]) for each in outputs]
-    return {name: _pooled_trend(records, values) for name, values in columns.items()}
-
-
-def _pooled_trend(records, values):
-    found = [evaluation.trend(record.snr, each) for record, each in zip(records, values, strict=True)]
-    rho = pool_intervals(each.rho for each in found)  # the interval of three seeds may be wider than any correlation
-    means = [pool_intervals(each) for each in zip(*(each.means for each in found), strict=True)]
-    return results.PooledTrend(
-        replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0)), max(each.p_value for each in found), means
-    )
+    pooled = {}
+    for name, values in columns.items():
+        found = [evaluation.trend(record.snr, each) for record, each in zip(records, values, strict=True)]
+        rho = seed_interval(each.rho for each in found)  # the interval of three seeds may be wider than any correlation
+        rho = replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0))
+        means = [seed_interval(each) for each in zip(*(each.means for each in found), strict=True)]
+        pooled[name] = results.PooledTrend(rho, max(each.p_value for each in found), means)
+    return pooled
 
 
 def _axes(records, outputs):
     """By how much each tower's own axis explains more of its outputs than the other axis does."""
-    leads = {}
-    for tower, name in ((PHYS, "physics"), (QUALITY, "quality")):
-        found = []
-        for record, each in zip(records, outputs, strict=True):
+    leads = {PHYS: [], QUALITY: []}
+    for record, each in zip(records, outputs, strict=True):
+        axes = {PHYS: record.regimes, QUALITY: quality_bins(record.snr)}
+        weights = bootstrap_weights(len(record.snr), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
+        for tower, other in (BOTH, BOTH[::-1]):
             values = each[tower] - each[tower].mean(axis=1, keepdims=True)  # a common offset changes no weight
-            axes = record.regimes, quality_bins(record.snr)
-            own, other = axes if tower == PHYS else axes[::-1]
-            weights = bootstrap_weights(len(values), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
-            lead = float(lead_of(values, own, other, np.ones((1, len(values))))[0])
-            resampled = lead_of(values, own, other, weights)  # rows drawn twice look like groups: a bias
-            found.append(Estimate(lead, resampled - resampled.mean() + lead))
-        leads[name] = seed_interval(found)
-    return leads
+            lead = float(lead_of(values, axes[tower], axes[other], np.ones((1, len(values))))[0])
+            resampled = lead_of(values, axes[tower], axes[other], weights)  # rows drawn twice look like groups: a bias
+            leads[tower].append(Estimate(lead, resampled - resampled.mean() + lead))
+    return {"physics": seed_interval(leads[PHYS]), "quality": seed_interval(leads[QUALITY])}
 
 
 def lead_of(outputs, own, other, weights) -> np.ndarray:
@@ -577,26 +475,19 @@ def lead_of(outputs, own, other, weights) -> np.ndarray:
     With k groups among n rows, the sum of squares between groups holds k - 1 times the variance within groups by
     chance alone, which is subtracted (:math:`\epsilon^2`; Kelley 1935, PNAS 21, 554). One value for each row of
     `weights` (n_weightings, n_rows), NaN where the outputs (n_rows, n_outputs) do not vary.
-
-    Examples
-    --------
-    >>> outputs, own, other = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]), np.zeros(4)
-    >>> lead_of(outputs, own, other, np.ones((1, 4)))
-    array([1.])
     """
     outputs = outputs - outputs.mean(axis=0)
     total = weights.sum(axis=1)
-    mean = weights @ outputs / total[:, None]
-    whole = weights @ np.square(outputs).sum(axis=1) - total * np.square(mean).sum(axis=1)
+    offset = total * np.square(weights @ outputs / total[:, None]).sum(axis=1)
+    whole = weights @ np.square(outputs).sum(axis=1) - offset
 
     def between(groups):
-        found, n_groups = -total * np.square(mean).sum(axis=1), np.zeros(len(weights))
+        found, n_groups = -offset, np.zeros(len(weights))
         for code in np.unique(groups):
             rows = groups == code
             size = weights[:, rows].sum(axis=1)
             sums = np.square(weights[:, rows] @ outputs[rows]).sum(axis=1)
-            found += np.divide(sums, size, where=size > 0, out=np.zeros_like(sums))
-            n_groups += size > 0
+            found, n_groups = found + sums / np.maximum(size, 1), n_groups + (size > 0)
         return found - (n_groups - 1) * (whole - found) / np.maximum(total - n_groups, 1)
 
     lead = between(own) - between(other)
@@ -609,31 +500,22 @@ def _regimes_of_gate(records, method, outputs, sizes, bars):
     right = n_bins and all(each["weights"].shape[1] == n_regimes * n_bins for each in outputs)
     if not right or any(r.regimes is None or r.regimes.max() >= n_regimes for r in records):
         return {}
-    by_regime = [evaluation.regime_weights(each["weights"], n_bins) for each in outputs]
-    pairs = list(zip(records, by_regime, strict=True))
+    pairs = [(r, evaluation.regime_weights(each["weights"], n_bins)) for r, each in zip(records, outputs, strict=True)]
     counts = sum(confusion_matrix(r.regimes, w.argmax(axis=1), labels=range(n_regimes)) for r, w in pairs)
-    found = {
-        "accuracy": float(np.trace(counts) / counts.sum()),
-        "confusion": _mean_known([evaluation.mean_weights(w, r.regimes, n_regimes=n_regimes) for r, w in pairs]),
-    }
+    found = {"accuracy": float(np.trace(counts) / counts.sum())}
+    axes = {"confusion": lambda r: (r.regimes,)}
     if all(record.snr is not None for record in records):
-        found["weights"] = _mean_known(
-            [evaluation.mean_weights(w, r.regimes, quality_bins(r.snr), n_regimes=n_regimes) for r, w in pairs]
-        )
+        axes["weights"] = lambda r: (r.regimes, quality_bins(r.snr))
+    for name, codes in axes.items():  # means over seeds of what is known; NaN where no seed has it
+        tables = [evaluation.mean_weights(w, *codes(r), n_regimes=n_regimes) for r, w in pairs]
+        found[name] = np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
     edges = [boundary_of(record, bars) for record in records]
     if all(each is not None and int(np.prod(each.shape)) == n_regimes for each in edges):
         near = zip(outputs, edges, strict=True)
         crossings = [evaluation.boundary_crossings(each["weights"], edge, n_bins) for each, edge in near]
-        found["boundary"] = {
-            name: pool_intervals(getattr(each, name) for each in crossings)
-            for name in ("crossing_rate", "missed_near", "missed_far")
-        }
+        names = ("crossing_rate", "missed_near", "missed_far")
+        found["boundary"] = {name: seed_interval(getattr(each, name) for each in crossings) for name in names}
     return found
-
-
-def _mean_known(tables):
-    """Mean over seeds of what is known, as nested lists; NaN where no seed has it."""
-    return np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
 
 
 # ---- the Bayes limit ------------------------------------------------------------------------------------------
@@ -647,35 +529,25 @@ def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> results.B
     """
     if any(record.limit is None for record in records):
         return None
-    sizes = [int(record.limit["rows"]) for record in records]
-    left = np.concatenate(
-        [np.square(record.limit["std"]) / float(record.limit["prior_variance"]) for record in records]
-    )
+    limits, sizes = [record.limit for record in records], [int(record.limit["rows"]) for record in records]
+    left = np.concatenate([np.square(each["std"]) / float(each["prior_variance"]) for each in limits])
     bins = [np.full(n, -1) if r.snr is None else quality_bins(r.snr)[:n] for r, n in zip(records, sizes, strict=True)]
     weights = bootstrap_weights(len(left), n_resamples=n_resamples, random_state=[record.seed for record in records])
 
     def expected(members):
         if not members.any():
             return Interval(math.nan, math.nan, math.nan)
-        count = weights[:, members].sum(axis=1)
-        sums = weights[:, members] @ left[members]
-        draws = np.divide(sums, count, where=count > 0, out=np.full(len(count), math.nan))
-        return percentile_interval(1 - left[members].mean(), 1 - draws)
+        count, sums = weights[:, members].sum(axis=1), weights[:, members] @ left[members]
+        draws = 1 - np.divide(sums, count, where=count > 0, out=np.full(len(count), math.nan))
+        return percentile_interval(1 - left[members].mean(), draws)
 
-    codes = np.concatenate(bins)
     observed = [r2_score(r.y[:n], r.limit["prediction"]) for r, n in zip(records, sizes, strict=True)]
-    by_snr = {name: expected(codes == code) for code, name in enumerate(SNR_NAMES)}
+    by_snr = {name: expected(np.concatenate(bins) == code) for code, name in enumerate(SNR_NAMES)}
     return results.BayesLimit(len(left), expected(np.ones(len(left), dtype=bool)), by_snr, float(np.mean(observed)))
 
 
 def ratio(part: Interval, whole: Interval) -> Interval:
-    """Ratio of two independent numbers above zero; their relative errors add up in squares.
-
-    Examples
-    --------
-    >>> print(ratio(Interval(0.4, 0.37, 0.43), Interval(0.5, 0.45, 0.55)))
-    +0.800 [+0.700, +0.900]
-    """
+    """Ratio of two independent numbers above zero; their relative errors add up in squares."""
     value = part.value / whole.value
     below = math.hypot(part.value - part.low, value * (whole.high - whole.value)) / whole.value
     above = math.hypot(part.high - part.value, value * (whole.value - whole.low)) / whole.value
@@ -692,22 +564,9 @@ def analyse(
     n_resamples: int = 1000,
     thresholds: Thresholds | None = None,
 ) -> results.Analysis:
-    """Find everything that the report shows.
+    """Find everything that the report shows; `methods` are all that the records hold unless given.
 
-    Parameters
-    ----------
-    records : sequence of SeedRecord
-        From :func:`~dualgate.study.run_study`.
-    methods : sequence of Method, default=None
-        Methods to judge; None is all that the records hold.
-    n_resamples : int, default=1000
-        Bootstrap resamples of each seed's test rows.
-    thresholds : Thresholds, default=None
-        What a gain must reach; None is `Thresholds()`.
-
-    Returns
-    -------
-    analysis : results.Analysis
+    `n_resamples` counts bootstrap resamples of each seed's test rows.
     """
     bars = thresholds or Thresholds()
     if methods is None:
@@ -720,7 +579,7 @@ def analyse(
     recommended = recommend(scores, None if gain is None else gain.verdict)
     first = records[0]
     return results.Analysis(
-        rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts()),
+        rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts),
         thresholds=bars,
         edges=[np.asarray(each, dtype=float).tolist() for each in first.edges],
         methods=[_describe_method(method, scores, single, limit) for method in methods],
@@ -760,10 +619,8 @@ def _describe_method(method, scores, single, limit):
     towers = [record.towers[method.name] for record in records if method.name in record.towers]
     entropies = [record.entropy[method.name].mean() for record in records if method.name in record.entropy]
     slices = {
-        part: results.SliceScores(
-            **{metric: scores.interval(metric, method, part) for metric in METRICS},
-            gain=None if reference is None else scores.gain(method, reference, part),
-        )
+        part: {metric: scores.interval(metric, method, part) for metric in METRICS}
+        | {"gain": None if reference is None else scores.gain(method, reference, part)}
         for part in scores.slices
     }
     return results.MethodScores(
@@ -777,7 +634,7 @@ def _describe_method(method, scores, single, limit):
         },
         slices=slices,
         recovery=scores.recovery(method) if gauged else None,
-        share_of_limit=None if limit is None else ratio(slices["all"].r2, limit.r2),
+        share_of_limit=None if limit is None else ratio(slices["all"]["r2"], limit.r2),
         mean_entropy=float(np.mean(entropies)) if entropies else None,
         tower_likeness=float(np.mean(towers)) if towers else None,
     )

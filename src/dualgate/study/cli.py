@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,18 +31,9 @@ WEIGHTS = defaultdict(lambda: 1, {"rows": 0.05, "reduction": 8, "reduced rows": 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command `dualgate`.
+    """Run the command `dualgate` with `argv`, or the command line, and return its exit code.
 
-    Parameters
-    ----------
-    argv : list of str, default=None
-        Arguments without the program's name; None reads the command line.
-
-    Returns
-    -------
-    code : int
-        0 when finished, 1 where an extra package is missing, a stage's file is damaged or the output is closed, 130
-        when interrupted. Wrong arguments leave through `SystemExit(2)`.
+    It is 1 where an extra package is missing, a stage's file is damaged or the output is closed, 130 when interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
@@ -74,27 +66,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     defaults = StudyConfig()
     study.add_argument("--config", metavar="FILE", help="TOML file; flags override it")
-    study.add_argument(
-        "--rows",
-        type=int,
-        help=f"spectra per seed, at least {MIN_ROWS} (default: {ROWS:,} simulated ones, or all there are in the files)",
-    )
-    study.add_argument(
-        "--seeds",
-        type=integers,
-        help=f"comma-separated seeds, each a full run (default: {','.join(map(str, defaults.seeds))})",
-    )
+    rows = f"spectra per seed, at least {MIN_ROWS} (default: {ROWS:,} simulated ones, or all there are in the files)"
+    study.add_argument("--rows", type=int, help=rows)
+    seeds = f"comma-separated seeds, each a full run (default: {','.join(map(str, defaults.seeds))})"
+    study.add_argument("--seeds", type=integers, help=seeds)
     study.add_argument("--out", help=f"directory for the report and the stages (default: {defaults.out})")
-    study.add_argument(
-        "--data",
-        help="'embedded' to simulate spectra, a path or pattern of HDF5 shards, or a table (.npz, .npy, .csv, "
-        ".parquet) whose columns --config names (default: embedded)",
-    )
-    study.add_argument(
-        "--methods",
-        type=lambda text: [name.strip() for name in text.split(",")],
-        help="comma-separated methods or groups, as --list names them (default: main)",
-    )
+    data = "'embedded' to simulate spectra, a path or pattern of HDF5 shards, or a table (.npz, .npy, .csv, .parquet) "
+    study.add_argument("--data", help=f"{data}whose columns --config names (default: embedded)")
+    methods = "comma-separated methods or groups, as --list names them (default: main)"
+    study.add_argument("--methods", type=lambda text: [name.strip() for name in text.split(",")], help=methods)
     study.add_argument("--full", action="store_true", help="run every method there is")
     study.add_argument("--list", action="store_true", help="name every method and stop")
     study.set_defaults(run=_study, parser=study)
@@ -114,11 +94,8 @@ def _study(args, line):
         return 0
     missing = [name for name in EXTRAS if find_spec(name) is None]
     if missing:
-        print(
-            f"dualgate study draws figures and progress and needs {', '.join(EXTRAS)}; missing: "
-            f'{", ".join(missing)}. Install them with: pip install "dualgate[study]"',
-            file=sys.stderr,
-        )
+        words = f"needs {', '.join(EXTRAS)}; missing: {', '.join(missing)}. Install them with"
+        print(f'dualgate study draws figures and progress and {words}: pip install "dualgate[study]"', file=sys.stderr)
         return 1
     if "full" in args and "methods" in args:
         args.parser.error("argument --full: runs every method, it cannot be given with --methods.")
@@ -149,19 +126,13 @@ def _run(config, line):
             run = StudyRun(config)
             run()
     except KeyboardInterrupt:
-        finished = 0 if run is None else run.n_finished()
-        words = (
-            f"{finished} finished stages are in {run.store.directory}; the same command continues from them:\n  {line}"
-            if finished
-            else "No stage was finished, nothing has been written."
-        )
+        words, finished = "No stage was finished, nothing has been written.", 0 if run is None else run.n_finished()
+        if finished:
+            place = run.store.directory
+            words = f"{finished} finished stages are in {place}; the same command continues from them:\n  {line}"
         print(f"dualgate study was interrupted. {words}", file=sys.stderr)
         return 130
-    except RuntimeError as error:
-        from dualgate.rows.store import StoreError
-
-        if not isinstance(error, StoreError):
-            raise
+    except import_module("dualgate.rows.store").StoreError as error:  # imported only where something was raised
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -290,26 +261,22 @@ class StudyProgress:
 
         self.console = console or Console(stderr=True)
         self.left, self.took = Counter(stage.kind for stage in stages), defaultdict(list)
-        self.n_stages, self.n_done, self.kept, self._running, self._live = len(stages), 0, 0, set(), None
-        if self.console.is_terminal:
-            columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
-            self._live = Progress(*columns, console=self.console)
-            self._task = self._live.add_task("", total=self.n_stages)
+        self.n_stages, self.n_done, self.kept, self._running = len(stages), 0, 0, set()
+        columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+        self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self._task = self._bar.add_task("", total=self.n_stages)
 
     def __enter__(self):
-        if self._live is not None:
-            self._live.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *reason):
-        if self._live is not None:
-            self._live.stop()
+        self._bar.live.stop()  # `Progress.stop` writes an empty line where there is no terminal
 
     def begin(self, stage):
         """Show what runs."""
         self._running.add(stage)
-        if self._live is not None:
-            self._live.update(self._task, description=f"{stage.label}{self._words()}")
+        self._bar.update(self._task, description=f"{stage.label}{self._words()}")
 
     def end(self, stage, seconds: float | None):
         """Count what is finished; elsewhere than on a terminal, write a line for what ran now."""
@@ -320,9 +287,8 @@ class StudyProgress:
         if seconds is not None:
             self.took[stage.kind].append(seconds)
             self.kept += not ran
-        if self._live is not None:
-            self._live.update(self._task, completed=self.n_done)
-        elif ran:
+        self._bar.update(self._task, completed=self.n_done)
+        if ran:
             self._write(f"[{self.n_done}/{self.n_stages}] {stage.label}, {seconds:.1f} s{self._words()}")
 
     @contextmanager
@@ -335,16 +301,13 @@ class StudyProgress:
 
     def finish(self):
         """Show that all is finished."""
-        if self._live is not None:
-            self._live.update(self._task, description="done")
-        else:
-            self._write("done")
+        self._bar.update(self._task, description="done")
+        self._write("done")
 
     def seconds_left(self) -> float | None:
         """Return how long the rest takes; None before anything is finished.
 
-        That is what finished stages of the same kind took; a kind of which none is finished takes its weight, times
-        the seconds that a unit of weight took so far.
+        A stage takes what those of its kind took; of a kind that has none, its weight times the seconds a unit took.
         """
         weighed = sum(len(each) * WEIGHTS[kind] for kind, each in self.took.items())
         if not weighed:
@@ -354,7 +317,8 @@ class StudyProgress:
         return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in self.left.items())
 
     def _write(self, line):
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _words(self):
         left = self.seconds_left()
@@ -365,10 +329,9 @@ class StudyProgress:
 
 
 def stages_hash(config: StudyConfig, fingerprint: list) -> str:
-    """SHA-256 of what the stages' numbers depend on.
+    """SHA-256 of what the stages' numbers depend on: rows and what they hold, training, code and versions.
 
-    The rows and what they hold, the training, the library's code and the versions; not where results go, which
-    methods and seeds are asked for (each has stages of its own), how gains are judged, nor where the files lie.
+    Where results go, methods and seeds (each has its own stages) and how gains are judged are no part of it.
     """
     from dualgate.rows.store import code_hash, digest
 
@@ -384,15 +347,11 @@ def environment() -> dict:
 
     found = {"dualgate": __version__, "python": platform.python_version()}
     found |= {package: version(package) for package in PACKAGES}
-    return found | {"cores": joblib.cpu_count(), "memory_gib": memory_gib()}
-
-
-def memory_gib() -> float:
-    """Memory of this machine [GiB]; NaN where the system does not tell."""
     try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (AttributeError, ValueError):  # Windows
-        return float("nan")
+        memory = float("nan")
+    return found | {"cores": joblib.cpu_count(), "memory_gib": memory}
 
 
 def peak_memory_gib() -> float:

@@ -1,6 +1,10 @@
-"""What a study is asked to do: a TOML file and flags, checked key by key. It imports nothing heavy."""
+"""What a study is asked to do: a TOML file and flags, checked key by key, as docs/study.md describes them.
+
+It imports nothing heavy.
+"""
 
 import difflib
+import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -60,7 +64,7 @@ def a_number(low=-math.inf, high=math.inf, *, above=False, integer=False) -> Cal
     return check
 
 
-def a_list(each: Callable, *, distinct=False, increasing=False) -> Callable:
+def a_list(each: Callable, *, distinct=False) -> Callable:
     """Check every item of a list that is not empty."""
 
     def check(value):
@@ -69,16 +73,22 @@ def a_list(each: Callable, *, distinct=False, increasing=False) -> Callable:
         values = tuple(map(each, value))
         if distinct and len(set(values)) < len(values):
             raise ValueError("names a value twice")
-        if increasing and any(after <= before for before, after in pairwise(values)):
-            raise ValueError("must increase")
         return values
 
     return check
 
 
+def an_increase(value):
+    """Check numbers that increase."""
+    values = a_list(a_number())(value)
+    if any(after <= before for before, after in pairwise(values)):
+        raise ValueError("must increase")
+    return values
+
+
 def a_wave(value):
     """Check wavelengths, or where they are."""
-    return a_text(value) if isinstance(value, str) else a_list(a_number(), increasing=True)(value)
+    return a_text(value) if isinstance(value, str) else an_increase(value)
 
 
 def key(default, check):
@@ -91,45 +101,18 @@ def key(default, check):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Section `[data]`: where rows come from and, for a table, what its columns are.
+    """Section `[data]`: where rows come from and, for a table, what its columns are."""
 
-    A column is named by its name, by a pattern ("flux_*"), by positions ("0:12"), or, in a `.npz` file, by the array.
-
-    Parameters
-    ----------
-    source : str
-        "embedded" for simulated spectra; a `.npz`, `.npy`, `.csv` or `.parquet` table; else a path or pattern of HDF5
-        shards.
-    flux, error : tuple of str
-        Columns of the measurement and, in the same order, of their standard deviations [same unit].
-    quality : tuple of str
-        Columns that the quality tower reads where there are no errors.
-    target : str
-        Column to predict.
-    regimes : str
-        Column of regimes, whole numbers or texts, numbered 0, 1, ... in the order of their values; without it and
-        without `conditions` the model finds regimes of its own.
-    conditions : tuple of str
-        Columns of physical conditions, cut at `regime_edges` into regimes.
-    regime_edges : tuple of tuples of float
-        Increasing edges for each condition, in its unit.
-    snr : str
-        Column of the signal-to-noise ratio, for slices, where there are no errors.
-    wave : str or tuple of float, [angstrom]
-        Wavelengths of the flux columns: numbers, an array of the `.npz` file, or a file of numbers. Where they cover
-        the lines of :class:`~dualgate.features.LineWindows` and there are errors, the model is that for spectra.
-    """
-
-    source: str = key("embedded", a_text)
+    source: str = key("embedded", a_text)  # or a file that ends in one of `TABLES`, or a path or pattern of shards
     flux: tuple = key(None, a_texts)
-    error: tuple = key(None, a_texts)
+    error: tuple = key(None, a_texts)  # in the order of flux [same unit]
     quality: tuple = key(None, a_texts)
     target: str = key(None, a_text)
     regimes: str = key(None, a_text)
     conditions: tuple = key(None, a_texts)
-    regime_edges: tuple = key(None, a_list(a_list(a_number(), increasing=True)))
+    regime_edges: tuple = key(None, a_list(an_increase))  # for each condition, in its unit
     snr: str = key(None, a_text)
-    wave: str | tuple = key(None, a_wave)
+    wave: str | tuple = key(None, a_wave)  # [angstrom]
 
     @property
     def kind(self) -> str:
@@ -141,32 +124,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Section `[thresholds]`: what a gain must reach.
+    """Section `[thresholds]`: what a gain, a Delta R^2, and other numbers must reach."""
 
-    Parameters
-    ----------
-    continue_ : float, [dimensionless]
-        Delta R^2 that asks for further development; the key is `continue`.
-    first : float, [dimensionless]
-        Delta R^2 that the smallest dual model (concat, an expert for each regime) must gain over one tower.
-    low_snr : float, [dimensionless]
-        Delta R^2 within an SNR bin from which quality helps there.
-    rho : float, [dimensionless]
-        Share of the gain of known regimes that a gate should keep.
-    boundary : tuple of float
-        For each condition, how near one of its edges a row is a boundary sample, in the condition's unit. For stellar
-        spectra 100 K and 0.1 dex where none are given.
-    leak_snr, leak_target : float, [dimensionless]
-        R^2 that quality features must reach on the SNR, and must not exceed on the target.
-    """
-
-    continue_: float = key(0.01, a_number(0, 1))
-    first: float = key(0.005, a_number(0, 1))
-    low_snr: float = key(0.02, a_number(0, 1))
-    rho: float = key(0.8, a_number(0, 2))
-    boundary: tuple = key(None, a_list(a_number(0)))
-    leak_snr: float = key(0.5, a_number(0, 1))
-    leak_target: float = key(0.05, a_number(0, 1))
+    continue_: float = key(0.01, a_number(0, 1))  # the key is `continue`
+    first: float = key(0.005, a_number(0, 1))  # of the smallest dual model over one tower
+    low_snr: float = key(0.02, a_number(0, 1))  # within an SNR bin
+    rho: float = key(0.8, a_number(0, 2))  # share of the gain of known regimes that a gate should keep
+    boundary: tuple = key(None, a_list(a_number(0)))  # for each condition, distance from an edge in its unit
+    leak_snr: float = key(0.5, a_number(0, 1))  # R^2 that quality features must reach on the SNR
+    leak_target: float = key(0.05, a_number(0, 1))  # R^2 that they must not exceed on the target
 
 
 @dataclass(frozen=True)
@@ -183,17 +149,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Scores:
-    """Section `[scores]`: how Wiener scores of spectra are computed, as in `WienerScores`.
-
-    Parameters
-    ----------
-    max_iter, max_rows : int
-        Steps of expectation-maximisation, and how many training rows they read.
-    smooth : bool
-        Whether loadings are smooth along the wavelength.
-
-    None is 8, 20,000 and false; where every method runs 10, 60,000 and true, as in `for_spectra`, five times the work.
-    """
+    """Section `[scores]`: how Wiener scores of spectra are computed; None depends on `full`, as in `SCORES`."""
 
     max_iter: int = key(None, a_number(1, integer=True))
     max_rows: int = key(None, a_number(1000, integer=True))
@@ -209,47 +165,16 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Limit:
-    """Section `[limit]`: test rows of every seed whose Bayes limit is computed, each about a fifth of a second.
-
-    Parameters
-    ----------
-    rows : int
-        0 leaves the limit out. None is 150, and 1,000 where every method runs; 0 where the simulator is not known.
-    """
+    """Section `[limit]`: test rows of every seed whose Bayes limit is computed; None is `LIMIT_ROWS`, or 0."""
 
     rows: int = key(None, a_number(0, integer=True))
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything a study is asked to do.
+    """Everything a study is asked to do."""
 
-    Parameters
-    ----------
-    rows : int or None
-        Rows per seed, at least 1,000; None is 20,000 simulated ones, or all there are in files.
-    seeds : tuple of int
-        Each a full run.
-    out : str
-        Directory of the report and of the stages.
-    methods : tuple of str
-        Names of methods or of groups, "main" or "all".
-    full : bool
-        Every method, whatever `methods` names.
-    data, thresholds, training, scores, bootstrap, limit
-        The sections.
-
-    Examples
-    --------
-    >>> StudyConfig.of({"rows": 5000, "training": {"max_epochs": 5}}).training.max_epochs
-    5
-    >>> StudyConfig.of({"data": {"sourc": "embedded"}})
-    Traceback (most recent call last):
-        ...
-    dualgate.study.config.ConfigError: [data] sourc: unknown key; did you mean "source"?
-    """
-
-    rows: int | None = key(None, a_number(MIN_ROWS, integer=True))
+    rows: int | None = key(None, a_number(MIN_ROWS, integer=True))  # per seed; None is `ROWS`, or all that files hold
     seeds: tuple = key((42, 123, 456), a_list(a_number(0, 2**32 - 1, integer=True), distinct=True))
     out: str = key("dualgate-study", a_text)
     methods: tuple = key(("main",), a_texts)
@@ -263,13 +188,7 @@ class StudyConfig:
 
     @classmethod
     def of(cls, mapping: Mapping) -> "StudyConfig":
-        """Check a nested mapping, as TOML gives it, and fill in what it leaves out.
-
-        Raises
-        ------
-        ConfigError
-            If a key is unknown or a value is not what it must be; the message names the key.
-        """
+        """Check a nested mapping, as TOML gives it, and fill in what it leaves out; a ConfigError names the key."""
         config = _build(cls, mapping, "")
         _check_data(config.data)
         _check_thresholds(config.thresholds, config.data)
@@ -279,32 +198,19 @@ class StudyConfig:
         if limit.rows is None:
             limit = Limit(LIMIT_ROWS[config.full] if embedded else 0)
         elif limit.rows and not embedded:
-            raise ConfigError(
-                f"[limit] rows = {limit.rows}: must be 0 where source = {config.data.source!r}; the limit is known of "
-                "simulated spectra alone"
-            )
+            words = f"must be 0 where source = {config.data.source!r}; it needs the simulator"
+            raise ConfigError(f"[limit] rows = {limit.rows}: {words}")
         rows = ROWS if config.rows is None and embedded else config.rows
         return replace(config, rows=rows, thresholds=bars, limit=limit, scores=_fill_scores(config))
 
     def as_dict(self) -> dict:
         """Return the effective configuration as plain numbers, texts, lists and mappings, ready for JSON."""
-        return _plain(asdict(self))
+        found = asdict(self, dict_factory=lambda items: {name.rstrip("_"): value for name, value in items})
+        return json.loads(json.dumps(found))
 
 
 def load_config(path: str | None, flags: Mapping) -> StudyConfig:
-    """Read a TOML file, if there is one, let flags override it, and check both.
-
-    Parameters
-    ----------
-    path : str or None
-    flags : mapping
-        Nested as the file; only what was given.
-
-    Raises
-    ------
-    ConfigError
-        As :meth:`StudyConfig.of`, and where the file cannot be read.
-    """
+    """Read a TOML file, if there is one, let flags, nested as the file, override it, and check both."""
     given = {}
     if path is not None:
         try:
@@ -353,41 +259,34 @@ def _check_data(data):
     """Check that columns are named where there is a table, and fit together."""
     named = [name for name, value in vars(data).items() if name != "source" and value is not None]
     if data.kind != "table":
-        if named:
-            raise ConfigError(
-                f"[data] {named[0]}: names a column of a table, but source = {data.source!r} is none; tables end in "
-                f"{', '.join(TABLES)}"
-            )
+        for name in named:
+            words = f"source = {data.source!r} is none; tables end in {', '.join(TABLES)}"
+            raise ConfigError(f"[data] {name}: names a column of a table, but {words}")
         return
     for name in ("flux", "target"):
         if name not in named:
             raise ConfigError(f"[data] {name}: missing; source = {data.source!r} is a table: name its columns")
-    if data.error is None and data.quality is None:
+    if "error" not in named and "quality" not in named:
         raise ConfigError("[data] error: missing, and quality too; one of both must name what the quality tower reads")
     for one, other in [("error", "quality"), ("error", "snr"), ("regimes", "conditions")]:
         if one in named and other in named:
             raise ConfigError(f"[data] {other}: cannot be given together with {one}; leave one of both out")
     if ("conditions" in named) != ("regime_edges" in named):
         raise ConfigError("[data] regime_edges: must be given where conditions are, and only there")
-    if data.conditions is not None and len(data.conditions) != len(data.regime_edges):
-        raise ConfigError(
-            f"[data] regime_edges: holds edges for {len(data.regime_edges)} conditions, conditions names "
-            f"{len(data.conditions)}; there must be edges for each"
-        )
+    n_edges, n_conditions = len(data.regime_edges or ()), len(data.conditions or ())
+    if n_edges != n_conditions:
+        words = f"holds edges for {n_edges} conditions, conditions names {n_conditions}; there must be edges for each"
+        raise ConfigError(f"[data] regime_edges: {words}")
 
 
 def _check_thresholds(bars, data):
     if bars.first > bars.continue_:
-        raise ConfigError(
-            f"[thresholds] first = {bars.first}: must not be above continue = {bars.continue_}; the first step is to "
-            "gain no more than the whole"
-        )
+        words = "the first step is to gain no more than the whole"
+        raise ConfigError(f"[thresholds] first = {bars.first}: must not be above continue = {bars.continue_}; {words}")
     n_conditions = 2 if data.kind != "table" else len(data.conditions or ())
     if bars.boundary is not None and len(bars.boundary) != n_conditions:
-        raise ConfigError(
-            f"[thresholds] boundary: holds {len(bars.boundary)} distances, the rows have {n_conditions} conditions; "
-            "there must be one for each"
-        )
+        words = f"holds {len(bars.boundary)} distances, the rows have {n_conditions} conditions; give one for each"
+        raise ConfigError(f"[thresholds] boundary: {words}")
 
 
 def _fill_scores(config):
@@ -400,9 +299,3 @@ def _fill_scores(config):
             f"[scores] {name} = {value!r}: is for spectra; give their wavelengths as [data] wave, or leave it out"
         )
     return config.scores
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {name.rstrip("_"): _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""The figures of the study, from its results alone, for light pages and for dark ones."""
+"""The figures of the study, from its results alone."""
 
 import io
 from textwrap import fill
@@ -20,38 +20,20 @@ MIN_TREND = 0.1  # rank correlation; weaker ones explain less than a hundredth o
 LINE_REACH = 10.0  # [A] around a line's core
 ELEMENTS = {"ca": "Ca II", "na": "Na I"}
 PLACES = {"gate": "at the gate", "experts": "in the experts", "representation": "in what the experts read"}
-DARK = {
-    "figure.facecolor": "#16191d", "axes.facecolor": "#16191d", "savefig.facecolor": "#16191d", "text.color": "#d8dbe0",
-    "axes.labelcolor": "#d8dbe0", "axes.edgecolor": "#9aa0a8", "xtick.color": "#d8dbe0", "ytick.color": "#d8dbe0",
-    "grid.color": "#5a6068", "patch.edgecolor": "#d8dbe0", "lines.color": "#d8dbe0",
-}  # fmt: skip
 
 
-def draw_figures(results: StudyResults, *, dark: bool = False) -> dict[str, tuple[str, bytes]]:
-    """Draw every figure that the results have numbers for and that shows something.
-
-    Parameters
-    ----------
-    results : StudyResults
-    dark : bool, default=False
-        Whether the page around is dark.
-
-    Returns
-    -------
-    figures : dict of str to (str, bytes)
-        Title and PNG image by file stem, a key of `FIGURES`.
-    """
-    from matplotlib import rc_context
+def draw_figures(results: StudyResults) -> dict[str, tuple[str, bytes]]:
+    """Draw every figure that the results have numbers for and that shows something: title and PNG by file stem."""
     from matplotlib.figure import Figure  # no pyplot: the study leaves the session's figures alone
 
     drawn = {}
-    with rc_context(DARK if dark else {}):
-        for name, draw in FIGURES.items():
-            figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-            title = draw(results, figure)
-            if title is not None:
-                figure.suptitle(fill(title, TITLE_LETTERS), x=0.02, ha="left", fontsize="medium")
-                drawn[name] = title, _png(figure, dark)
+    for name, draw in FIGURES.items():
+        figure, target = Figure(figsize=(WIDTH, 4.2), layout="constrained"), io.BytesIO()
+        title = draw(results, figure)
+        if title is not None:
+            figure.suptitle(fill(title, TITLE_LETTERS), x=0.02, ha="left", fontsize="medium")
+            figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
+            drawn[name] = title, target.getvalue()
     return drawn
 
 
@@ -86,8 +68,7 @@ def _by_snr(results, figure):
     if SNR_NAMES[0] not in found.rows.by_slice:
         return None
     shown = [m for m in found.methods if m.name in names] or found.methods[:5]
-    parts = [_parts([method.slices[name].r2 for name in SNR_NAMES]) for method in shown]
-    r2, low, high = np.swapaxes(parts, 0, 1)
+    r2, low, high = np.swapaxes([_parts([m.slices[name]["r2"] for name in SNR_NAMES]) for m in shown], 0, 1)
     if not np.isfinite(r2).any():
         return None
     ends = None if found.limit is None else np.array(_parts([found.limit.r2_by_snr[name] for name in SNR_NAMES]))
@@ -145,7 +126,7 @@ def _predictions(results, figure):
     _legend(figure, 3)
     method = results.analysis.method(found.name)
     unit = f" {run.unit}" if run.unit else ""
-    return f"The recommended model errs by {method.slices['all'].rmse.value:.2g}{unit} (RMSE): {method.label}"
+    return f"The recommended model errs by {method.slices['all']['rmse'].value:.2g}{unit} (RMSE): {method.label}"
 
 
 def _entropy(results, figure):
@@ -256,23 +237,3 @@ def _parts(intervals):
 
 def _legend(figure, ncols=2):
     figure.legend(loc="outside lower center", ncols=ncols, fontsize="small", frameon=False)
-
-
-def _png(figure, dark):
-    """Write the image; greys that Displays choose for white paper become as light ones on a dark page."""
-    from matplotlib.collections import LineCollection
-    from matplotlib.colors import to_rgb
-    from matplotlib.lines import Line2D
-    from matplotlib.text import Annotation
-
-    def turned(colour):
-        rgb = to_rgb(colour)
-        return str(1 - 0.8 * rgb[0]) if max(rgb) - min(rgb) < 0.02 else colour
-
-    for artist in figure.findobj(lambda each: isinstance(each, Line2D | LineCollection | Annotation)) if dark else ():
-        colour = artist.get_color()
-        several = isinstance(artist, LineCollection)
-        artist.set_color([turned(each[:3]) for each in colour] if several else turned(colour))
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
-    return target.getvalue()

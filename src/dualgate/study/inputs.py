@@ -1,6 +1,5 @@
 """Where a study's rows come from, simulated, HDF5 shards or tables, and the default model for them."""
 
-import hashlib
 import zipfile
 import zlib
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from dualgate.datasets import open_spectra, stream_spectra
 from dualgate.evaluation import SNR_EDGES
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.lines import check_wave
+from dualgate.rows.store import digest
 from dualgate.study.config import MIN_ROWS, ConfigError, StudyConfig, nearest
 
 ERRORS, REGIMES, LINES = "errors", "regimes", "spectral lines"  # what methods may need of the rows
@@ -61,9 +61,8 @@ class StudyRows:
         except (OSError, ValueError, ImportError) as error:
             raise ConfigError(f"[data] source: {error}") from None
         if n_rows < MIN_ROWS:
-            raise ConfigError(
-                f"[data] source: {self.data.source!r} holds {n_rows} rows, the study needs {MIN_ROWS} or more"
-            )
+            words = f"holds {n_rows} rows, the study needs {MIN_ROWS} or more"
+            raise ConfigError(f"[data] source: {self.data.source!r} {words}")
 
     def make(self, seed: int) -> Bunch:
         """Rows of one seed: simulated ones, those of shards with noise of this seed, or those of the table."""
@@ -92,12 +91,11 @@ class StudyRows:
         return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
 
     def fingerprint(self) -> list:
-        """Return what identifies these rows: the bytes of a table; names, sizes and times of shards."""
+        """Return what identifies these rows: the values of a table; names, sizes and times of shards."""
         if self.data.kind == "embedded":
             return ["embedded"]
         if self.data.kind == "table":
-            paths = [self.data.source, *([self.data.wave] if isinstance(self.data.wave, str) else [])]
-            return [_file_hash(path) for path in paths if Path(path).is_file()]
+            return [digest(dict(self.table))]
         paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).paths)
         return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
@@ -113,31 +111,22 @@ def spectral_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
 
 
 def table_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
-    """Build the default model for other rows: the physics gate reads the flux, the quality gate the other columns.
-
-    With errors the experts have the quality bins of the SNR; without, one for each regime.
-    """
+    """Build the default model for other rows: the physics gate reads the flux, the quality gate the other columns."""
     flux, others = slice(0, data.n_flux), slice(data.n_flux, None)
-    experts = HierarchicalExperts(
-        flux,
-        others if data.paired else None,
-        quality_edges=SNR_EDGES if data.paired else None,
-        projection="whitened" if data.n_flux >= PROJECT_FROM else None,
-        clip=True,
-    )
+    binned = (others, SNR_EDGES) if data.paired else (None, None)  # quality bins are of the SNR
+    projection = "whitened" if data.n_flux >= PROJECT_FROM else None
+    experts = HierarchicalExperts(flux, binned[0], quality_edges=binned[1], projection=projection, clip=True)
     quality = QualityGate(others, features=None if data.paired else "passthrough")
-    return DualTowerMoERegressor(PhysGate(flux), quality, experts=experts, n_jobs=-1, random_state=seed)
+    training = {"start": "random", "weight_decay": 0.0}  # as for spectra: every method is trained alike
+    gates = PhysGate(flux, discriminants=False), quality
+    return DualTowerMoERegressor(*gates, experts=experts, n_jobs=-1, random_state=seed, **training)
 
 
 # ---- tables ------------------------------------------------------------------------------------------------
 
 
 def _open_table(path):
-    """Open a table as a context that gives its columns by name; those of a `.npz` file are read when asked for.
-
-    Of a `.npz` file every array is a column or, in two dimensions, several; a `.npy` file holds a structured array, or
-    a plain one whose columns are named "0", "1", ...
-    """
+    """Open a table as a context that gives its columns by name; those of a `.npz` file are read when asked for."""
     kind = Path(path).suffix.lower()
     if kind == ".npz":
         return np.load(path)  # no pickles
@@ -146,6 +135,11 @@ def _open_table(path):
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": lambda path: pd.DataFrame(np.load(path))}
     frame = read[kind](path)
     return nullcontext({str(name): frame[name].to_numpy() for name in frame.columns})
+
+
+def _fault(key, words):
+    """Return the error of a key of `[data]`."""
+    return ConfigError(f"[data] {key}: {words}")
 
 
 class _Table:
@@ -176,31 +170,29 @@ class _Table:
         try:
             return self.columns[name]
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ConfigError(
-                f"[data] {key}: column {name!r} cannot be read from {self.path!r}: {error}. Save it again, as numbers"
-            ) from None
+            words = f"column {name!r} cannot be read from {self.path!r}: {error}. Save it again, as numbers"
+            raise _fault(key, words) from None
 
     def numbers(self, key, name):
         """Return a column of finite numbers, or several that are one array, (n_rows, n_columns)."""
         values = self.values(key, name)
         if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
-            raise ConfigError(
-                f"[data] {key}: column {name!r} has dtype {values.dtype} and {values.ndim} dimensions; it must hold "
-                "numbers, one or a vector for each row"
-            )
+            words = f"has dtype {values.dtype} and {values.ndim} dimensions; it must hold numbers"
+            raise _fault(key, f"column {name!r} {words}, one or a vector for each row")
         values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
-        if not np.isfinite(values).all():
-            row = _place(np.argwhere(~np.isfinite(values))[0, 0])
-            raise ConfigError(f"[data] {key}: column {name!r} is not finite in {row}; drop such rows, or fill them")
-        return values.reshape(len(values), -1)
+        values = values.reshape(len(values), -1)
+        for row in np.flatnonzero(~np.isfinite(values).all(axis=1))[:1]:
+            raise _fault(key, f"column {name!r} is not finite in {_place(row)}; drop such rows, or fill them")
+        return values
 
     def select(self, key, entries):
         """Return the columns that entries name, side by side, (n_rows, n_columns)."""
-        columns = {name: self.numbers(key, name) for name in self.find(key, entries)}
+        names = self.find(key, entries)
+        columns = {name: self.numbers(key, name) for name in names}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ConfigError(f"[data] {key}: names columns of different length: {lengths}; name those of one length")
-        return np.hstack([columns[name] for name in self.find(key, entries)])
+            raise _fault(key, f"names columns of different length: {lengths}; name those of one length")
+        return np.hstack([columns[name] for name in names])
 
     def regimes(self, entry):
         """Return codes 0, 1, ... of a column of whole numbers or texts, in the order of its values."""
@@ -208,34 +200,27 @@ class _Table:
         values = self.values("regimes", name)
         if more or values.ndim != 1:
             raise ConfigError(f"[data] regimes = {entry!r}: names more than one column; it must name one")
+        otherwise = "Give a physical condition as conditions, with regime_edges"
         if values.dtype.kind == "O":
-            for row, value in enumerate(values):
-                if not isinstance(value, str):
-                    raise ConfigError(
-                        f"[data] regimes: column {name!r} is {value!r} in {_place(row)}; it must hold a text in every "
-                        "row, or a number in every row; drop such rows, or fill them"
-                    )
+            for row in [row for row, value in enumerate(values) if not isinstance(value, str)][:1]:
+                words = "it must hold a text in every row, or a number in every row; drop such rows, or fill them"
+                raise _fault("regimes", f"column {name!r} is {values[row]!r} in {_place(row)}; {words}")
         elif values.dtype.kind != "U":
             values = self.numbers("regimes", name)[:, 0]
             for value in values[values != np.floor(values)][:1]:
-                raise ConfigError(
-                    f"[data] regimes: column {name!r} holds {value}; it must hold whole numbers or texts, one for each "
-                    "regime. Give a physical condition as conditions, with regime_edges"
-                )
+                words = f"it must hold whole numbers or texts, one for each regime. {otherwise}"
+                raise _fault("regimes", f"column {name!r} holds {value}; {words}")
         codes, found = pd.factorize(values, sort=True)
         if len(found) * REGIME_ROWS > max(len(values), 1):
-            raise ConfigError(
-                f"[data] regimes: {entry!r} holds {len(found):,} different values in {len(values):,} rows; there must "
-                f"be {REGIME_ROWS} rows or more for each on average. Merge some, or give a physical condition as "
-                "conditions, with regime_edges"
-            )
+            words = f"holds {len(found):,} different values in {len(values):,} rows; there must be {REGIME_ROWS} rows"
+            raise _fault("regimes", f"{entry!r} {words} or more for each on average. Merge some. {otherwise}")
         return codes
 
 
 def _read_rows(table, data, rows):
     """Rows of a table: X = [flux | error], or [flux | quality] without errors; what the table has not is None.
 
-    Of `rows` rows, drawn at random, the same ones every time; they stay in the table's order.
+    `rows` of them are drawn at random, the same ones every time, and stay in the table's order.
     """
     given = {key: getattr(data, key) for key in (*READ, *NOT_READ) if getattr(data, key) is not None}
     given = {key: (each,) if isinstance(each, str) else each for key, each in given.items()}
@@ -277,7 +262,7 @@ def _check_roles(names):
         shared = [name for name in names.get(key, ()) if name in names.get(other, ())]
         if shared and (key, other) != ("quality", "snr"):  # how noisy a row is may well be read
             why = whys.get(other, "is read for something else")
-            raise ConfigError(f"[data] {key}: names {shared[0]!r}, but {other} {why}; leave the column out of {key}")
+            raise _fault(key, f"names {shared[0]!r}, but {other} {why}; leave the column out of {key}")
 
 
 def _check_parts(parts, target):
@@ -285,24 +270,19 @@ def _check_parts(parts, target):
     flux, error, snr, y = parts["flux"], parts.get("error"), parts.get("snr"), parts["target"]
     for key, part in parts.items():
         if len(part) != len(flux):
-            raise ConfigError(f"[data] {key}: has {len(part):,} rows, flux has {len(flux):,}; there must be as many")
+            raise _fault(key, f"has {len(part):,} rows, flux has {len(flux):,}; there must be as many")
         if key in ("target", "snr") and part.shape[1] != 1:
-            raise ConfigError(f"[data] {key}: names {part.shape[1]} columns; it must name one")
+            raise _fault(key, f"names {part.shape[1]} columns; it must name one")
     if error is not None and error.shape != flux.shape:
-        raise ConfigError(
-            f"[data] error: names {error.shape[1]} columns, flux {flux.shape[1]}; there must be one for each, in the "
-            "same order"
-        )
-    if error is not None and not (error > 0).all():
-        row, column = np.argwhere(~(error > 0))[0]
-        raise ConfigError(f"[data] error: is {error[row, column]} in {_place(row)}; errors must be above zero")
+        words = f"names {error.shape[1]} columns, flux {flux.shape[1]}"
+        raise _fault("error", f"{words}; there must be one for each, in the same order")
+    for row, column in np.argwhere(~(error > 0))[:1] if error is not None else ():
+        raise _fault("error", f"is {error[row, column]} in {_place(row)}; errors must be above zero")
     if snr is not None and not (snr >= 0).all():
-        raise ConfigError(f"[data] snr: is {snr.min()} in {_place(snr.argmin())}; it must not be negative")
+        raise _fault("snr", f"is {snr.min()} in {_place(snr.argmin())}; it must not be negative")
     if len(y) and np.ptp(y) == 0:
-        raise ConfigError(
-            f"[data] target: {target!r} does not vary, it is {y[0, 0]} in every row; there is nothing to predict. Name "
-            "another column"
-        )
+        words = f"{target!r} does not vary, it is {y[0, 0]} in every row"
+        raise _fault("target", f"{words}; there is nothing to predict. Name another column")
 
 
 def _read_wave(table, wave, n_pixels):
@@ -319,9 +299,7 @@ def _read_wave(table, wave, n_pixels):
         except (OSError, ValueError) as error:
             raise ConfigError(f"[data] wave = {wave!r}: names no array of the table and no file: {error}") from None
     if found.shape != (n_pixels,):
-        raise ConfigError(
-            f"[data] wave: has shape {found.shape}; it must hold one for each of {n_pixels:,} flux columns"
-        )
+        raise _fault("wave", f"has shape {found.shape}; it must hold one for each of {n_pixels:,} flux columns")
     return found
 
 
@@ -339,8 +317,3 @@ def _covers_lines(wave):
 def _place(row):
     """Where a value is, for messages."""
     return f"row {int(row)}, counted from 0"
-
-
-def _file_hash(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -22,8 +23,14 @@ from dualgate.study.run import gate_trace
 REFERENCE, SINGLE, DUAL, VARIANT, PEER = "reference", "single tower", "dual tower", "variant", "peer"
 MIXTURE, ORACLE, ROOT = "mixture", "oracle", "root"  # whose prediction a method is
 PLAIN, BINNED, BINS = "9", "9x4", "4"  # an expert for each regime, regime and quality bin, quality bin
-PHYS, QUALITY = "phys", "quality"
-BOTH = (PHYS, QUALITY)
+PHYS, QUALITY = BOTH = "phys", "quality"
+TOWERS = {PHYS: "physics tower", QUALITY: "quality tower"}
+SHARING = {
+    "offset": "one offset for each quality bin, instead of shrinkage",
+    "independent": "nothing shared",
+    "scale": "one factor for each quality bin, instead of shrinkage",
+    "alpha": "one penalty for each quality bin, instead of shrinkage",
+}
 GROUPS = {
     "reference": "what a gate is measured against",
     "single": "one tower alone",
@@ -39,22 +46,11 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Reader:
-    """One way to reduce the rows: what changes in the default model before its features and projection are fitted.
+    """One way to reduce the rows: what changes in the default model before features and projection are fitted."""
 
-    Parameters
-    ----------
-    parameters : mapping, default={}
-        For `set_params` of the default model.
-    needs : frozenset of str, default=frozenset()
-        What the rows must have, as in `StudyRows.offers`.
-    make : callable, (data, train, seed) -> mapping, default=None
-        Further parameters that depend on the rows: called once a seed, before the reduction is fitted to the rows
-        `train` of `data`.
-    """
-
-    parameters: Mapping = field(default_factory=dict)
-    needs: frozenset = frozenset()
-    make: Callable | None = None
+    parameters: Mapping = field(default_factory=dict)  # for `set_params` of the default model
+    needs: frozenset = frozenset()  # what the rows must have, as in `StudyRows.offers`
+    make: Callable | None = None  # (data, train, seed) -> further parameters, before the reduction is fitted to `train`
 
     @property
     def key(self) -> str:
@@ -64,89 +60,37 @@ class Reader:
 
 @dataclass(frozen=True)
 class Method:
-    """One model of the comparison.
+    """One model of the comparison. Methods whose fits are equal share one, and differ in view or routing alone."""
 
-    Methods whose fits are the same share one: routing, true-regime experts and the global ridge are views on it.
-
-    Parameters
-    ----------
-    name : str
-        Key in `results.json` and on the command line.
-    kind : str
-        `REFERENCE` (no gate), `SINGLE`, `DUAL`, `VARIANT` (never chosen to answer a question) or `PEER`.
-    group : str
-        One of `GROUPS`.
-    description : str
-        One line for `dualgate study --list`.
-    experts : str, default=""
-        `PLAIN`, `BINNED`, `BINS`, or empty where there are none.
-    towers : tuple of str, default=()
-        Which of `PHYS` and `QUALITY` take part; empty where no gate does.
-    fusion : str, default=""
-        Alias of the fusion of both towers.
-    head : str, default=""
-        How the title begins where there is no tower to be named.
-    words : str, default=""
-        What sets it apart, at the end of the title.
-    changes : str, default=""
-        Name of the method that a variant is a change of.
-    main : bool, default=False
-        Whether it runs where no methods are chosen.
-    reader : str, default="default"
-        One of `READERS`; every reader reads the rows of a seed once.
-    view : str, default="mixture"
-        `MIXTURE`, `ORACLE` (each row's own expert, its regime known) or `ROOT` (the ridge for all rows).
-    routing : "soft", "hard" or int, default="soft"
-        As in `DualTowerMoERegressor`, at prediction.
-    settings : mapping, default={}
-        Further parameters of the default model.
-    peer : callable, seed -> regressor, default=None
-        A scikit-learn regressor in the mixture's place, on the columns [projected | quality features].
-    kept : mapping, default={}
-        Numbers of the features that a gate, `PHYS` or `QUALITY`, still reads; all where it is not named.
-    needs : frozenset of str, default=frozenset()
-        What the rows must have, besides what experts, view and reader ask for.
-    package : str, default=""
-        What must be importable, if anything; its version is part of the fit's name.
-    """
-
-    name: str
-    kind: str
-    group: str
-    description: str
-    experts: str = ""
-    towers: tuple = ()
-    fusion: str = ""
-    head: str = ""
-    words: str = ""
-    changes: str = ""
-    main: bool = False
-    reader: str = "default"
-    view: str = MIXTURE
-    routing: str | int = "soft"
-    settings: Mapping = field(default_factory=dict)
-    peer: Callable | None = None
-    kept: Mapping = field(default_factory=dict)
-    needs: frozenset = frozenset()
-    package: str = ""
+    name: str  # in `results.json` and on the command line
+    kind: str  # `REFERENCE` (no gate), `SINGLE`, `DUAL`, `VARIANT` (never chosen to answer a question) or `PEER`
+    group: str  # one of `GROUPS`
+    description: str  # for `dualgate study --list`
+    experts: str = ""  # `PLAIN`, `BINNED`, `BINS`, or empty where there are none
+    towers: tuple = ()  # which of `PHYS` and `QUALITY` take part; empty where no gate does
+    fusion: str = ""  # alias of the fusion of both towers
+    head: str = ""  # how the title begins where it names no tower
+    words: str = ""  # what distinguishes it, at the end of the title
+    changes: str = ""  # name of the method that a variant is a change of
+    main: bool = False  # whether it runs where no methods are chosen
+    reader: str = "default"  # one of `READERS`; every reader reads the rows of a seed once
+    view: str = MIXTURE  # or `ORACLE` (each row's own expert, its regime known), or `ROOT` (the ridge for all rows)
+    routing: str | int = "soft"  # as in `DualTowerMoERegressor`, at prediction
+    settings: Mapping = field(default_factory=dict)  # further parameters of the default model
+    peer: Callable | None = None  # makes a regressor for a random_state, on the columns [projected | quality features]
+    kept: Mapping = field(default_factory=dict)  # numbers of the features that a gate still reads; all where not named
+    needs: frozenset = frozenset()  # what the rows must have, besides what experts, view and reader ask for
+    package: str = ""  # what must be importable, if anything; its version is part of the fit's name
 
     def title(self, n_regimes: int = 9, n_bins: int = 4) -> str:
         """Name in tables and figures, with as many experts as there are.
 
-        Examples
-        --------
         >>> METHODS["concat_9x4"].title(), METHODS["phys_9"].title(n_regimes=3)
         ('both towers (concat), 9x4 experts', 'physics tower, 3 experts')
         """
-        towers = {(): self.head, (PHYS,): "physics tower", (QUALITY,): "quality tower"}
+        towers = f"both towers ({self.fusion})" if self.fusion else " ".join(map(TOWERS.get, self.towers))
         experts = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts", BINS: f"{n_bins} experts"}
-        parts = towers.get(self.towers, f"both towers ({self.fusion})"), experts.get(self.experts), self.words
-        return ", ".join(filter(None, parts))
-
-    @property
-    def label(self) -> str:
-        """Title with nine regimes and four quality bins."""
-        return self.title()
+        return ", ".join(filter(None, [self.head or towers, experts.get(self.experts), self.words]))
 
     @property
     def parameters(self) -> dict:
@@ -212,16 +156,11 @@ def pool_pixels(flux):
     return flux[:, : kept * POOLED].reshape(len(flux), kept, POOLED).mean(axis=2)
 
 
-def boosted_trees(seed: int):
-    """Make the gradient boosting of scikit-learn."""
-    return HistGradientBoostingRegressor(random_state=seed)
-
-
-def light_trees(seed: int):
+def light_trees(random_state: int):
     """Make the gradient boosting of LightGBM, in one thread: several slow each other down on a busy machine."""
     from lightgbm import LGBMRegressor
 
-    return LGBMRegressor(random_state=seed, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
+    return LGBMRegressor(random_state=random_state, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
 
 
 _UNSURE = {"phys_gate__discriminants": True, "quality_gate__score_variances": False}  # there are no variances to read
@@ -237,21 +176,30 @@ READERS = {
 
 # ---- the table ---------------------------------------------------------------------------------------------
 
-_EACH = {PLAIN: "each regime", BINNED: "each regime and quality bin"}
+_FIVE = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "median")]
+_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
+
+
+def _oracle(experts, dropped, head, known=""):
+    return Method(f"oracle_{experts}", REFERENCE, "reference", f"each row's own expert: {known or head}", experts,
+                  head=head, view=ORACLE, main=True, settings={f"{dropped}_gate": "drop"})  # fmt: skip
+
+
+def _gated(kind, name, group, words, experts, *more):
+    words = f"{words}, an expert for each regime{' and quality bin' if experts == BINNED else ''}"
+    return Method(f"{name}_{experts}", kind, group, words, experts, *more, main=True)
 
 
 def _single(tower, experts):
-    words = f"{'physics' if tower == PHYS else tower} tower alone, an expert for {_EACH[experts]}"
-    return Method(f"{tower}_{experts}", SINGLE, "single", words, experts, (tower,), main=True)
+    return _gated(SINGLE, tower, "single", f"{TOWERS[tower]} alone", experts, (tower,))
 
 
 def _dual(fusion, experts):
-    words = f"both towers through {fusion}, an expert for {_EACH[experts]}"
     group = "dual" if experts == PLAIN else "binned"
-    return Method(f"{fusion}_{experts}", DUAL, group, words, experts, BOTH, fusion, main=True)
+    return _gated(DUAL, fusion, group, f"both towers through {fusion}", experts, BOTH, fusion)
 
 
-def _change(base, name, group, words, description, *, main=False, **more):
+def _change(group, base, name, words, description, *, main=False, **more):
     """Make a variant of a method; `more` are the fields that differ."""
     return replace(
         base, name=f"{base.name}_{name}", kind=VARIANT, group=group, words=words, main=main, changes=base.name,
@@ -263,24 +211,29 @@ def _read(reader, name, words, *bases, main=()):
     """Make variants of methods that read the rows in another way; views on them share the fit of both towers."""
     for base in bases:
         more = {} if base.towers else {"settings": {"fusion": "concat"}}
-        yield _change(base, name, "representation", name, words, reader=reader, main=base in main, **more)
+        yield _change("representation", base, name, name, words, reader=reader, main=base in main, **more)
+
+
+def _route(base, cell):
+    change = partial(_change, "routing", base)
+    yield change("hard", "hard routing", "the expert of the largest weight alone", routing="hard")
+    yield change("top3", "top-3 routing", "the experts of the three largest weights", routing=3)
+    words = f"gates trained to name the true {cell}"
+    yield change("classes", "classification", words, settings={"loss": "cross_entropy"})
 
 
 GLOBAL = Method("global", REFERENCE, "reference", "one ridge for all rows", head="global ridge", view=ROOT, main=True,
                 settings={"quality_gate": "drop"})  # fmt: skip
 ORACLES = {
-    BINS: Method("oracle_4", REFERENCE, "reference", "each row's own expert: quality bin known, no regimes", BINS,
-                 head="quality bin known", view=ORACLE, main=True, settings={"phys_gate": "drop"}),
-    PLAIN: Method("oracle_9", REFERENCE, "reference", "each row's own expert: true regime known", PLAIN,
-                  head="true regime known", view=ORACLE, main=True, settings={"quality_gate": "drop"}),
-    BINNED: Method("oracle_9x4", REFERENCE, "reference", "each row's own expert: true regime and quality bin known",
-                   BINNED, head="true regime known", view=ORACLE, main=True, settings={"quality_gate": "drop"}),
-}  # fmt: skip
+    BINS: _oracle(BINS, PHYS, "quality bin known", "quality bin known, no regimes"),
+    PLAIN: _oracle(PLAIN, QUALITY, "true regime known"),
+    BINNED: _oracle(BINNED, QUALITY, "true regime known", "true regime and quality bin known"),
+}
 _PHYS, _PHYS_BINNED = _single(PHYS, PLAIN), _single(PHYS, BINNED)
 _CONCAT, _CONCAT_BINNED = _dual("concat", PLAIN), _dual("concat", BINNED)
-_PLAIN_FOUR = GLOBAL, ORACLES[PLAIN], _PHYS, _CONCAT
-_FIVE = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "median")]
-_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
+_ablate = partial(_change, "ablation", _CONCAT_BINNED)
+_FOUR = GLOBAL, ORACLES[PLAIN], _PHYS, _CONCAT
+_SIX = *_FOUR, _PHYS_BINNED, _CONCAT_BINNED
 
 TABLE = (
     GLOBAL,
@@ -289,85 +242,38 @@ TABLE = (
     *(_dual(fusion, experts) for experts in (PLAIN, BINNED) for fusion in sorted(FUSIONS)),
     # sharing is a variant: no single tower has experts that share so, and a gain over one that differs twice tells
     # nothing of quality at the gate
-    _change(_CONCAT_BINNED, "offset", "sharing", "offset", "one offset for each quality bin, instead of shrinkage",
-            settings={"experts__sharing": "offset"}, main=True),
-    _change(_CONCAT_BINNED, "independent", "sharing", "independent", "nothing shared",
-            settings={"experts__sharing": "independent"}, main=True),
-    _change(_CONCAT_BINNED, "scale", "sharing", "scale", "one factor for each quality bin, instead of shrinkage",
-            settings={"experts__sharing": "scale"}),
-    _change(_CONCAT_BINNED, "alpha", "sharing", "alpha", "one penalty for each quality bin, instead of shrinkage",
-            settings={"experts__sharing": "alpha"}),
-    *_read("pixels", "pixels", "means of four pixels, as they are", *_PLAIN_FOUR),  # 36 ridges of 1,024 columns: no
-    *_read("whitened", "whitened", "noise-whitened components", *_PLAIN_FOUR, _PHYS_BINNED, _CONCAT_BINNED,
-           main=(_CONCAT, _CONCAT_BINNED)),
-    *_read("wiener clean", "clean", "Wiener scores, loadings from noise-free flux", *_PLAIN_FOUR, _PHYS_BINNED,
-           _CONCAT_BINNED, main=(_CONCAT_BINNED,)),
-    _change(_CONCAT, "hard", "routing", "hard routing", "the expert of the largest weight alone", routing="hard"),
-    _change(_CONCAT, "top3", "routing", "top-3 routing", "the experts of the three largest weights", routing=3),
-    _change(_CONCAT, "classes", "routing", "classification", "gates trained to name the true regime",
-            settings={"loss": "cross_entropy"}),
-    _change(_CONCAT_BINNED, "hard", "routing", "hard routing", "the expert of the largest weight alone",
-            routing="hard"),
-    _change(_CONCAT_BINNED, "top3", "routing", "top-3 routing", "the experts of the three largest weights", routing=3),
-    _change(_CONCAT_BINNED, "classes", "routing", "classification", "gates trained to name the true cell",
-            settings={"loss": "cross_entropy"}),
-    _change(_CONCAT_BINNED, "in_sample", "ablation", "in-sample gate",
-            "gates trained on predictions of rows that the experts were fitted to", settings={"cross_fit": False}),
-    _change(_CONCAT_BINNED, "no_warmup", "ablation", "no warm-up", "learning rate without warm-up",
-            settings={"warmup_epochs": 0}),
-    _change(_CONCAT_BINNED, "high_lr", "ablation", "high learning rate", "learning rate of 0.1 from the first step",
+    *(_change("sharing", _CONCAT_BINNED, name, name, words, settings={"experts__sharing": name},
+              main=name in ("offset", "independent")) for name, words in SHARING.items()),
+    *_read("pixels", "pixels", "means of four pixels, as they are", *_FOUR),  # 36 ridges of 1,024 columns: no
+    *_read("whitened", "whitened", "noise-whitened components", *_SIX, main=(_CONCAT, _CONCAT_BINNED)),
+    *_read("wiener clean", "clean", "Wiener scores, loadings from noise-free flux", *_SIX, main=(_CONCAT_BINNED,)),
+    *_route(_CONCAT, "regime"),
+    *_route(_CONCAT_BINNED, "cell"),
+    _ablate("in_sample", "in-sample gate", "gates trained on predictions of rows that the experts were fitted to",
+            settings={"cross_fit": False}),
+    _ablate("no_warmup", "no warm-up", "learning rate without warm-up", settings={"warmup_epochs": 0}),
+    _ablate("high_lr", "high learning rate", "learning rate of 0.1 from the first step",
             settings={"warmup_epochs": 0, "lr": 0.1}),
-    _change(_CONCAT_BINNED, "no_scores", "ablation", "no discriminants",
-            "physics gate of line windows alone, without discriminants", settings={"phys_gate__discriminants": False},
-            needs=_LINES),
-    _change(_CONCAT_BINNED, "no_variances", "ablation", "no score variances", "quality gate without score variances",
+    _ablate("no_scores", "no discriminants", "physics gate of line windows alone, without discriminants",
+            settings={"phys_gate__discriminants": False}, needs=_LINES),
+    _ablate("no_variances", "no score variances", "quality gate without score variances",
             settings={"quality_gate__score_variances": False}, needs=_LINES),
-    _change(_CONCAT_BINNED, "quality_5", "ablation", "five quality statistics",
-            "five quality statistics instead of ten", kept={QUALITY: _FIVE}, needs=_ERRORS),
-    _change(_CONCAT_BINNED, "no_lines", "ablation", "no line windows",
-            "physics gate of discriminants alone, without line windows", kept={PHYS: []}, needs=_LINES),
+    _ablate("quality_5", "five quality statistics", "five quality statistics instead of ten", kept={QUALITY: _FIVE},
+            needs=_ERRORS),
+    _ablate("no_lines", "no line windows", "physics gate of discriminants alone, without line windows", kept={PHYS: []},
+            needs=_LINES),
     Method("hist_gradient_boosting", PEER, "peer", "scikit-learn's boosted trees on projected columns and quality "
-           "features", head="HistGradientBoosting", peer=boosted_trees, main=True),
+           "features", head="HistGradientBoosting", peer=HistGradientBoostingRegressor, main=True),
     Method("lightgbm", PEER, "peer", "LightGBM on projected columns and quality features, if it is installed",
            head="LightGBM", peer=light_trees, package="lightgbm"),
 )  # fmt: skip
 METHODS = {method.name: method for method in TABLE}
 
 
-def main_methods() -> list[Method]:
-    """Return the methods of a run that names none.
-
-    Examples
-    --------
-    >>> [method.name for method in main_methods() if method.kind == SINGLE]
-    ['phys_9', 'quality_9', 'phys_9x4', 'quality_9x4']
-    """
-    return [method for method in TABLE if method.main]
-
-
 def choose_methods(names: Iterable[str], offers: Collection[str]) -> tuple[list[Method], dict[str, str]]:
-    """Choose methods by name or group, as far as rows and packages allow.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of methods or groups, "main" or "all".
-    offers : collection of str
-        What the rows have.
-
-    Returns
-    -------
-    methods : list of Method
-        In the order of the table.
-    left_out : dict of str to str
-        Methods that a group named but that cannot run, and why.
-
-    Raises
-    ------
-    ConfigError
-        If a name is unknown, a method was named that cannot run, or nothing is left.
-    """
-    groups = {"main": main_methods(), "all": TABLE, **{name: [METHODS[name]] for name in METHODS}}
+    """Choose methods by name or group; also return those of a group that cannot run, with the reason."""
+    groups = {"main": [method for method in TABLE if method.main], "all": TABLE}
+    groups |= {name: [method] for name, method in METHODS.items()}
     groups |= {group: [method for method in TABLE if method.group == group] for group in GROUPS}
     chosen, left_out = set(), {}
     for name in names:

@@ -16,6 +16,7 @@ from dualgate.study.methods import BINNED, DUAL, GLOBAL, PLAIN
 from dualgate.study.results import StudyResults, between, measured, number, regime_names
 
 TITLE = "Two towers or one?"
+GROUP = "group"  # key of the rows of a table that has groups
 NUMERIC = re.compile(r"[+\N{MINUS SIGN}<\d]|n/a|best")
 BINS = {name: f"{name} ({limits})" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)}
 PROPOSED = {  # the proposal's steps: fusions and experts
@@ -120,14 +121,11 @@ def summary(results: StudyResults) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report: a line of explanation, a table of texts, and figures.
-
-    The index of the frame names the group of each row where it holds texts. A page folds long tables.
-    """
+    """One part of the report: a line of explanation, a table of texts, and figures; a page folds long tables."""
 
     heading: str
     note: str
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # its index is named `GROUP` where rows are grouped
     figures: tuple = ()
     folded: bool = False
 
@@ -139,7 +137,7 @@ class Section:
     @property
     def groups(self) -> list[tuple[str, list[list[str]]]]:
         """Rows of cells by their group; one without a name where there are none."""
-        if self.frame.index.dtype.kind in "iu":
+        if self.frame.index.name != GROUP:
             return [("", self.frame.to_numpy().tolist())]
         return [(name, rows.to_numpy().tolist()) for name, rows in self.frame.groupby(level=0, sort=False)]
 
@@ -152,25 +150,30 @@ class Section:
 
 def sections(results: StudyResults) -> list[Section]:
     """Return every part of the report that the results have numbers for, in its order."""
-    found = [(heading, *make(results), figures, folded) for heading, (make, figures, folded) in SECTIONS.items()]
-    made = [Section(heading, note, _compact(rows), *more) for heading, note, rows, *more in found]
-    return [each for each in made if len(each.frame)]
+    made = [(heading, *make(results), *more) for heading, (make, *more) in SECTIONS.items()]
+    return [Section(heading, note, _frame(rows), *more) for heading, note, rows, *more in made if rows]
 
 
 def method_table(results: StudyResults) -> pd.DataFrame:
     """Return the scores of every method as text, grouped and sorted, as the command prints them."""
-    parts = [_method_rows(results, variants) for variants in (False, True)]
-    return pd.concat(parts).drop(columns=["of the limit", "changes", "ΔR² to that"], errors="ignore")
+    frame = _frame([row for variants in (False, True) for row in _method_rows(results, variants)])
+    return frame.drop(columns=["of the limit", "changes", "ΔR² to that"], errors="ignore")
 
 
-def _compact(rows):
-    """Frame of texts without columns that are empty throughout."""
-    frame = (rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)).fillna("")
-    return frame.loc[:, (frame != "").any()] if len(frame) else frame
+def _frame(rows):
+    """Frame of texts, indexed by their groups if they have any, without columns that are empty throughout."""
+    frame = pd.DataFrame(rows).fillna("")
+    frame = frame.set_index(GROUP) if GROUP in frame else frame
+    return frame.loc[:, (frame != "").any()]
 
 
 def _labels(results):
     return {method.name: method.label for method in results.analysis.methods}
+
+
+def _known(value, digits=2):
+    """Write a number, or the value of an interval; nothing where it is None."""
+    return "" if value is None else number(getattr(value, "value", value), digits)
 
 
 def _answers(results):
@@ -216,49 +219,45 @@ _METHODS = (
 
 def _methods(results):
     rows, limit = _method_rows(results, False), results.analysis.limit
-    if limit is None:
-        return _METHODS, rows
-    line = {"method": f"Bayes limit of {limit.rows:,} test rows", "R²": r2_text(limit.r2), "of the limit": "1"}
-    line |= {f"R² {name}": number(each.value) for name, each in limit.r2_by_snr.items()}
-    return _METHODS, pd.concat([pd.DataFrame([line], index=["upper bound"]), rows])[rows.columns]
+    if limit is not None and rows:
+        line = {GROUP: "upper bound", "method": f"Bayes limit of {limit.rows:,} test rows", "R²": r2_text(limit.r2)}
+        line |= {f"R² {name}": _known(each, 3) for name, each in limit.r2_by_snr.items()} | {"of the limit": "1"}
+        rows = [{column: line.get(column, "") for column in rows[0]}, *rows]
+    return _METHODS, rows
 
 
 def _variants(results):
-    return (
-        f"One thing changed; open dots: the interval includes zero; the table has what leaves the frame. {_METHODS}",
-        _method_rows(results, True),
-    )
+    note = "One thing changed; open dots: the interval includes zero; the table has what leaves the frame."
+    return f"{note} {_METHODS}", _method_rows(results, True)
 
 
 def _method_rows(results, variants):
-    """Rows of the methods that are variants, or of those that are not; the index holds their groups."""
-    found, labels = results.analysis, _labels(results)
-    pairs = grouped(found.methods, variants=variants)
+    """Rows of the methods that are variants, or of those that are not."""
+    found, labels, rows = results.analysis, _labels(results), []
     changes = {each.name: each for each in found.changes} if variants else {}
-    mark, rows = None if found.recommendation is None else found.recommendation.name, []
-    for _, method in pairs:
-        row = {"method": method.label + " (recommended)" * (method.name == mark), "R²": r2_text(method.r2)}
+    mark = None if found.recommendation is None else found.recommendation.name
+    for group, method in grouped(found.methods, variants=variants):
+        name = method.label + " (recommended)" * (method.name == mark)
+        row = {GROUP: group, "method": name, "R²": r2_text(method.r2)}
         if method.name in changes:
             change = changes[method.name]
             row |= {"changes": labels[change.reference], "ΔR² to that": gain_text(change.gain)}
         best = method.name == found.best_single
-        row["ΔR² to best single"] = "best single" if best else gain_text(method.gain)
-        row["ρ"] = "" if method.recovery is None else number(method.recovery.value, 2)
-        row |= {f"R² {name}": number(method.slices[name].r2.value) for name in SNR_NAMES if name in method.slices}
-        row["of the limit"] = "" if method.share_of_limit is None else number(method.share_of_limit.value, 2)
-        rows.append(row)
-    return pd.DataFrame(rows, index=[heading for heading, _ in pairs]).fillna("")
+        row["ΔR² to best single"] = "best single" if best else gain_text(method.slices["all"]["gain"])
+        row["ρ"] = _known(method.recovery)
+        row |= {f"R² {name}": _known(method.slices[name]["r2"], 3) for name in SNR_NAMES if name in method.slices}
+        rows.append(row | {"of the limit": _known(method.share_of_limit)})
+    return rows
 
 
 def _places(results):
-    places = results.analysis.places
     note = (
         "Gain of R² on the same test rows, both towers through concat; open dots: the interval includes zero. At the "
         "gate: both towers instead of the physics tower alone. In the experts: an expert for each regime and SNR bin "
         "instead of one for each regime."
     )
-    rows = [{"what": each.what, "ΔR²": gain_text(each.gain)} for each in places]
-    return note, pd.DataFrame(rows, index=[PLACES[each.place] for each in places])
+    places = results.analysis.places
+    return note, [{GROUP: PLACES[each.place], "what": each.what, "ΔR²": gain_text(each.gain)} for each in places]
 
 
 def _by_snr(results):
@@ -291,8 +290,8 @@ def _regimes(results):
         numbered = "" if name == part else f" ({code})"  # as in figures and results.csv
         row = {"regime": name + numbered, "test rows": f"{found.rows.by_slice.get(part, 0):,}"}
         if row["test rows"] != "0":
-            row |= {f"R², {words}": r2_text(found.method(each).slices[part].r2) for words, each in compared.items()}
-            row["gain"] = gain_text(dual.slices[part].gain) if dual else ""
+            row |= {f"R², {words}": r2_text(found.method(each).slices[part]["r2"]) for words, each in compared.items()}
+            row["gain"] = gain_text(dual.slices[part]["gain"]) if dual else ""
         for bin_, line in zip(SNR_NAMES, weights[code] if weights else [], strict=bool(weights)):
             row[f"weight, {bin_}"] = number(line[code], 2)
         rows.append(row)
@@ -304,38 +303,35 @@ def _slices(results):
     found, rows = results.analysis, []
     names = [found.best_single, *(each.dual for each in _compared(found))]
     names += [] if found.recommendation is None else [found.recommendation.name]
-    for method in (found.method(name) for name in dict.fromkeys(names) if name is not None):
-        for part in ("all", *SNR_NAMES, "boundary", "interior"):
-            if found.rows.by_slice.get(part):
-                scores = method.slices[part]
-                row = {"slice": f"SNR bin {part}" if part in SNR_NAMES else part,
-                       "test rows": f"{found.rows.by_slice[part]:,}", "R²": r2_text(scores.r2)}  # fmt: skip
-                for words, error in (("MAE", scores.mae), ("RMSE", scores.rmse), ("bias", scores.bias)):
-                    row[words] = measured(error, scores.rmse.value)
-                rows.append((method.label, row))
     note = (
         "Errors in the unit of the target; boundary samples are near an edge of a regime, interior samples are not. "
         "Bias is predicted less true."
     )
-    return note, pd.DataFrame([row for _, row in rows], index=[label for label, _ in rows])
+    for method in (found.method(name) for name in dict.fromkeys(names) if name is not None):
+        for part in filter(found.rows.by_slice.get, ("all", *SNR_NAMES, "boundary", "interior")):
+            scores, name = method.slices[part], f"SNR bin {part}" if part in SNR_NAMES else part
+            row = {GROUP: method.label, "slice": name, "test rows": f"{found.rows.by_slice[part]:,}"}
+            row["R²"] = r2_text(scores["r2"])
+            errors = {"MAE": "mae", "RMSE": "rmse", "bias": "bias"}
+            row |= {words: measured(scores[error], scores["rmse"].value) for words, error in errors.items()}
+            rows.append(row)
+    return note, rows
 
 
 def _gates(results):
     found, rows = results.analysis, []
     for name, gate in found.gates.items():
-        method, row = found.method(name), {}
-        for words, value in (("entropy", method.mean_entropy), ("likeness of towers", method.tower_likeness),
-                             ("accuracy", gate.accuracy)):  # fmt: skip
-            row[words] = "" if value is None else number(value, 2)
-        for words, key in (("crossed", "crossing_rate"), ("missed near an edge", "missed_near"),
-                           ("missed elsewhere", "missed_far")):  # fmt: skip
-            row[words] = between(gate.boundary.get(key), 2)
+        method = found.method(name)
+        row = {"entropy": _known(method.mean_entropy), "likeness of towers": _known(method.tower_likeness),
+               "accuracy": _known(gate.accuracy), "crossed": between(gate.boundary.get("crossing_rate"), 2),
+               "missed near an edge": between(gate.boundary.get("missed_near"), 2),
+               "missed elsewhere": between(gate.boundary.get("missed_far"), 2)}  # fmt: skip
         shown = [what for what in gate.trends if shows_trend(found, name, what)]
         trends = [f"{what} {gain_text(gate.trends[what].rho, 2)}" for what in shown]
         row["rank correlation with SNR"] = ", ".join(trends) or "includes zero, or below 0.1" * bool(gate.trends)
         if "temperature" in shown:
             means = zip(SNR_NAMES, gate.trends["temperature"].means, strict=True)
-            row |= {f"temperature {bin_}": number(mean.value, 2) for bin_, mean in means}
+            row |= {f"temperature {bin_}": _known(mean) for bin_, mean in means}
         rows += [{"gate": method.label} | row] if any(row.values()) else []
     note = (
         "Entropy [nats] is the mean over test rows. Likeness of the towers is the RV coefficient of their outputs: 0 "
@@ -434,20 +430,9 @@ SECTIONS = {  # the order of the page: what makes the table, its figures, whethe
 
 
 def write_report(results: StudyResults, directory: Path, scores: pd.DataFrame | None = None) -> list[Path]:
-    """Write `results.json`, `report.md`, `report.html`, the figures and, where its lines are given, `results.csv`.
+    """Write `results.json`, `report.md`, `report.html`, the figures and, of `seed_scores`, `results.csv`.
 
-    Parameters
-    ----------
-    results : StudyResults
-    directory : Path
-        Existing directory; files of these names in it are replaced.
-    scores : DataFrame, default=None
-        From :func:`~dualgate.study.analysis.seed_scores`.
-
-    Returns
-    -------
-    paths : list of Path
-        The files written.
+    Files of these names in the existing `directory` are replaced; returns the paths of those written.
     """
     directory, written = Path(directory), []
 
@@ -460,10 +445,10 @@ def write_report(results: StudyResults, directory: Path, scores: pd.DataFrame | 
         write("results.csv", scores.assign(run=results.run.hash).to_csv(index=False, lineterminator="\n"))
     for name in FIGURES:  # those of an earlier run with more methods
         (directory / f"{name}.png").unlink(missing_ok=True)
-    light = draw_figures(results)
-    write("report.md", markdown(results, light))
-    write("report.html", html(results, light, draw_figures(results, dark=True)))
-    for name, (_, image) in light.items():
+    figures = draw_figures(results)
+    write("report.md", markdown(results, figures))
+    write("report.html", html(results, figures))
+    for name, (_, image) in figures.items():
         write(f"{name}.png", image)
     return written
 
@@ -471,15 +456,15 @@ def write_report(results: StudyResults, directory: Path, scores: pd.DataFrame | 
 def markdown(results: StudyResults, figures: Mapping[str, tuple]) -> str:
     """Write the report as Markdown, next to its figures."""
     answer, use, code = headline(results)
-    parts = [f"# {TITLE}", " ".join(filter(None, [answer, use])), f"```python\n{code}\n```" if code else "",
-             details(results)]  # fmt: skip
-    shown = [("", "", ("r2_by_method",), "")] + [
-        (f"## {each.heading}", each.note, each.figures, _markdown_table(each)) for each in sections(results)
-    ]
-    for heading, note, names, table in shown:
-        images = [f"![{figures[name][0]}]({name}.png)" for name in names if name in figures]
-        parts += [heading, note, *images, table]
+    parts = [f"# {TITLE}", f"{answer} {use}".strip(), f"```python\n{code}\n```" if code else "", details(results),
+             *_images(("r2_by_method",), figures)]  # fmt: skip
+    for each in sections(results):
+        parts += [f"## {each.heading}", each.note, *_images(each.figures, figures), _markdown_table(each)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _images(names, figures):
+    return [f"![{figures[name][0]}]({name}.png)" for name in names if name in figures]
 
 
 def _markdown_table(section):
@@ -489,104 +474,14 @@ def _markdown_table(section):
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
-def html(results: StudyResults, light: Mapping[str, tuple], dark: Mapping[str, tuple]) -> str:
-    """Write the report as one self-contained page: the figures, light and dark, are inside."""
-    from jinja2 import Environment
+def html(results: StudyResults, figures: Mapping[str, tuple]) -> str:
+    """Write the report as one self-contained page, with its figures inside."""
+    from jinja2 import Environment, PackageLoader
 
-    images = {
-        name: (title, *(base64.b64encode(image).decode("ascii") for image in (light[name][1], dark[name][1])))
-        for name, (title, _) in light.items()
-    }
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
+    images = {name: (title, base64.b64encode(image).decode("ascii")) for name, (title, image) in figures.items()}
+    loader = PackageLoader("dualgate", "study")
+    page = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
     return page.render(
         title=TITLE, headline=headline(results), details=details(results), sections=sections(results), images=images,
         verdicts=("pass", "marginal", "fail"),
     )  # fmt: skip
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{{ title }}</title><style>
-:root { color-scheme: light dark; --ink: #1a1a1a; --page: #fff; --soft: #555; --line: #ddd; --box: #f0f4f8;
-  --mark: #36648b; --pass: #1b6e3c; --marginal: #8a5a00; --fail: #a3282d }
-@media screen and (prefers-color-scheme: dark) { :root { --ink: #d8dbe0; --page: #16191d; --soft: #a3a9b2;
-  --line: #3a4048; --box: #20252b; --mark: #7fb0d8; --pass: #6fcf97; --marginal: #e5b567; --fail: #f08a8a } }
-* { box-sizing: border-box }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; color: var(--ink);
-  background: var(--page); overflow-wrap: break-word }
-h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; scroll-margin-top: 1rem }
-p { max-width: 46rem } a { color: var(--mark) } summary { cursor: pointer; color: var(--mark) }
-.answer { background: var(--box); border-left: 4px solid var(--mark); padding: .25rem 1rem; font-size: 1.05rem }
-.answer p { max-width: none; margin: .6rem 0 } pre { white-space: pre-wrap; margin: .6rem 0 }
-.note { color: var(--soft); font-size: .9rem; margin: .25rem 0 .75rem }
-nav ul { columns: 14rem; padding-left: 1.2rem; margin: .5rem 0; max-width: 46rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
-.number { text-align: right; white-space: nowrap } th.number { white-space: normal; min-width: 4rem }
-td.words { min-width: 8rem; max-width: 34rem; overflow-wrap: anywhere } td:first-child { min-width: 9rem }
-.group th { padding-top: .9rem; color: var(--soft); white-space: nowrap }
-.pass, .marginal, .fail { font-weight: 600 } .pass { color: var(--pass) } .marginal { color: var(--marginal) }
-.fail { color: var(--fail) }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; margin: 1rem 0 }
-picture { flex: 0 1 34rem; break-inside: avoid } img { width: 100%; height: auto; display: block }
-@media (max-width: 600px) { body { padding: .75rem } th, td { padding: .3rem .4rem }
-  td.words { min-width: 7rem } td:first-child, thead th:first-child { position: sticky; left: 0; min-width: 8.5rem;
-  max-width: 9rem; overflow-wrap: normal; background: var(--page); box-shadow: 1px 0 var(--line) }
-  .text, .text tbody, .text tr, .text td { display: block; max-width: none !important; box-shadow: none !important }
-  .text thead { display: none } .text td { border: 0; padding: .1rem 0 }
-  .text tr { border-bottom: 1px solid var(--line) }
-  .text td:first-child { position: static; font-weight: 600 } }
-@media print { html, body { font-size: 9pt; max-width: none; padding: 0 } .wide { overflow: visible }
-  table { font-size: 7pt } .number { white-space: normal } h2, .note { break-after: avoid } tr { break-inside: avoid }
-  picture { flex-basis: 45% } nav { display: none } }
-</style></head>
-<body>
-{% macro pictures(names) %}
-{% if names | select("in", images) | list %}
-<div class="figures">
-{% for name in names if name in images %}
-{% set title, light, dark = images[name] %}
-<picture><source media="screen and (prefers-color-scheme:dark)" srcset="data:image/png;base64,{{ dark }}">
-<img alt="{{ title }}" src="data:image/png;base64,{{ light }}"></picture>
-{% endfor %}
-</div>
-{% endif %}
-{% endmacro %}
-{% macro table(section) %}
-<div class="wide"><table{{ ' class="text"' | safe if "number" not in section.kinds }}>
-<thead><tr>{% for name in section.frame.columns %}<th class="{{ section.kinds[loop.index0] }}">{{ name }}</th>
-{% endfor %}</tr></thead>
-{% for group, rows in section.groups %}
-<tbody>
-{% if group %}<tr class="group"><th colspan="{{ section.kinds | length }}">{{ group }}</th></tr>{% endif %}
-{% for row in rows %}
-<tr>{% for cell in row %}
-<td class="{{ section.kinds[loop.index0] }}{{ " " + cell if cell in verdicts }}">{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-{% endfor %}
-</table></div>
-{% endmacro %}
-<h1>{{ title }}</h1>
-<div class="answer"><p>{{ headline[0] }} {{ headline[1] }}</p>
-{% if headline[2] %}<pre><code>{{ headline[2] }}</code></pre>{% endif %}</div>
-<p class="note">{{ details }}</p>
-{{ pictures(["r2_by_method"]) }}
-<nav><h2>Contents</h2><ul>
-{% for section in sections %}
-<li><a href="#{{ section.anchor }}">{{ section.heading }}</a></li>
-{% endfor %}
-</ul></nav>
-{% for section in sections %}
-<h2 id="{{ section.anchor }}">{{ section.heading }}</h2>
-<p class="note">{{ section.note }}</p>
-{{ pictures(section.figures) }}
-{% if section.folded %}
-<details><summary>{{ section.frame | length }} rows</summary>{{ table(section) }}</details>
-{% else %}
-{{ table(section) }}
-{% endif %}
-{% endfor %}
-</body></html>
-"""

@@ -42,17 +42,6 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class SliceScores:
-    """R^2 of a method in one slice, its errors [unit of y], and its gain of R^2 over the best single tower."""
-
-    r2: Interval
-    mae: Interval
-    rmse: Interval
-    bias: Interval
-    gain: Interval | None = None
-
-
-@dataclass(frozen=True)
 class MethodScores:
     """One method of the study and its scores on the test rows."""
 
@@ -66,7 +55,8 @@ class MethodScores:
     parameters: dict[str, str]  # Python source of what it sets on the default model
     validation_r2: float
     r2_by_seed: dict[str, float]
-    slices: dict[str, SliceScores]  # "all" first
+    # R^2, errors [unit of y] and the gain of R^2 over the best single tower, None for that tower, by slice, "all" first
+    slices: dict[str, dict[str, Interval | None]]
     recovery: Interval | None = None  # share of the gain from the global ridge to the experts of the true regime
     share_of_limit: Interval | None = None  # R^2 over the Bayes limit
     mean_entropy: float | None = None  # [nats]
@@ -75,12 +65,7 @@ class MethodScores:
     @property
     def r2(self) -> Interval:
         """R^2 on all test rows."""
-        return self.slices["all"].r2
-
-    @property
-    def gain(self) -> Interval | None:
-        """R^2 minus that of the best single tower; None for that tower itself."""
-        return self.slices["all"].gain
+        return self.slices["all"]["r2"]
 
 
 @dataclass(frozen=True)
@@ -255,13 +240,7 @@ class StudyResults:
 
     @classmethod
     def from_json(cls, text: str) -> "StudyResults":
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the text has another schema version.
-        """
+        """Read what `to_json` wrote; ValueError if it has another schema version."""
         found = json.loads(text)
         if found.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
@@ -282,11 +261,6 @@ def between(found: Interval | None, digits: int = 3, *, gain: bool = False, mark
     """Write an interval so that it still compares with zero and other `marks` as it does before rounding.
 
     A gain has signs, and zero among its marks; an end above `most` is written as that.
-
-    Examples
-    --------
-    >>> between(Interval(0.548, 0.531, 0.565)), between(Interval(0.0121, -0.0004, 0.03), gain=True)
-    ('0.548 [0.531, 0.565]', '+0.0121 [−0.0004, +0.0300]')
     """
     if found is None:
         return ""
@@ -300,13 +274,7 @@ def between(found: Interval | None, digits: int = 3, *, gain: bool = False, mark
 
 
 def measured(found: Interval, scale: float) -> str:
-    """Write an interval in the unit of a target whose errors are about `scale`: as many digits as tell them apart.
-
-    Examples
-    --------
-    >>> measured(Interval(2.13e-6, 2e-6, 2.3e-6), 3e-6), measured(Interval(213.4, 200, 230), 300)
-    ('2.13e-06 [2.00e-06, 2.30e-06]', '213 [200, 230]')
-    """
+    """Write an interval in the unit of a target whose errors are about `scale`: as many digits as tell them apart."""
     place = math.floor(math.log10(scale)) if math.isfinite(scale) and scale > 0 else -1
     if -3 < place < 5:
         return between(found, max(0, 2 - place))

@@ -28,76 +28,28 @@ AUDIT_NUMBERS = ("target ridge", "target boosting", "snr ridge", "snr boosting",
 
 @dataclass
 class SeedRecord:
-    """One seed's test targets and predictions: everything that outlives its rows.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the rows, the split and the models.
-    n_train, n_validation : int
-        Rows that the models were fitted to, and rows that chose among them.
-    y : ndarray of shape (n_test,), [unit of y]
-        Test targets.
-    y_validation : ndarray of shape (n_validation,), [unit of y]
-        Targets of the rows that choose among models.
-    snr : ndarray of shape (n_test,) or None, [dimensionless]
-        Signal-to-noise ratio of the test rows; None where the rows have none.
-    regimes : ndarray of int, shape (n_test,), or None
-        Regime of the test rows, where it is known.
-    conditions : ndarray of shape (n_test, n_conditions) or None, [unit of each]
-        Physical conditions of the test rows, where they are known.
-    edges : tuple of ndarray
-        Edges of the regimes along each condition.
-    predictions : dict of str to ndarray of shape (n_test,), [unit of y]
-        By method name.
-    validation : dict of str to ndarray of shape (n_validation,), [unit of y]
-        Predictions of the validation rows by method name.
-    validation_r2 : dict of str to float
-        R^2 on the validation rows by method name.
-    entropy : dict of str to ndarray of shape (n_test,), [nats]
-        Gate entropy by method name.
-    n_experts : dict of str to int
-        Number of experts by method name.
-    towers : dict of str to float
-        Likeness of the two towers' outputs by method name, from
-        :func:`~dualgate.evaluation.tower_correlation`.
-    seconds : dict of str to float, [s]
-        Duration of every stage: "rows" (targets and split), "reduction" (first pass, training rows: the projection),
-        "reduced rows" (second pass, all rows: features and projected columns), each with the reader's name where it is
-        not the default, then "fit" and "predict" of every fit, named after its first method.
-    wave : ndarray of shape (n_pixels,) or None, [angstrom]
-        Wavelengths of the flux columns.
-    limit : dict or None
-        Bayes limit of the first `rows` test rows: `prediction` and `std` of each [unit of y], `prior_variance` of y.
-    audit : dict or None
-        Leakage audit of the first `rows` test rows: `audit`, intervals (5, 3) in the order of `AUDIT_NUMBERS`.
-    traces : dict of str to mapping
-        Arrays of each method's fit on validation and test rows, by stage of the prediction, read when they are asked
-        for: `log_weights`, `expert_predictions`, `phys_logits`, ..., `coef`, `intercept`, and where they are known
-        `coef_pixels` (n_experts + 1, n_pixels), the root last, and `permutation`, the contributions (3, 3) of the
-        physics tower, the quality tower and both.
-    """
+    """One seed's test targets and predictions: everything that is kept of its rows; dictionaries are by method name."""
 
     seed: int
     n_train: int
     n_validation: int
-    y: np.ndarray
-    y_validation: np.ndarray
-    snr: np.ndarray | None
-    regimes: np.ndarray | None
-    conditions: np.ndarray | None = None
-    edges: tuple = ()
-    predictions: dict = field(default_factory=dict)
-    validation: dict = field(default_factory=dict)
+    y: np.ndarray  # (n_test,)
+    y_validation: np.ndarray  # (n_validation,)
+    snr: np.ndarray | None  # (n_test,)
+    regimes: np.ndarray | None  # (n_test,)
+    conditions: np.ndarray | None = None  # (n_test, n_conditions) [unit of each]
+    edges: tuple = ()  # of the regimes along each condition
+    predictions: dict = field(default_factory=dict)  # (n_test,) [unit of y]
+    validation: dict = field(default_factory=dict)  # predictions (n_validation,) [unit of y]
     validation_r2: dict = field(default_factory=dict)
-    entropy: dict = field(default_factory=dict)
+    entropy: dict = field(default_factory=dict)  # of the gate, (n_test,) [nats]
     n_experts: dict = field(default_factory=dict)
-    towers: dict = field(default_factory=dict)
-    seconds: dict = field(default_factory=dict)
-    wave: np.ndarray | None = None
-    limit: dict | None = None
-    audit: dict | None = None
-    traces: dict = field(default_factory=dict)
+    towers: dict = field(default_factory=dict)  # likeness of the two towers' outputs, from `tower_correlation`
+    seconds: dict = field(default_factory=dict)  # by stage: "rows", "reduction", "reduced rows", "fit phys_9", ...
+    wave: np.ndarray | None = None  # (n_pixels,) [angstrom]
+    limit: dict | None = None  # of the first `rows` test rows: `prediction`, `std` [unit of y], `prior_variance` of y
+    audit: dict | None = None  # of the first `rows` test rows: intervals (5, 3) in the order of `AUDIT_NUMBERS`
+    traces: dict = field(default_factory=dict)  # arrays of each fit on validation and test rows, read when asked for
 
     @property
     def n_rows(self) -> int:
@@ -132,7 +84,7 @@ class Stage:
 
 
 class Observer:
-    """Receives every stage; this one does nothing."""
+    """Receives every stage as it begins and ends; this one does nothing."""
 
     def begin(self, stage: Stage):
         """Receive a stage that begins."""
@@ -159,14 +111,7 @@ def _reader_stage(kind, method, seed):
 
 
 def plan_stages(methods: Sequence, seeds: Iterable[int], *, limit_rows: int = 0, audit_rows: int = 0) -> list[Stage]:
-    """Every stage of every seed in order, each fit with the first method that asks for it.
-
-    Examples
-    --------
-    >>> from dualgate.study.methods import METHODS
-    >>> [stage.label for stage in plan_stages([METHODS["oracle_9"], METHODS["phys_9"]], [42])]
-    ['seed 42: rows', 'seed 42: reduction', 'seed 42: reduced rows', 'seed 42: oracle_9']
-    """
+    """Every stage of every seed in order, each fit with the first method that asks for it."""
     plan, readers, seeds = {}, {}, list(seeds)  # a dictionary keeps the first of equal stages
     for method in methods:
         readers.setdefault(method.reader, []).append(method)
@@ -193,33 +138,10 @@ def run_study(
     limit_rows: int = 0,
     audit_rows: int = 0,
 ) -> list[SeedRecord]:
-    """Train and test every method on every seed's own rows; what is finished already is not run again.
+    """Train and test every method on every seed's own rows; what is finished in the store is not run again.
 
-    Parameters
-    ----------
-    make_data : callable, seed -> data
-        Rows of one seed as an object with `X` (an array or a row source), `y`, `regimes` (None where they are not
-        known), `snr` if X has no errors, and whatever `make_model` reads. The first 80 % train, the next 10 % choose
-        among models, the rest test; where its attribute `ordered` is true the rows are divided at random instead.
-    seeds : iterable of int
-        Seeds of rows and models.
-    methods : sequence of Method
-        Such as those of :func:`~dualgate.study.methods.choose_methods`.
-    make_model : callable, (data, seed) -> estimator
-        The default model, with an expert for each regime and quality bin; methods change its parameters. The default is
-        `DualTowerMoERegressor.for_spectra`.
-    store : Store, default=None
-        Where finished stages are; None keeps them in memory.
-    observer : Observer, default=None
-        Receives every stage of :func:`plan_stages`.
-    limit_rows : int, default=0
-        Test rows of every seed whose Bayes limit is computed; it needs the simulator's own spectra.
-    audit_rows : int, default=0
-        Test rows of the first seed that are audited for leakage; they need errors.
-
-    Returns
-    -------
-    records : list of SeedRecord, one a seed
+    Rows have `X` (an array or a row source), `y`, `regimes`, `snr` if X has no errors, and what `make_model` reads;
+    where their attribute `ordered` is true they are divided at random. The audit needs errors, the limit the simulator.
     """
     observer, store, seeds, records = observer or Observer(), store or Store(), list(seeds), []
     plan = plan_stages(methods, seeds, limit_rows=limit_rows, audit_rows=audit_rows)
@@ -382,7 +304,7 @@ class SeedWork:
         variances = None if rows.variances is None else np.log(rows.variances)
         parts = rows.projected, variances, rows.features.get("quality")
         columns = np.hstack([part for part in parts if part is not None])
-        model = stage.method.peer(self.seed).fit(columns[:n_train], self._part("y")[:n_train])
+        model = stage.method.peer(random_state=self.seed).fit(columns[:n_train], self._part("y")[:n_train])
         start = time.perf_counter()
         found = {"prediction": model.predict(columns[n_train:])} | _snr(rows[n_train:])
         return found | {"seconds_predict": time.perf_counter() - start}
@@ -409,13 +331,7 @@ class SeedWork:
 def split_rows(n_rows: int, seed: int | None):
     """Divide rows: their order, training rows first and in ascending order, and how many train and validate.
 
-    The rest is the test part. A seed divides at random, as files may be sorted by anything; None leaves them.
-
-    Examples
-    --------
-    >>> order, n_train, n_validation = split_rows(20, None)
-    >>> order[n_train:].tolist(), n_train, n_validation
-    ([16, 17, 18, 19], 16, 2)
+    A seed divides at random, as files may be sorted by anything; None leaves the order.
     """
     n_train, n_seen = (int(share * n_rows) for share in (TRAIN, TRAIN + VALIDATION))
     order = np.arange(n_rows) if seed is None else np.random.default_rng(seed).permutation(n_rows)
