@@ -74,12 +74,12 @@ def simulate(n_rows, seed, directory):
     path = directory / f"rows_{seed}_{n_rows}.float32"
     labels = stream_spectra(n_rows, random_state=seed)
     if not path.exists():
-        beside = path.with_suffix(".part")
-        rows = np.memmap(beside, np.float32, "w+", shape=(n_rows, 8192))
+        part = path.with_suffix(".part")
+        rows = np.memmap(part, np.float32, "w+", shape=(n_rows, 8192))
         for first, block in enumerate(iter_spectra(n_rows, random_state=seed)):
             rows[4096 * first : 4096 * first + len(block.X)] = block.X
         rows.flush()
-        beside.rename(path)
+        part.rename(path)
     return np.memmap(path, np.float32, "r", shape=(n_rows, 8192)), labels.y, labels.conditions
 
 
@@ -152,8 +152,8 @@ def predict_peers(rows, train, unseen):
 
 def _columns(rows):
     """Everything that a mixture may read of some rows, side by side."""
-    beside = [] if rows.variances is None else [np.log(rows.variances)]
-    return np.hstack([rows.projected, np.log(rows.snr)[:, None], *rows.features.values(), *beside])
+    variances = [] if rows.variances is None else [np.log(rows.variances)]
+    return np.hstack([rows.projected, np.log(rows.snr)[:, None], *rows.features.values(), *variances])
 
 
 def main(n_train=200_000, seeds="42,123,456", directory="quality-places", peer_seeds="42"):
