@@ -177,12 +177,11 @@ class Reduction(BaseEstimator):
                 gate.fit_rows(X, sample)
             del sample  # wide rows of a source: the projection draws its own
             self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
-            if self._is_auto(self.projection_) and y is not None and self._loses_target(inputs, y, codes):
+            chosen_here = isinstance(self.projection, str) and isinstance(self.projection_, SignalPCA)
+            guarded = inputs.shape[1] <= GUARD_COLUMNS  # no row is read for a comparison that is not made
+            if chosen_here and guarded and y is not None and self._loses_target(inputs, y, codes):
                 self.projection_ = PlainColumns()
         return self
-
-    def _is_auto(self, projection):
-        return isinstance(projection, SignalPCA) and isinstance(self.projection, str)
 
     def _loses_target(self, inputs, y, codes):
         """Whether the components of a sample lose what the columns tell of the target."""
