@@ -250,7 +250,7 @@ class Reduction(BaseEstimator):
         reduction.gates = {name: self.gates[name].with_tower_of(gate) for name, gate in gates.items()}
         return reduction
 
-    def read(self, X, *, training=False):
+    def read(self, X, *, training=False, numbers=None, stages=None):
         """Reduce all rows of `X`.
 
         Parameters
@@ -258,13 +258,17 @@ class Reduction(BaseEstimator):
         X : array-like or RowSource of shape (n_samples, n_features)
         training : bool, default=False
             Whether these are the rows of `fit`, in their order.
+        numbers : None or ndarray of int of shape (n_samples,), default=None
+            Numbers of these rows among those of `fit`, where they are some of them.
+        stages : None or FitStages, default=None
+            Runs the pass over the rows.
 
         Returns
         -------
         rows : ReducedRows
             About half a kilobyte for a row of a spectrum.
         """
-        return self._collect(open_rows(self, X, reset=False), training)
+        return ReducedRows.of(self, self._collect(open_rows(self, X, reset=False), training, stages, numbers))
 
     def hold(self, source, stages):
         """Reduce all training rows where they are few enough to be held, up to `HELD_ROWS`, else return `source`.
@@ -281,13 +285,17 @@ class Reduction(BaseEstimator):
         """
         if len(source) > HELD_ROWS:
             return source
-        columns = stages.stage("reduced rows", self.settings, lambda: self._collect(source, True, stages).columns)
+        columns = stages.stage("reduced rows", self.settings, lambda: self._collect(source, True, stages))
         return ReducedRows.of(self, columns)
 
-    def _collect(self, source, training, stages=None):
-        reading = Collect(partial(self.reduce, training=training), n_jobs=self.n_jobs)
+    def _collect(self, source, training, stages=None, numbers=None):
+        reading = Collect(partial(self._reduce_block, training, numbers), n_jobs=self.n_jobs)
         (reading,) = (stages or FitStages()).run("reduced rows", self, [reading], source, n_jobs=self.n_jobs)
-        return ReducedRows.of(self, reading.found.joined())
+        return reading.found.joined()
+
+    def _reduce_block(self, training, numbers, first_row, block):
+        rows = first_row if numbers is None else numbers[first_row + np.arange(len(block))]
+        return self.reduce(rows, block, training=training or numbers is not None)
 
     def reduce(self, first_row, block, *, training=False):
         """Reduce a block of rows.

@@ -11,16 +11,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_number
 from dualgate.density import MixtureDensity
-from dualgate.experts.factor_mixture import FactorMixture, MixtureSums, first_mixture, maximise
+from dualgate.experts.factor_mixture import FactorMixture, MixtureSums, first_mixture, log_prior, maximise
 from dualgate.experts.regimes import regime_codes
-from dualgate.features.factors import posterior_mean
+from dualgate.features.discriminants import find_discriminants
+from dualgate.features.factors import posterior_mean, unfold
 from dualgate.reduction import ReducedRows, Reduction
 from dualgate.rows import ArrayRows, FitStages, choose_spread, map_blocks, open_fit_rows, open_rows
+from dualgate.statistics import CellStatistics
+from dualgate.trace import MixtureTrace
 
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
 ALONE = (1, 2, 4, 9, 18, 36, 54, 72)  # components that it compares where no regimes are given
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 6, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
+SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,15 @@ class FactorStart:
 
     mixture: FactorMixture
     target: TargetScale
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedFactors:
+    """What a fit leaves for the gates."""
+
+    columns: dict  # reduced columns of the rows that were kept, with their `cells` and `folds`
+    mixtures: list  # without every fold, and last of all rows
+    y: np.ndarray  # (n_kept, n_targets), scaled
 
 
 class FactorExperts(RegressorMixin, BaseEstimator):
@@ -85,7 +98,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     max_iter : int, default=20
         Last steps of expectation-maximisation, at most.
     tol : float, default=1e-3
-        Steps end when the log density of a row rises by less on average.
+        Steps end when the log posterior density of the parameters rises by less a row.
     max_rows : int, default=100_000
         Rows that these steps read, spread over all.
     cv : int, default=5
@@ -200,9 +213,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         codes = None if regimes is None else codes
         stages = FitStages.of(self, None, checkpoint, source, y, codes)
         reduction = self.make_reduction().prepare(X, source)
-        start = self.learn_reduction(reduction, X, source, y, codes, stages)
+        begun = self.learn_reduction(reduction, X, source, y, codes, stages)
         rows = reduction.hold(source, stages)
-        self.learn(reduction, rows, y, codes, n_regimes, start=start, stages=stages)
+        self.learn(reduction, rows, y, codes, n_regimes, begun=begun, stages=stages)
         return self
 
     def check_parameters(self):
@@ -230,7 +243,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
         Returns
         -------
-        start : None or FactorStart
+        begun : None or FactorStart
             The mixture that the loadings belong to; None where they are not refined.
         """
         reduction.learn(X, source, y, codes, stages)
@@ -248,9 +261,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
                 information = reduction.collect_information(rows, stages, numbers=read)
                 if mixture is None:
                     mixture = self._begin(information, y, codes)
-                    mixture, _ = self._climb(mixture, information, y, START_STEPS, stages)
+                    mixture, *_ = self._climb(mixture, information, y, START_STEPS, stages)
                 else:
-                    mixture, _ = self._climb(mixture, information, y, ROUND_STEPS, stages)
+                    mixture, *_ = self._climb(mixture, information, y, ROUND_STEPS, stages)
                 step = reduction.projection_.refining_pass(mixture, information, y)
                 (step,) = stages.run(f"loadings {turn}", reduction, [step], reduction.inputs(rows), reduction.n_jobs)
                 return reduction.projection_, mixture.moved(*reduction.projection_.end_refining(step))
@@ -275,7 +288,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
                 break
             labels = self._labels(information[rest], y[rest], seen, size)
             mixture = first_mixture(information[rest], y[rest], labels, self._width())
-            mixture, _ = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS, FitStages())
+            mixture, *_ = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS, FitStages())
             score = log_score(mixture, information[held_out], y[held_out]).mean() if held_out.any() else -np.inf
             if score <= best_score:
                 break
@@ -308,58 +321,138 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         return labels
 
     def _climb(self, mixture, information, y, n_steps, stages):
-        """Take steps of expectation-maximisation; return mixture and mean log density of each."""
-        densities = []
+        """Take steps of expectation-maximisation; return mixture, steps and the last mean log density of a row."""
+        before = -np.inf
         for step in range(n_steps):
             sums = self._sums(mixture, information, y, 1, stages, f"mixture {step}")
-            densities.append(sums["log_density"][0] / len(y))
+            log_density = sums["log_density"][0]
+            risen = (log_density + log_prior(mixture) - before) / len(y)
+            before = log_density + log_prior(mixture)
             mixture = maximise({name: values[0] for name, values in sums.items()})
-            if step and densities[-1] - densities[-2] < self.tol:
+            if risen < self.tol:
                 break
-        return mixture, densities
+        return mixture, step + 1, log_density / len(y)
 
     def _sums(self, mixture, information, y, n_folds, stages, name):
         step = MixtureSums(mixture, y, n_folds, self.n_jobs)
         (step,) = stages.run(name, self, [step], ArrayRows(information), self.n_jobs)
         return step.found
 
-    def learn(self, reduction, rows, y, codes, n_regimes, *, start=None, kept=None, stages=None, **_):
-        """Fit the mixture to reduced rows, or to rows of a source; parameters as in `HierarchicalExperts.learn`.
+    def learn(
+        self, reduction, rows, y, codes, n_regimes, *, finder=None, begun=None, kept=None, stages=None, ranges="",
+        depends=(),
+    ):  # fmt: skip
+        """Fit the mixture to reduced rows, or to rows of a source, which a fitted reduction reads once.
 
-        `start` is what `learn_reduction` returned.
+        Parameters
+        ----------
+        begun : None or FactorStart, default=None
+            What `learn_reduction` returned.
+        reduction, rows, y, codes, n_regimes, kept, stages
+            As in :meth:`HierarchicalExperts.learn`. `finder`, `ranges` and `depends` are those of ridges alone.
+
+        Returns
+        -------
+        learned : LearnedFactors
         """
-        stages, in_hand = stages or FitStages(), isinstance(rows, ReducedRows)
-        single, y = y.ndim == 1, y.reshape(len(y), -1)
-        target = TargetScale.of(y) if start is None else start.target
-        scaled, chosen = target.scaled(y), np.arange(len(y))
-        if len(y) > self.max_rows:
-            chosen = choose_spread(len(y), self.max_rows)
-        if in_hand:
-            information = rows.information[chosen]
+        stages, single, y = stages or FitStages(), y.ndim == 1, y.reshape(len(y), -1)
+        if isinstance(rows, ReducedRows) and rows.information is None:
+            raise ValueError(
+                "FactorExperts: the rows were reduced for other experts, without the information of each row: reduce "
+                "them with make_reduction of a mixture whose experts are 'factor'."
+            )
+        target = TargetScale.of(y) if begun is None else begun.target
+        chosen = np.arange(len(y)) if len(y) <= self.max_rows else choose_spread(len(y), self.max_rows)
+        if isinstance(rows, ReducedRows):
+            information = rows.information if len(chosen) == len(y) else rows.information[chosen]
         else:
             information = reduction.collect_information(rows[chosen], stages, numbers=chosen)
-        if start is None:
-            codes = None if codes is None else np.asarray(codes)[chosen]
-            mixture = self._begin(information, scaled[chosen], codes)
+        scaled = target.scaled(y)[chosen]
+        mixture = None if begun is None else begun.mixture
+        if mixture is None:
+            mixture = self._begin(information, scaled, None if codes is None else np.asarray(codes)[chosen])
+        mixture, n_steps, log_density = self._climb(mixture, information, scaled, self.max_iter, stages)
+        learned = None
+        if kept is not None and kept.any():
+            learned = self._for_gates(reduction, rows, mixture, information, target.scaled(y), chosen, codes, kept, stages)
+        self._assign(reduction, mixture, target, single)
+        self.n_iter_, self.log_density_ = n_steps, float(log_density)
+        return learned
+
+    def _for_gates(self, reduction, rows, mixture, information, y, chosen, codes, kept, stages):
+        """Return what gates are trained on: reduced columns, and the mixture without each fold."""
+        sums = self._sums(mixture, information, y[chosen], self.cv, stages, "mixture, by fold")
+        whole = {name: values.sum(axis=0) for name, values in sums.items()}
+        mixtures = [maximise({name: whole[name] - sums[name][fold] for name in sums}) for fold in range(self.cv)]
+        folds = np.full(len(y), -1)
+        folds[chosen] = np.arange(len(chosen)) % self.cv
+        places = np.flatnonzero(kept)
+        if isinstance(rows, ReducedRows):
+            columns = rows[places].columns
         else:
-            mixture = start.mixture
-        mixture, densities = self._climb(mixture, information, scaled[chosen], self.max_iter, stages)
+            columns = reduction.read(rows[places], numbers=places, stages=stages).columns
+        if codes is None:
+            share = [mixture.expect(columns["information"][first : first + 4096], y[places[first : first + 4096]])[1][-1]
+                     for first in range(0, len(places), 4096)]  # fmt: skip
+            cells = np.concatenate(share, axis=1).argmax(axis=0)
+        else:
+            cells = np.asarray(codes)[places]
+        return LearnedFactors({**columns, "cells": cells, "folds": folds[places]}, [*mixtures, mixture], y[places])
+
+    def _assign(self, reduction, mixture, target, single):
         self.reduction_ = reduction.without_gates()
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(reduction, name):
                 setattr(self, name, getattr(reduction, name))
         self.columns_, self.projection_ = reduction.columns_, reduction.projection_.transformer
         self.mixture_, self.target_, self._single = mixture, target, single
-        self.n_components_ = self.n_experts_ = mixture.shape[0]
-        self.n_iter_, self.log_density_ = len(densities), float(densities[-1])
-        return information, scaled[chosen]
+        self.n_components_ = self.n_experts_ = self.n_regimes_ = mixture.shape[0]
+        self.n_quality_bins_, self.cell_counts_ = 1, np.exp(mixture.log_share)[:, None]
 
-    def predict_reduced(self, columns):
-        """Log evidence (n_samples, n_experts), predictions and variances of every expert, from reduced columns."""
-        evidence, predictions, covariance = self.mixture_.predict(columns["information"])
+    @property
+    def n_projected(self):
+        """Number of projected columns, those of the scores."""
+        return self.mixture_.shape[1]
+
+    def projected_coefficients(self):
+        """Coefficients of every expert on the scores of rows with typical errors (n_experts, n_projected)."""
+        typical, width = self.reduction_.projection_.typical_information(), self.n_projected
+        precision = unfold(typical[None], width)[0]
+        planes = self.mixture_.planes[:, :, :-1]
+        inner = np.eye(planes.shape[2]) + planes.transpose(0, 2, 1) @ precision @ planes
+        solved = np.linalg.solve(inner, self.mixture_.slopes[:, :, :1])[..., 0]  # (K, q)
+        return self.target_.scale[0] * np.einsum("krq,kq->kr", planes, solved) @ (precision + np.eye(width))
+
+    def stages(self, columns):
+        """Stages of a prediction that are the experts', by the names of a `MixtureTrace`, from reduced columns."""
+        return self._stages(self.mixture_, columns["information"])
+
+    def cross_fitted_stages(self, learned):
+        """The same for the kept training rows, by mixtures that were solved without them."""
+        information, folds, joined = learned.columns["information"], learned.columns["folds"], None
+        for fold in np.unique(folds):
+            own = np.flatnonzero(folds == fold)
+            found = self._stages(learned.mixtures[fold], information[own])
+            joined = joined or {name: np.empty((len(folds), *values.shape[1:])) for name, values in found.items()}
+            for name, values in found.items():
+                joined[name][own] = values
+        return joined
+
+    def _stages(self, mixture, information):
+        evidence, predictions, covariance = mixture.predict(information)
         predictions = predictions * self.target_.scale + self.target_.mean
         covariance = covariance * np.multiply.outer(self.target_.scale, self.target_.scale)
-        return evidence, predictions, covariance
+        if self._single:
+            predictions, covariance = predictions[..., 0], covariance[..., 0, 0]
+        return {"log_evidence": evidence, "expert_predictions": predictions, "expert_variances": covariance}
+
+    def discriminants(self, learned):
+        """Linear discriminants of regimes, or of components where no regimes were given, in the scores."""
+        projected, cells, folds = (learned.columns[name] for name in ("projected", "cells", "folds"))
+        n_cells = int(cells.max()) + 1
+        statistics = CellStatistics.zeros(self.cv * n_cells, projected.shape[1], origin=projected.mean(axis=0))
+        statistics.update(projected, learned.y[:, 0], np.maximum(folds, 0) * n_cells + cells)
+        return find_discriminants(statistics.reshape(self.cv, n_cells, 1), SCORE_PENALTY)
 
     def predict_density(self, X):
         """Predictive density of the target of every row.
@@ -373,8 +466,15 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         density : MixtureDensity
             A mixture of Gaussians for every row.
         """
-        evidence, predictions, covariance = self._over_blocks(X, self.predict_reduced)
-        return MixtureDensity(log_softmax(evidence, axis=1), predictions, covariance, single=self._single)
+        check_is_fitted(self, "mixture_")
+        source = open_rows(self, X, reset=False)
+
+        def run(first, block):
+            return self.stages(self.reduction_.reduce(first, block))
+
+        stages = map_blocks(self, run, source, n_jobs=self.n_jobs)
+        weights = log_softmax(stages.pop("log_evidence"), axis=1)
+        return MixtureTrace(log_weights=weights, **stages).density
 
     def predict(self, X, return_std=False):
         """Predict by the experts, weighed by their evidence.
@@ -393,17 +493,6 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         """
         density = self.predict_density(X)
         return (density.mean, density.std) if return_std else density.mean
-
-    def _over_blocks(self, X, function):
-        check_is_fitted(self, "mixture_")
-        source = open_rows(self, X, reset=False)
-        names = ("evidence", "predictions", "covariance")
-
-        def run(first, block):
-            return dict(zip(names, function(self.reduction_.reduce(first, block)), strict=True))
-
-        found = map_blocks(self, run, source, n_jobs=self.n_jobs)
-        return tuple(found[name] for name in names)
 
 
 def log_score(mixture, information, y):

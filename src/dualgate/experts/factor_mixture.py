@@ -294,6 +294,17 @@ class MixtureSums(Pass):
         return sums
 
 
+def log_prior(mixture, penalty=PLANE_ROWS):
+    """Log density of the parameters under what `maximise` adds to the rows, up to a constant."""
+    if not penalty:
+        return 0.0
+    inverse = np.linalg.inv(mixture.covariance)
+    slopes = np.einsum("kqt,kts,kqs->", mixture.slopes, inverse, mixture.slopes)
+    levels = np.linalg.slogdet(mixture.covariance)[1].sum() + LEVEL_VARIANCE * np.einsum("ktt->", inverse)
+    planes = np.square(mixture.planes).sum()
+    return mixture.log_share.sum() - 0.5 * (penalty * (planes + slopes) + LEVEL_ROWS * levels)
+
+
 def maximise(sums, penalty=PLANE_ROWS):
     """Find the mixture that the sums of a step make most likely.
 

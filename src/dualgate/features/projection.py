@@ -116,6 +116,10 @@ class Projection(ABC):
         """
         raise TypeError(f"{owner_name(self)} has no loadings: the information of a row is not defined.")
 
+    def typical_information(self):
+        """Return the lower triangle of A of a row with typical errors; raises a TypeError as `information`."""
+        return self.information(np.zeros((0, 0)))
+
     def refining_pass(self, prior, information, y):
         """Return a pass over the rows `rows_read_` that learns the loadings again, under another prior of the factors.
 
@@ -248,6 +252,10 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
             return [np.hstack(information(weights, weighted, factors))]
 
         return self._by_basis(block, rows, found)[0]
+
+    def typical_information(self):  # noqa: D102
+        loadings = self._bases[-1].free
+        return (loadings.T @ loadings)[np.tril_indices(loadings.shape[1])]
 
     def _by_basis(self, block, rows, function, first_row=0):
         """Join ``function(weights, weighted, factors)``, a list of arrays, with the loadings that did not see a row."""
@@ -411,6 +419,9 @@ class FrozenProjection(Projection):
 
     def information(self, block, rows=None):  # noqa: D102
         return self._inner.information(block)
+
+    def typical_information(self):  # noqa: D102
+        return self._inner.typical_information()
 
     def noise_power(self, block):  # noqa: D102
         return self._inner.noise_power(block)
