@@ -543,6 +543,31 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             )
         return trace.density
 
+    def score_samples(self, X):
+        """How well the experts describe each row; see :meth:`FactorExperts.score_samples`.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), [dimensionless]
+            About 0 with scatter 1 for rows like the training rows, far below for others.
+
+        Raises
+        ------
+        TypeError
+            If the experts have no likelihood.
+        """
+        check_is_fitted(self, "experts_")
+        if not isinstance(self.experts_, FactorExperts):
+            raise TypeError(
+                f"DualTowerMoERegressor.score_samples: {type(self.experts_).__name__} has no likelihood; use "
+                "experts='factor'."
+            )
+        return self.experts_.score_samples(X)
+
     def predict_weights(self, X):
         """Weights of the experts.
 

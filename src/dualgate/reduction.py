@@ -48,8 +48,8 @@ class Reduction(BaseEstimator):
     gates : dict of str to PhysGate or QualityGate, default=None
         Under "phys" and "quality"; a dropped tower is absent.
     information : bool, default=False
-        Whether the experts work with the information of a row, not with projected columns, which are then found only
-        where there are gates to read them.
+        Whether the experts work with the information of a row, where the projection has it. Projected columns are then
+        found only where there are gates to read them.
     n_jobs : None or int, default=None
         Threads that read and compute.
     owner : str, default="HierarchicalExperts"
@@ -88,7 +88,7 @@ class Reduction(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.information and not self.gates
+        tags.input_tags.allow_nan = self.information and self.error_columns is not None and not self.gates
         return tags
 
     def fit(self, X, y=None, *, regimes=None):
@@ -124,6 +124,11 @@ class Reduction(BaseEstimator):
         if self.projection_.reads_errors:
             self._input = np.r_[self.columns_, self.error_columns_]
         return self
+
+    @property
+    def informs(self):
+        """Whether reduced rows have `information`."""
+        return self.information and self.projection_.informs
 
     @property
     def n_projected(self):
@@ -200,8 +205,8 @@ class Reduction(BaseEstimator):
         whole = np.array_equal(self._input, np.arange(source.shape[1]))
         return source if whole else ColumnSubset(source, self._input)
 
-    def collect_information(self, source, stages, *, numbers=None):
-        """Information of training rows, by loadings that did not see them.
+    def inform(self, source, stages, *, numbers=None):
+        """Read what experts need of training rows, by loadings that did not see them.
 
         Parameters
         ----------
@@ -212,7 +217,8 @@ class Reduction(BaseEstimator):
 
         Returns
         -------
-        information : ndarray, as from :meth:`Projection.information`
+        columns : dict of str to ndarray
+            ``information``, or else what the projection gives.
         """
         reading = Collect(partial(self._inform, numbers), n_jobs=self.n_jobs)
         (reading,) = stages.run("information", self, [reading], self.inputs(source), self.n_jobs)
@@ -220,7 +226,10 @@ class Reduction(BaseEstimator):
 
     def _inform(self, numbers, first_row, block):
         rows = first_row + np.arange(len(block))
-        return self.projection_.information(block, rows if numbers is None else numbers[rows])
+        rows = rows if numbers is None else numbers[rows]
+        if self.informs:
+            return {"information": self.projection_.information(block, rows)}
+        return self.projection_.project(block, rows)
 
     def _loses_target(self, inputs, y, codes):
         """Whether the components of a sample lose what the columns tell of the target."""
@@ -317,11 +326,11 @@ class Reduction(BaseEstimator):
         with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
             columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
             inputs, known = take_columns(block, self._input), row_numbers if training else None
-            if self.information:
+            if self.informs:
                 columns["information"] = self.projection_.information(inputs, known)
-            if self.gates or not self.information:
+            if self.gates or not self.informs:
                 columns |= self.projection_.project(inputs, known)
-        found = columns["information" if self.information else "projected"]
+        found = columns["information" if self.informs else "projected"]
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
             raise ValueError(

@@ -4,14 +4,14 @@ import numbers
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_number
 from dualgate.density import MixtureDensity
-from dualgate.experts.factor_mixture import FactorMixture, MixtureSums, first_mixture, log_prior, maximise
+from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, log_prior, maximise
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.discriminants import find_discriminants
 from dualgate.features.factors import posterior_mean, unfold
@@ -24,6 +24,7 @@ GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares,
 ALONE = (1, 2, 4, 9, 18, 36, 54, 72)  # components that it compares where no regimes are given
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 6, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
+MOST_COLUMNS = 24  # of a projection without errors
 SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
 
 
@@ -51,6 +52,16 @@ class FactorStart:
 
     mixture: FactorMixture
     target: TargetScale
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """What some steps of expectation-maximisation led to."""
+
+    mixture: FactorMixture
+    noise: ColumnNoise | None
+    n_steps: int
+    log_density: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +100,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         Factors t in each component; at most as many as there are loadings.
     regime_edges : None or sequence of increasing sequences, default=None
         As in :class:`HierarchicalExperts`. Regimes are where the mixture starts, not what its components end as.
-    projection : "wiener" or transformer, default="wiener"
-        What holds the loadings V. ``"wiener"`` is a supervised :class:`~dualgate.features.WienerScores` of 24 factors.
-        A fitted one stays as it is inside :class:`sklearn.frozen.FrozenEstimator`.
+    projection : None, "auto", "wiener", "whitened" or transformer, default=None
+        What has the loadings V. None is ``"wiener"``, a supervised :class:`~dualgate.features.WienerScores` of 24
+        factors, where there are errors, else ``"auto"`` as in :class:`HierarchicalExperts`. The columns of a projection
+        without errors are factors with noise that is estimated, the same for every row. A fitted projection stays as it
+        is inside :class:`sklearn.frozen.FrozenEstimator`.
     refine : int, default=6
         Rounds in which the loadings are learned again under the mixture, each followed by two of its steps. It
         needs loadings that were learned from the noisy rows.
@@ -110,6 +123,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
+    noise_ : ColumnNoise or None
+        Estimated noise of the projected columns; None where errors are known.
     mixture_ : FactorMixture
         Components, with targets in units of their standard deviation over the training rows.
     n_components_, n_experts_ : int
@@ -149,7 +164,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         n_components="auto",
         n_factors=8,
         regime_edges=None,
-        projection="wiener",
+        projection=None,
         refine=6,
         max_iter=20,
         tol=1e-3,
@@ -230,8 +245,12 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     def make_reduction(self, gates=None, n_jobs=None):
         """Make the reduction, not fitted, to what these experts and the given gates work with."""
         n_jobs = n_jobs if self.n_jobs is None else self.n_jobs
+        projection = self.projection
+        if projection is None:
+            projection = "auto" if self.error_columns is None else "wiener"
+        n_components = "auto" if projection == "wiener" else MOST_COLUMNS
         return Reduction(
-            self.columns, self.error_columns, self.projection, "auto",
+            self.columns, self.error_columns, projection, n_components,
             gates=gates, information=True, n_jobs=n_jobs, owner=type(self).__name__,
         )  # fmt: skip
 
@@ -247,7 +266,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             The mixture that the loadings belong to; None where they are not refined.
         """
         reduction.learn(X, source, y, codes, stages)
-        if not self.refine or not reduction.projection_.refinable:
+        if not (self.refine and reduction.informs and reduction.projection_.refinable):
             return None
         y = y.reshape(len(y), -1)
         target = TargetScale.of(y)
@@ -258,12 +277,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         for turn in range(self.refine):
 
             def advance(turn=turn, mixture=mixture):
-                information = reduction.collect_information(rows, stages, numbers=read)
-                if mixture is None:
-                    mixture = self._begin(information, y, codes)
-                    mixture, *_ = self._climb(mixture, information, y, START_STEPS, stages)
-                else:
-                    mixture, *_ = self._climb(mixture, information, y, ROUND_STEPS, stages)
+                information = reduction.inform(rows, stages, numbers=read)["information"]
+                first = mixture is None
+                mixture = self._begin(information, y, codes) if first else mixture
+                n_steps = START_STEPS if first else ROUND_STEPS
+                mixture = self._climb(mixture, information, y, n_steps, stages).mixture
                 step = reduction.projection_.refining_pass(mixture, information, y)
                 (step,) = stages.run(f"loadings {turn}", reduction, [step], reduction.inputs(rows), reduction.n_jobs)
                 return reduction.projection_, mixture.moved(*reduction.projection_.end_refining(step))
@@ -275,7 +293,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     def _begin(self, information, y, codes):
         """Return the mixture to start from, of the number of components that is asked for."""
         if self.n_components != "auto":
-            return first_mixture(information, y, self._labels(information, y, codes, self.n_components), self._width())
+            return first_mixture(information, y, self._labels(information, y, codes, self.n_components), self.n_factors)
         n_regimes = 1 if codes is None else len(np.unique(codes))
         sizes = ALONE if codes is None else [n_regimes * groups for groups in GROUPS]
         held_out = np.arange(len(y)) % self.cv == 0
@@ -287,16 +305,13 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             if size > sizes[0] and size * COMPONENT_ROWS > rest.sum():
                 break
             labels = self._labels(information[rest], y[rest], seen, size)
-            mixture = first_mixture(information[rest], y[rest], labels, self._width())
-            mixture, *_ = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS, FitStages())
+            mixture = first_mixture(information[rest], y[rest], labels, self.n_factors)
+            mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS, FitStages()).mixture
             score = log_score(mixture, information[held_out], y[held_out]).mean() if held_out.any() else -np.inf
             if score <= best_score:
                 break
             best, best_score = size, score
-        return first_mixture(information, y, self._labels(information, y, codes, best), self._width())
-
-    def _width(self):
-        return self.n_factors
+        return first_mixture(information, y, self._labels(information, y, codes, best), self.n_factors)
 
     def _labels(self, information, y, codes, n_components):
         """Component that every row starts in: groups of y within its regime, or clusters of scores and y."""
@@ -320,18 +335,23 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             n_found += n_groups
         return labels
 
-    def _climb(self, mixture, information, y, n_steps, stages):
-        """Take steps of expectation-maximisation; return mixture, steps and the last mean log density of a row."""
-        before = -np.inf
+    def _climb(self, mixture, information, y, n_steps, stages, noise=None):
+        """Take steps of expectation-maximisation; with `noise`, `information` are columns, and it is estimated."""
+        before, rows = -np.inf, information
         for step in range(n_steps):
-            sums = self._sums(mixture, information, y, 1, stages, f"mixture {step}")
-            log_density = sums["log_density"][0]
-            risen = (log_density + log_prior(mixture) - before) / len(y)
-            before = log_density + log_prior(mixture)
-            mixture = maximise({name: values[0] for name, values in sums.items()})
-            if risen < self.tol:
+            if noise is not None:
+                rows = noise.information(information)
+            sums = self._sums(mixture, rows, y, 1, stages, f"mixture {step}")
+            sums = {name: values[0] for name, values in sums.items()}
+            level = sums["log_density"] + log_prior(mixture)
+            if noise is not None:
+                level -= 0.5 * len(y) * np.log(noise.variance).sum() + 0.5 * noise.squares_of(information).sum()
+            mixture = maximise(sums)
+            noise = None if noise is None else noise.updated(sums, mixture)
+            if level - before < self.tol * len(y):
                 break
-        return mixture, step + 1, log_density / len(y)
+            before = level
+        return Climbed(mixture, noise, step + 1, float(sums["log_density"] / len(y)))
 
     def _sums(self, mixture, information, y, n_folds, stages, name):
         step = MixtureSums(mixture, y, n_folds, self.n_jobs)
@@ -356,7 +376,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         learned : LearnedFactors
         """
         stages, single, y = stages or FitStages(), y.ndim == 1, y.reshape(len(y), -1)
-        if isinstance(rows, ReducedRows) and rows.information is None:
+        if isinstance(rows, ReducedRows) and reduction.projection_.informs and rows.information is None:
             raise ValueError(
                 "FactorExperts: the rows were reduced for other experts, without the information of each row: reduce "
                 "them with make_reduction of a mixture whose experts are 'factor'."
@@ -364,23 +384,30 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         target = TargetScale.of(y) if begun is None else begun.target
         chosen = np.arange(len(y)) if len(y) <= self.max_rows else choose_spread(len(y), self.max_rows)
         if isinstance(rows, ReducedRows):
-            information = rows.information if len(chosen) == len(y) else rows.information[chosen]
+            columns = rows.columns if len(chosen) == len(y) else rows[chosen].columns
         else:
-            information = reduction.collect_information(rows[chosen], stages, numbers=chosen)
+            columns = reduction.inform(rows[chosen], stages, numbers=chosen)
+        self.noise_ = None if "information" in columns else ColumnNoise.of(columns["projected"])
         scaled = target.scaled(y)[chosen]
         mixture = None if begun is None else begun.mixture
         if mixture is None:
-            mixture = self._begin(information, scaled, None if codes is None else np.asarray(codes)[chosen])
-        mixture, n_steps, log_density = self._climb(mixture, information, scaled, self.max_iter, stages)
-        learned = None
-        if kept is not None and kept.any():
-            learned = self._for_gates(reduction, rows, mixture, information, target.scaled(y), chosen, codes, kept, stages)
-        self._assign(reduction, mixture, target, single)
-        self.n_iter_, self.log_density_ = n_steps, float(log_density)
-        return learned
+            codes_read = None if codes is None else np.asarray(codes)[chosen]
+            mixture = self._begin(self._information(columns), scaled, codes_read)
+        information = columns["information" if self.noise_ is None else "projected"]
+        climbed = self._climb(mixture, information, scaled, self.max_iter, stages, self.noise_)
+        self.noise_, self.n_iter_, self.log_density_ = climbed.noise, climbed.n_steps, climbed.log_density
+        self._assign(reduction, climbed.mixture, target, single)
+        if kept is None or not kept.any():
+            return None
+        return self._for_gates(reduction, rows, self._information(columns), target.scaled(y), chosen, codes, kept, stages)
 
-    def _for_gates(self, reduction, rows, mixture, information, y, chosen, codes, kept, stages):
+    def _information(self, columns):
+        """Information of rows from their reduced columns."""
+        return columns["information"] if self.noise_ is None else self.noise_.information(columns["projected"])
+
+    def _for_gates(self, reduction, rows, information, y, chosen, codes, kept, stages):
         """Return what gates are trained on: reduced columns, and the mixture without each fold."""
+        mixture = self.mixture_
         sums = self._sums(mixture, information, y[chosen], self.cv, stages, "mixture, by fold")
         whole = {name: values.sum(axis=0) for name, values in sums.items()}
         mixtures = [maximise({name: whole[name] - sums[name][fold] for name in sums}) for fold in range(self.cv)]
@@ -392,9 +419,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         else:
             columns = reduction.read(rows[places], numbers=places, stages=stages).columns
         if codes is None:
-            share = [mixture.expect(columns["information"][first : first + 4096], y[places[first : first + 4096]])[1][-1]
-                     for first in range(0, len(places), 4096)]  # fmt: skip
-            cells = np.concatenate(share, axis=1).argmax(axis=0)
+            cells = mixture.most_likely(self._information(columns), y[places])
         else:
             cells = np.asarray(codes)[places]
         return LearnedFactors({**columns, "cells": cells, "folds": folds[places]}, [*mixtures, mixture], y[places])
@@ -416,20 +441,25 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     def projected_coefficients(self):
         """Coefficients of every expert on the scores of rows with typical errors (n_experts, n_projected)."""
-        typical, width = self.reduction_.projection_.typical_information(), self.n_projected
-        precision = unfold(typical[None], width)[0]
-        planes = self.mixture_.planes[:, :, :-1]
+        width, planes = self.n_projected, self.mixture_.planes[:, :, :-1]
+        if self.noise_ is None:
+            precision = unfold(self.reduction_.projection_.typical_information()[None], width)[0]
+        else:
+            precision = np.diag(1 / self.noise_.variance)
         inner = np.eye(planes.shape[2]) + planes.transpose(0, 2, 1) @ precision @ planes
         solved = np.linalg.solve(inner, self.mixture_.slopes[:, :, :1])[..., 0]  # (K, q)
-        return self.target_.scale[0] * np.einsum("krq,kq->kr", planes, solved) @ (precision + np.eye(width))
+        per_moment = self.target_.scale[0] * np.einsum("krq,kq->kr", planes, solved)
+        if self.noise_ is None:
+            return per_moment @ (precision + np.eye(width))  # scores are solve(A + I, b)
+        return per_moment / (self.noise_.spread * self.noise_.variance)
 
     def stages(self, columns):
         """Stages of a prediction that are the experts', by the names of a `MixtureTrace`, from reduced columns."""
-        return self._stages(self.mixture_, columns["information"])
+        return self._stages(self.mixture_, self._information(columns))
 
     def cross_fitted_stages(self, learned):
         """The same for the kept training rows, by mixtures that were solved without them."""
-        information, folds, joined = learned.columns["information"], learned.columns["folds"], None
+        information, folds, joined = self._information(learned.columns), learned.columns["folds"], None
         for fold in np.unique(folds):
             own = np.flatnonzero(folds == fold)
             found = self._stages(learned.mixtures[fold], information[own])
@@ -439,7 +469,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         return joined
 
     def _stages(self, mixture, information):
-        evidence, predictions, covariance = mixture.predict(information)
+        evidence, predictions, covariance, _ = mixture.predict(information)
         predictions = predictions * self.target_.scale + self.target_.mean
         covariance = covariance * np.multiply.outer(self.target_.scale, self.target_.scale)
         if self._single:
@@ -476,6 +506,39 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         weights = log_softmax(stages.pop("log_evidence"), axis=1)
         return MixtureTrace(log_weights=weights, **stages).density
 
+    def score_samples(self, X):
+        """How well the mixture describes each row, for finding unusual ones.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), [dimensionless]
+            ``(n - chi2) / sqrt(2 n)`` with the number n of measured columns and the squared Mahalanobis distance chi2 of
+            the row from the components, in units of its errors: log p(row | components, errors) about its expected
+            value, in its standard deviations. About 0 with scatter 1 for rows like the training rows, however noisy;
+            far below for others.
+        """
+        check_is_fitted(self, "mixture_")
+        reduction = self.reduction_
+        source = reduction.inputs(open_rows(self, X, reset=False))
+
+        def run(_, block):
+            if self.noise_ is None:
+                information = reduction.projection_.information(block)
+                chi_square, n_measured = reduction.projection_.chi_square(block)
+            else:
+                columns = reduction.projection_.project(block)["projected"]
+                information = self.noise_.information(columns)
+                chi_square, n_measured = self.noise_.squares_of(columns), columns.shape[1]
+            evidence, _, _, explained = self.mixture_.predict(information)
+            left = chi_square - (softmax(evidence, axis=1) * explained).sum(axis=1)
+            return (n_measured - left) / np.sqrt(2 * np.maximum(n_measured, 1))
+
+        return map_blocks(self, run, source, n_jobs=self.n_jobs)
+
     def predict(self, X, return_std=False):
         """Predict by the experts, weighed by their evidence.
 
@@ -497,5 +560,5 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
 def log_score(mixture, information, y):
     """Log density of every row's target under a mixture, given the row."""
-    evidence, predictions, covariance = mixture.predict(information)
+    evidence, predictions, covariance, _ = mixture.predict(information)
     return MixtureDensity(log_softmax(evidence, axis=1), predictions, covariance).log_density(y)

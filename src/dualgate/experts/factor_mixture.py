@@ -26,6 +26,7 @@ STEP = 256  # rows worked on at a time, so that intermediate arrays stay in the 
 NEGLIGIBLE = 1e-7  # share of a row that is taken for none; also keeps denormal numbers out of the products
 PLANE_ROWS = 30.0  # penalty of planes and slopes, as of so many rows with information I about the mean of all rows
 LEVEL_ROWS, LEVEL_VARIANCE = 2.0, 0.05  # rows that the variance of y of every component includes, and theirs
+LEAST_NOISE = 0.01  # of the variance of a column whose errors are not known
 TINY = 1e-12
 
 
@@ -161,6 +162,12 @@ class FactorMixture:
         pairs *= share
         return log_density, pairs
 
+    def most_likely(self, information, y):
+        """Component that is most likely for every row, y known too (n_rows,)."""
+        starts = range(0, max(len(y), 1), STEP)
+        pieces = [self.expect(information[start : start + STEP], y[start : start + STEP])[1][-1] for start in starts]
+        return np.concatenate(pieces, axis=1).argmax(axis=0)
+
     def factors_of(self, information, y):
         """Find <z> (n_rows, n_loadings) and the lower triangle of <z z'> (n_rows, n_products) of rows with known y."""
         pieces = [self._factors_of(information[start : start + STEP], y[start : start + STEP])
@@ -182,7 +189,7 @@ class FactorMixture:
         return (lines @ pairs[-n_factors - 1 :].reshape(-1, n_rows)).T, squares
 
     def predict(self, information):
-        """Find evidence and answer of every component.
+        """Find evidence and prediction of every component.
 
         Parameters
         ----------
@@ -193,18 +200,18 @@ class FactorMixture:
         log_evidence : ndarray of shape (n_rows, n_components)
         predictions : ndarray of shape (n_rows, n_components, n_targets)
         covariance : ndarray of shape (n_rows, n_components, n_targets, n_targets)
+        explained : ndarray of shape (n_rows, n_components)
+            What a component explains of ``(x - mean)' E^-1 (x - mean)``; the rest is the squared Mahalanobis distance of
+            the row from the component.
         """
-        n_components, _, n_factors, n_targets = self.shape
-        pieces = [self._predict(information[start : start + STEP]) for start in range(0, len(information), STEP)]
-        if not pieces:
-            shape = (0, n_components)
-            return np.zeros(shape), np.zeros((*shape, n_targets)), np.zeros((*shape, n_targets, n_targets))
+        starts = range(0, max(len(information), 1), STEP)
+        pieces = [self._predict(information[start : start + STEP]) for start in starts]
         return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
     def _predict(self, information):
         """Eliminate the factors from [[L, h, V], [h', 0, 0], [V', 0, 0]]: minus what is left are the quadratic forms."""
         lower, h, evidence = self._project(information)
-        n_factors, n_rows, n_targets = len(h), len(information), self.shape[3]
+        n_factors, n_targets = len(h), self.shape[3]
         slopes = self.slopes.transpose(2, 1, 0).astype(h.dtype)  # (T, q, K)
         beside = np.empty((1 + n_targets, n_factors, *h.shape[1:]), h.dtype)
         beside[0], beside[1:] = h, slopes[..., None]
@@ -227,15 +234,15 @@ class FactorMixture:
                 for j in range(i + 1):
                     np.multiply(factor, beside[j, pivot], out=scratch[0])
                     forms[i, j] += scratch[0]
-        evidence = evidence - 0.5 * log_size + 0.5 * forms[0, 0]
+        evidence = evidence + 0.5 * forms[0, 0]
+        explained = 2 * (evidence - self.log_share[:, None])
+        evidence = evidence - 0.5 * log_size
         predictions = self.levels.T[:, :, None] + forms[1:, 0]
         covariance = np.empty((n_targets, n_targets, *h.shape[1:]))
         for i in range(n_targets):
             for j in range(i + 1):
                 covariance[i, j] = covariance[j, i] = self.covariance[:, i, j, None] + forms[1 + i, 1 + j]
-        return evidence.T, predictions.transpose(2, 1, 0), covariance.transpose(3, 2, 0, 1).reshape(
-            n_rows, -1, n_targets, n_targets
-        )
+        return evidence.T, predictions.transpose(2, 1, 0), covariance.transpose(3, 2, 0, 1), explained.T
 
 
 class MixtureSums(Pass):
@@ -357,6 +364,48 @@ def maximise(sums, penalty=PLANE_ROWS):
     return FactorMixture(log_share, planes, slopes, levels, covariance)
 
 
+@dataclass(frozen=True, eq=False)
+class ColumnNoise:
+    """Noise of projected columns whose errors are not known, the same for all rows.
+
+    Columns are taken in units of their `spread` about their `origin`, each is a factor z plus noise of its `variance`.
+    """
+
+    origin: np.ndarray
+    spread: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, projected):
+        """Begin with a tenth of the variance of every column."""
+        origin, spread = projected.mean(axis=0, dtype=np.float64), projected.std(axis=0, dtype=np.float64)
+        constant = spread <= 10 * np.finfo(projected.dtype).eps * np.sqrt(len(projected)) * np.abs(origin)
+        return cls(origin, np.where(constant, np.inf, spread), np.full(len(origin), 0.1))
+
+    def information(self, projected):
+        """Information of rows of projected columns, as of a projection that knows errors."""
+        moment = (projected - self.origin) / (self.spread * self.variance)
+        precision = np.diag(1 / self.variance)[np.tril_indices(len(self.variance))]
+        return np.hstack([np.broadcast_to(precision, (len(moment), len(precision))), moment]).astype(projected.dtype)
+
+    def squares_of(self, projected):
+        """Squared deviations of rows from the origin in units of the noise, summed over the columns (n_rows,)."""
+        return np.square((projected - self.origin) / self.spread) @ (1 / self.variance)
+
+    def updated(self, sums, mixture):
+        """Return the noise that the sums of a step and the mixture that they made ask for."""
+        n_lines, n_components, _ = sums["targets"].shape
+        first, second = np.tril_indices(n_lines)
+        place = np.empty((n_lines, n_lines), dtype=int)
+        place[first, second] = place[second, first] = np.arange(len(first))
+        moments = sums["moments"].reshape(n_lines, n_components, -1)
+        squares = np.einsum("krp,pqk,krq->r", mixture.planes, sums["pairs"][place], mixture.planes, optimize=True)
+        crossed = self.variance * np.einsum("krp,pkr->r", mixture.planes, moments)
+        total = np.where(np.isfinite(self.spread), sums["n_rows"], 0)
+        left = (total - 2 * crossed + squares) / sums["n_rows"]
+        return ColumnNoise(self.origin, self.spread, np.clip(left, LEAST_NOISE, 1.0))
+
+
 def first_mixture(information, y, labels, n_factors):
     """Make a mixture to start from: the principal plane and the regression of the rows of every label.
 
@@ -367,8 +416,10 @@ def first_mixture(information, y, labels, n_factors):
     labels : ndarray of int of shape (n_samples,)
         0 to n_components - 1, each present.
     n_factors : int
+        At most; no more than there are loadings.
     """
     folded, moment = split_information(information)
+    n_factors = min(n_factors, moment.shape[1])
     width, n_targets, shares, scores = moment.shape[1], y.shape[1], np.bincount(labels) / len(labels), []
     uncertain = np.zeros((len(shares), width, width))
     for start in range(0, len(labels), STEP):

@@ -34,6 +34,8 @@ class Projection(ABC):
         Whether its input is [flux | error], and not flux alone.
     rows_read_ : None or ndarray of int
         Numbers of the rows that its passes read; None is all.
+    informs : bool, default=False
+        Whether `information` is defined and each row has its own.
     refinable : bool, default=False
         Whether `refining_pass` returns a pass.
     common_unit : bool, default=True
@@ -44,6 +46,7 @@ class Projection(ABC):
 
     reads_errors = False
     rows_read_ = None
+    informs = False
     refinable = False
     common_unit = True
 
@@ -119,6 +122,25 @@ class Projection(ABC):
     def typical_information(self):
         """Return the lower triangle of A of a row with typical errors; raises a TypeError as `information`."""
         return self.information(np.zeros((0, 0)))
+
+    def chi_square(self, block):
+        """Return the squared deviations of each row from the mean in units of its errors, summed, and their number.
+
+        Parameters
+        ----------
+        block : ndarray of shape (n_rows, n_features)
+
+        Returns
+        -------
+        chi_square : ndarray of shape (n_rows,), [dimensionless]
+        n_measured : ndarray of shape (n_rows,)
+
+        Raises
+        ------
+        TypeError
+            As `information`.
+        """
+        raise TypeError(f"{owner_name(self)} reads no errors: deviations in units of the errors are not defined.")
 
     def refining_pass(self, prior, information, y):
         """Return a pass over the rows `rows_read_` that learns the loadings again, under another prior of the factors.
@@ -226,6 +248,8 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         """Whether `error_columns` are given."""
         return self.error_columns is not None
 
+    informs = reads_errors
+
     def _find_columns(self, X, n_features):
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
@@ -277,6 +301,16 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
     def _folds_of(self, rows):
         """Number of the basis of training rows by their numbers; -1 is that of all rows."""
         return np.full(len(rows), -1)
+
+    def chi_square(self, block):  # noqa: D102
+        pieces = []
+        for start in range(0, max(len(block), 1), STEP):
+            weights, weighted = self.read(block[start : start + STEP], start)
+            shift, measured = self._bases[-1].shift.astype(weights.dtype), weights > 0
+            squares = np.divide(weighted**2, weights, where=measured, out=np.zeros_like(weights))
+            squares += weights * shift**2 - 2 * weighted * shift
+            pieces.append((squares.sum(axis=1, dtype=np.float64), measured.sum(axis=1)))
+        return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
     def noise_power(self, block):  # noqa: D102
         error = self._split(block)[1]
@@ -403,7 +437,7 @@ class FrozenProjection(Projection):
         self.transformer = transformer
         self._inner = transformer.estimator
         check_is_fitted(self._inner)
-        self.reads_errors = self._inner.reads_errors
+        self.reads_errors, self.informs = self._inner.reads_errors, self._inner.informs
 
     def learn(self, X, source, y=None, codes=None, *, stages=None, depends=()):  # noqa: D102
         if source.shape[1] != self._inner.n_features_in_:
@@ -422,6 +456,9 @@ class FrozenProjection(Projection):
 
     def typical_information(self):  # noqa: D102
         return self._inner.typical_information()
+
+    def chi_square(self, block):  # noqa: D102
+        return self._inner.chi_square(block)
 
     def noise_power(self, block):  # noqa: D102
         return self._inner.noise_power(block)
