@@ -17,12 +17,12 @@ from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, Quali
 from dualgate.rows import (
     ArrayRows,
     Collect,
-    ColumnSubset,
     FitStages,
     Pass,
     Pieces,
     RowSource,
     Store,
+    Subset,
     as_source,
     cluster,
     run_passes,
@@ -96,7 +96,7 @@ def test_a_cluster_finds_what_one_machine_finds(client, stored, tmp_path, kind, 
         X = np.load(tmp_path / "x.npy", mmap_mode="r")
     elif kind == "dask":
         X = pytest.importorskip("dask.array").from_array(np.asarray(X), chunks=(900, 16)) * 1.0
-        X = ColumnSubset(as_source(X), np.arange(16)[::-1])
+        X = Subset(as_source(X), columns=np.arange(16)[::-1])
     elif kind == "subset":
         X = as_source(X)[np.random.default_rng(0).permutation(4000)]
     here = run(X, y)

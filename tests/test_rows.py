@@ -24,7 +24,7 @@ from dualgate.rows import (
     Pass,
     Pieces,
     RowSource,
-    RowSubset,
+    Subset,
     as_source,
     iter_blocks,
     map_blocks,
@@ -82,15 +82,16 @@ def mixture_of(planted, **params):
 
 
 @settings(max_examples=50)
-@given(rows=st.lists(st.integers(0, 299), max_size=60), again=st.data())
-def test_a_subset_of_a_subset_is_numpys(rows, again):
+@given(rows=st.lists(st.integers(0, 299), max_size=60), columns=st.permutations(range(3)), again=st.data())
+def test_a_subset_of_a_subset_is_numpys(rows, columns, again):
     X = np.arange(900.0).reshape(300, 3)
-    subset = Counted(X)[np.array(rows, dtype=int)]
-    assert isinstance(subset, RowSubset)
-    assert_array_equal(subset.read(0, len(rows)), X[rows])
-    assert_array_equal(subset.read_rows(np.arange(len(rows))[::-1]), X[rows][::-1])
+    subset = Subset(Counted(X), columns=np.array(columns))[np.array(rows, dtype=int)]
+    assert not isinstance(subset.source, Subset)
+    X = X[rows][:, columns]
+    assert_array_equal(subset.read(0, len(rows)), X)
+    assert_array_equal(subset.read_rows(np.arange(len(rows))[::-1]), X[::-1])
     key = again.draw(st.one_of(st.slices(len(rows)), st.just(np.arange(len(rows)) % 2 == 0)))
-    assert_array_equal(np.asarray(subset[key]), X[rows][key])
+    assert_array_equal(np.asarray(Subset(subset[key], columns=np.array([2, 0]))), X[key][:, [2, 0]])
 
 
 def test_blocks_are_the_rows_in_order_whatever_the_threads():
@@ -246,17 +247,6 @@ def test_parts_of_a_pass_add_up_to_the_whole(cuts, shuffle):
     assert add_found(Moments(weight).found, {**Moments(weight).found, "n": 3})["n"] == 3  # valid before any row
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_storage_gives_the_same_fit_as_memory(kind, planted, tmp_path):
-    train, test = planted
-    stored = on_disk(kind, train.X, tmp_path)
-    here = experts_of(train).fit(train.X, train.y, regimes=train.regimes)
-    there = experts_of(train).fit(stored, train.y, regimes=train.regimes)
-    assert_allclose(there.coef_, here.coef_, rtol=1e-6)
-    assert_allclose(there.predict_each(on_disk(kind, test.X, tmp_path / "test")), here.predict_each(test.X), rtol=1e-6)
-    assert_array_equal(there.quality_bins(stored), here.quality_bins(train.X))
-
-
 @pytest.mark.parametrize("kind", ["memmap", "memmap slice", "h5py", "zarr"])
 def test_a_source_pickles_by_its_place(kind, planted, tmp_path):
     X = planted[0].X
@@ -337,19 +327,19 @@ def test_any_projection_works_on_a_source(planted, projection):
         assert_array_equal(experts.projection_.components_, projection.estimator.components_)
 
 
-def test_messages_give_the_row_of_the_source(planted):
+@pytest.mark.parametrize(("row", "column", "value"), [(700, 5, np.nan), (3456, 3, np.inf), (2345, 9, -1.0)])
+def test_messages_give_the_row_of_the_source(planted, row, column, value):
     train = planted[0]
     X = train.X.copy()
-    X[3456, 3] = np.nan
-    with pytest.raises(ValueError, match=r"first is X\[3456, 3\]"):
-        experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
-    X[3456, 3], X[2345, 9] = 0, -1
-    with pytest.raises(ValueError, match=r"X\[2345, 9\]"):
-        experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        experts_of(train).fit(Counted(train.X), train.y[1:])
+    X[row, column] = value  # column 5 is read by no gate
+    model = mixture_of(train, max_epochs=1, n_jobs=2)
+    with pytest.raises(ValueError, match=rf"X\[{row}, {column}\]"):
+        model.fit(Counted(X), train.y, regimes=train.regimes)
+    model.fit(train.X, train.y, regimes=train.regimes)
+    with pytest.raises(ValueError, match=rf"X\[{row}, {column}\]"):
+        model.predict(Counted(X))
     with pytest.raises(ValueError, match="expecting 16 features"):
-        experts_of(train).fit(train.X, train.y).predict(Counted(train.X[:, :9]))
+        model.predict(Counted(train.X[:, :9]))
 
 
 # ---- partial_fit -----------------------------------------------------------------------------------------
@@ -370,23 +360,31 @@ def test_partial_fit_is_the_fit_on_all_rows(planted):
         assert_array_equal(parts.cell_counts_, whole.cell_counts_)
 
 
-def test_partial_fit_learns_a_regime_that_comes_late_and_refuses_an_unknown_one(planted):
+def test_partial_fit_learns_a_regime_that_comes_late_and_a_refused_call_changes_nothing(planted):
     train, test = planted
     experts = experts_of(train, projection=None)
-    order = np.argsort(train.regimes, kind="stable")
+    bad = train.X.copy()
+    bad[1700, 3] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error", EmptyCellWarning)
-        for rows in np.array_split(order, 8):
+        for rows in np.array_split(np.argsort(train.regimes, kind="stable"), 8):
             experts.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows], n_regimes=4)
+            for X, regimes, words in (
+                (train.X[:5], np.full(5, 7), "holds the code 7"),
+                (train.X[:5, :15], np.zeros(5, int), "expecting 16 features"),
+                (Counted(bad), train.regimes, r"X\[1700, 3\]=nan"),
+            ):
+                with pytest.raises(ValueError, match=words):
+                    experts.partial_fit(X, train.y[: len(X)], regimes=regimes)
+    assert experts.cell_counts_.sum() == 4000
     whole = experts_of(train, projection=None).fit(train.X, train.y, regimes=train.regimes)
-    oracle = [each.score(test.X, test.y) for each in (experts, whole)]
-    assert oracle[0] == pytest.approx(oracle[1], abs=0.01)
-    with pytest.raises(ValueError, match="holds the code 7"):
-        experts.partial_fit(train.X[:5], train.y[:5], regimes=np.full(5, 7))
-    with pytest.raises(ValueError, match="expecting 16 features"):
-        experts.partial_fit(train.X[:5, :15], train.y[:5], regimes=np.zeros(5, int))
-    experts.fit(train.X, train.y, regimes=train.regimes)
-    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # starts from nothing after a fit
+    assert experts.score(test.X, test.y) == pytest.approx(whole.score(test.X, test.y), abs=0.01)
+    experts.partial_fit(train.X[:2], train.y[:2], regimes=[3, 2])  # a large code in few rows
+    one = experts.predict(test.X[:1], regimes=[3])
+    assert_allclose(one, experts.predict(test.X[:5], regimes=[3] * 5)[:1])
+    with pytest.raises(ValueError, match="X has 5 rows"):
+        experts.predict(test.X[:5], regimes=[0])
+    assert whole.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # starts from nothing after a fit
 
 
 # ---- rows that were read before --------------------------------------------------------------------------
@@ -418,70 +416,19 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
         mixture_of(train).fit(reduction_of(quality_gate="drop").read(source), train.y, regimes=train.regimes)
 
 
-def test_threads_change_nothing(planted):
+# ---- threads and empty sources ---------------------------------------------------------------------------
+
+
+def test_threads_change_nothing_and_processes_do_not_reach_the_readers(planted, tmp_path):
     train, test = planted
-    one, two = (mixture_of(train, n_jobs=n).fit(Counted(train.X), train.y, regimes=train.regimes) for n in (1, 2))
-    assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
-    assert joblib.hash(one.experts_.cell_counts_) == joblib.hash(two.experts_.cell_counts_)
-
-
-# ---- what a review broke -----------------------------------------------------------------------------------
-
-
-def test_a_joblib_backend_of_processes_does_not_reach_the_readers(planted, tmp_path):
-    train = planted[0]
     stored = on_disk("memmap", train.X, tmp_path)
+    one, two = (mixture_of(train, n_jobs=n).fit(stored, train.y, regimes=train.regimes) for n in (1, 2))
+    assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
     expected = experts_of(train).fit(stored, train.y, regimes=train.regimes)
     with joblib.parallel_config("loky", n_jobs=2):
         fitted = experts_of(train).fit(stored, train.y, regimes=train.regimes)
         assert_allclose(fitted.coef_, expected.coef_, rtol=1e-9)
         assert_allclose(fitted.predict_each(as_source(stored)), expected.predict_each(train.X), rtol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.float16])
-def test_a_frame_of_other_numbers_is_read_as_floats(dtype):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame(rng.integers(-20, 20, (2000, 4)).astype(dtype), columns=list("abcd"))
-    y = frame["a"].to_numpy(float) * 2.5 + frame["b"].to_numpy(float)
-    model = DualTowerMoERegressor(max_epochs=2, random_state=0)
-    model.fit(frame, y, regimes=(frame["c"] > 0).to_numpy(int))
-    assert_allclose(model.predict(frame), model.predict(frame.astype(float)), rtol=1e-6)
-    assert model.score(frame, y) > 0.99
-
-
-@pytest.mark.parametrize("row", [700, 3333])
-def test_the_mixture_finds_a_nan_in_a_source_wherever_it_is(planted, row):
-    train = planted[0]
-    X = train.X.copy()
-    X[row, 5] = np.nan  # a column that no gate reads
-    with pytest.raises(ValueError, match=rf"first is X\[{row}, 5\]"):
-        mixture_of(train, n_jobs=2).fit(Counted(X), train.y, regimes=train.regimes)
-    model = mixture_of(train, max_epochs=1).fit(train.X, train.y, regimes=train.regimes)
-    with pytest.raises(ValueError, match=rf"first is X\[{row}, 5\]"):
-        model.predict(Counted(X))
-
-
-def test_rows_that_fail_leave_no_half_in_a_partial_fit(planted):
-    train = planted[0]
-    bad = train.X[2000:].copy()
-    bad[1700, 3] = np.nan
-    experts = experts_of(train, projection=None)
-    experts.partial_fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000], n_regimes=4)
-    with pytest.raises(ValueError, match="NaN"):
-        experts.partial_fit(Counted(bad), train.y[2000:], regimes=train.regimes[2000:])
-    experts.partial_fit(Counted(train.X[2000:]), train.y[2000:], regimes=train.regimes[2000:])
-    assert experts.cell_counts_.sum() == 4000
-
-
-def test_few_rows_may_hold_a_large_code_once_regimes_are_known(planted):
-    train, test = planted
-    experts = experts_of(train, projection=None)
-    experts.partial_fit(train.X, train.y, regimes=train.regimes)
-    experts.partial_fit(train.X[:2], train.y[:2], regimes=[3, 2])
-    one = experts.predict(test.X[:1], regimes=[3])
-    assert_allclose(one, experts.predict(test.X[:5], regimes=[3] * 5)[:1])
-    with pytest.raises(ValueError, match="X has 5 rows"):
-        experts.predict(test.X[:5], regimes=[0])
 
 
 def test_no_rows_and_copies_of_maps_are_as_in_memory(planted, tmp_path):

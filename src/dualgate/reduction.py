@@ -28,7 +28,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, ColumnSubset, FitStages, choose_spread, open_rows, spread_rows, take_rows
+from dualgate.rows import Collect, FitStages, Subset, choose_spread, open_rows, spread_rows, take_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
@@ -170,7 +170,7 @@ class Reduction(BaseEstimator):
         self : Reduction
         """
         whole = np.array_equal(self._input, np.arange(source.shape[1]))
-        inputs = source if whole else ColumnSubset(source, self._input)
+        inputs = source if whole else Subset(source, columns=self._input)
         with config_context(assume_finite=source.in_memory, transform_output="default"):
             sample = spread_rows(source, n_jobs=self.n_jobs)
             for gate in (self.gates or {}).values():
