@@ -126,16 +126,6 @@ def test_a_network_that_is_none_is_named(gate, name, network, message):
         wrong.fit(X, Y, regimes=REGIMES)
 
 
-def test_memory_computes_features_once_for_all_networks(tmp_path):
-    for network in ("mlp", "cnn", wide_linear, lambda n_features, n_outputs: nn.Linear(n_features, n_outputs)):
-        gate = PhysGate(network=network, hidden=(5,))
-        plain, cached = (fitted(phys_gate=gate, max_epochs=1, memory=memory) for memory in (None, str(tmp_path)))
-        assert_array_equal(cached.predict(X), plain.predict(X))
-        assert (cached.phys_gate_.network, cached.phys_gate_.hidden) == (network, (5,))
-    names = [path.name.rsplit("-", 1)[0] for path in tmp_path.rglob("*.npz")]
-    assert len(set(names)) == len(names) > 0
-
-
 def test_a_large_set_goes_through_the_net_in_parts(monkeypatch):
     found = fitted(max_epochs=1)
     whole = found.trace(X)

@@ -206,21 +206,24 @@ def test_works_in_a_pipeline(planted):
     assert_array_equal(model.predict(test.X), alone.predict(test.X))
 
 
-def test_memory_fits_the_experts_once(planted, tmp_path):
-    train, test = planted
-    plain = quick(train).fit(train.X, train.y, regimes=train.regimes).predict(test.X)
-    cached = quick(train, memory=str(tmp_path))
-    assert_array_equal(cached.fit(train.X, train.y, regimes=train.regimes).predict(test.X), plain)
+def test_memory_computes_features_and_experts_once(planted, tmp_path):
+    train, _ = planted
+
+    def fit(**params):
+        return quick(train, **params).fit(train.X, train.y, regimes=train.regimes).predict(train.X)
 
     def entries():
-        return sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+        return {path.name for path in tmp_path.rglob("*") if path.is_file()}
 
+    fit(memory=str(tmp_path))
     first = entries()
     assert first
-    for fusion in FUSIONS:
-        clone(cached).set_params(fusion=fusion).fit(train.X, train.y, regimes=train.regimes)
+    networks = "cnn", torch.nn.Linear, lambda n_features, n_outputs: torch.nn.Linear(n_features, n_outputs)
+    for name, values in {"fusion": FUSIONS, "phys_gate__network": networks}.items():
+        for value in values:
+            assert_array_equal(fit(memory=str(tmp_path), **{name: value}), fit(**{name: value}))
     assert entries() == first
-    clone(cached).fit(train.X, train.y + 1, regimes=train.regimes)  # other data, other fit
+    quick(train, memory=str(tmp_path)).fit(train.X, train.y + 1, regimes=train.regimes)  # other data, other fit
     assert len(entries()) > len(first)
 
 

@@ -375,7 +375,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     def _find_regimes(self, reduction, rows, y, seed):
         """Find regimes in some of the rows."""
-        chosen = np.arange(len(y)) if len(y) <= FIND_ROWS else choose_spread(len(y), FIND_ROWS)
+        chosen = choose_spread(len(y), FIND_ROWS)
         if isinstance(rows, ReducedRows):
             columns = rows[chosen].columns
         else:

@@ -185,9 +185,7 @@ class Reduction(BaseEstimator):
 
     def _loses_target(self, inputs, y, codes):
         """Whether the components of a sample lose what the columns tell of the target."""
-        chosen = np.arange(len(inputs))
-        if len(chosen) > GUARD_ROWS:
-            chosen = choose_spread(len(inputs), GUARD_ROWS)
+        chosen = choose_spread(len(inputs), GUARD_ROWS)
         sample = take_rows(inputs, chosen, n_jobs=self.n_jobs)
         components = self.projection_.project(sample)["projected"]
         codes = None if codes is None else np.asarray(codes)[chosen]
@@ -268,7 +266,7 @@ class Reduction(BaseEstimator):
         """
         row_numbers = first_row + np.arange(len(block)) if np.ndim(first_row) == 0 else first_row
         with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
-            columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
+            columns = {FEATURES + name: gate.transform(block) for name, gate in (self.gates or {}).items()}
             columns |= self.projection_.project(take_columns(block, self._input), row_numbers if training else None)
         if not np.isfinite(columns["projected"]).all():
             row = int(np.flatnonzero(~np.isfinite(columns["projected"]).all(axis=1))[0])

@@ -99,11 +99,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
             If the features are not finite numbers, one row for each of `X`.
         """
         check_is_fitted(self, "features_")
-        return self.read(check_rows(self, X, reset=False))
-
-    def read(self, rows):
-        """Compute the features of rows (n_samples, n_features) that were validated; see `transform`."""
-        selected = take_columns(rows, self.columns_)
+        selected = take_columns(check_rows(self, X, reset=False), self.columns_)
         features = np.array(self.features_.transform(selected), dtype=np.float64)  # never a view of the caller's X
         if features.ndim != 2 or len(features) != len(selected) or not np.isfinite(features).all():
             raise ValueError(
