@@ -13,7 +13,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GridSearchCV
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.rows import (
     ArrayRows,
     Collect,
@@ -28,6 +27,7 @@ from dualgate.rows import (
     run_passes,
 )
 from dualgate.statistics import CellStatistics
+from small_models import whitened_experts, whitened_mixture
 
 dask_distributed = pytest.importorskip("distributed")
 
@@ -201,19 +201,12 @@ def test_dask_is_told_the_size_of_statistics():
 # ---- fits ------------------------------------------------------------------------------------------------------------
 
 
-def experts_of(planted, **params):
-    experts = HierarchicalExperts(
-        planted.flux, planted.error, quality_edges=(5,), projection="whitened", n_components=5, random_state=0
-    )
-    return experts.set_params(**params)
-
-
 @pytest.mark.parametrize("params", [{}, {"sharing": "scale", "quality_edges": "quantile", "projection": None}])
 def test_experts_fitted_on_a_cluster_are_those_of_one_machine(client, stored, planted, params):
     X, y, regimes = stored
 
     def fitted():
-        whole, parts = (experts_of(planted[0], **params) for _ in range(2))
+        whole, parts = (whitened_experts(planted[0], **params) for _ in range(2))
         whole.fit(X, y, regimes=regimes)
         for rows in (slice(0, 1500), slice(1500, 4000)):
             parts.partial_fit(X[rows], y[rows], regimes=regimes[rows], n_regimes=4)
@@ -231,9 +224,7 @@ def test_experts_fitted_on_a_cluster_are_those_of_one_machine(client, stored, pl
 
 def test_a_mixture_fitted_on_a_cluster_is_that_of_one_machine(client, stored, planted):
     X, y, regimes = stored
-    gates = PhysGate([0, 1]), QualityGate(planted[0].error, "passthrough")
-    experts = experts_of(planted[0], random_state=None)
-    model = DualTowerMoERegressor(*gates, experts=experts, max_epochs=3, random_state=0)
+    model = whitened_mixture(planted[0], max_epochs=3)
     here = model.fit(X, y, regimes=regimes).predict(planted[1].X)
     with cluster.use(client, chunk_rows=1000):
         there = model.fit(X, y, regimes=regimes).predict(planted[1].X)
@@ -242,7 +233,7 @@ def test_a_mixture_fitted_on_a_cluster_is_that_of_one_machine(client, stored, pl
 
 def test_a_search_goes_through_joblib(client, planted):
     train = planted[0]
-    search = GridSearchCV(experts_of(train, projection=None), {"sharing": ["independent", "shrink"]}, cv=2)
+    search = GridSearchCV(whitened_experts(train, projection=None), {"sharing": ["independent", "shrink"]}, cv=2)
     expected = search.fit(train.X, train.y, regimes=train.regimes).cv_results_["mean_test_score"]
     with joblib.parallel_config(backend="dask"):
         search.fit(train.X, train.y, regimes=train.regimes)

@@ -14,7 +14,7 @@ from dualgate.evaluation import gate_entropy
 from dualgate.gating import NETWORKS, GateCollapseWarning, nets
 from dualgate.gating.collapse import COLLAPSED_FROM, STARVED_BELOW, warn_of_collapse
 from dualgate.gating.training import GateLoss
-from two_regimes import REGIMES, X, Y, fitted, model, planted_model
+from small_models import REGIMES, X, Y, fitted, model, planted_model
 
 
 def wide_linear(n_features, n_outputs):
@@ -175,16 +175,13 @@ def test_gates_that_give_one_expert_all_are_told(planted):
         planted_model(train, lr=10.0, max_epochs=5).fit(train.X, train.y, regimes=train.regimes)
 
 
-def test_starved_is_relative_to_a_cells_own_rows():
+def test_starved_is_relative_to_a_cells_own_rows_and_a_few_are_no_collapse():
     counts = np.array([[9_000, 0], [990, 10]])
     even = counts.ravel() / counts.sum()
     warn_of_collapse("Model", 1.1 * STARVED_BELOW * even, counts)
     with pytest.warns(GateCollapseWarning, match=r"leave 3 of 4 .* 100%.*: regime 1, regime 0 in quality bin 0\."):
         warn_of_collapse("Model", 0.9 * STARVED_BELOW * even, counts)
-
-
-def test_a_few_starved_experts_are_no_collapse():
-    edge = int(1000 * COLLAPSED_FROM)
-    warn_of_collapse("Model", np.array([1.0, 0.0]), np.array([[1001 - edge], [edge - 1]]))
+    one, edge = np.array([1.0, 0.0]), int(1000 * COLLAPSED_FROM)
+    warn_of_collapse("Model", one, np.array([[1001 - edge], [edge - 1]]))
     with pytest.warns(GateCollapseWarning):
-        warn_of_collapse("Model", np.array([1.0, 0.0]), np.array([[1000 - edge], [edge]]))
+        warn_of_collapse("Model", one, np.array([[1000 - edge], [edge]]))

@@ -10,13 +10,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import SHARING, EmptyCellWarning
 from dualgate.rows import (
     ArrayRows,
@@ -36,6 +35,7 @@ from dualgate.rows import (
 )
 from dualgate.rows.passes import add_found
 from dualgate.statistics import CellStatistics
+from small_models import whitened_experts, whitened_mixture
 
 
 class Counted(RowSource):
@@ -58,24 +58,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 16 * 8 * 512)
     monkeypatch.setattr(sources, "_THREAD_ROWS", 128)
     monkeypatch.setattr(sources, "SAMPLE_ROWS", 512)
-
-
-def experts_of(planted, **params):
-    experts = HierarchicalExperts(
-        planted.flux, planted.error, quality_edges=(5,), projection="whitened", random_state=0
-    )
-    return experts.set_params(n_components=8, **params)
-
-
-def mixture_of(planted, **params):
-    model = DualTowerMoERegressor(
-        PhysGate([0, 1]),
-        QualityGate(planted.error, "passthrough"),
-        experts=experts_of(planted, random_state=None),
-        max_epochs=8,
-        random_state=0,
-    )
-    return model.set_params(**params)
 
 
 # ---- sources ---------------------------------------------------------------------------------------------
@@ -261,7 +243,7 @@ def test_a_source_pickles_by_its_place(kind, planted, tmp_path):
 def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted):
     train, test = planted
     source = Counted(train.X)
-    model = mixture_of(train).fit(source, train.y, regimes=train.regimes)
+    model = whitened_mixture(train).fit(source, train.y, regimes=train.regimes)
     sample = 2 * 512  # read once more, with rows in between, to learn what is typical
     assert source.reads.min() == 2
     assert source.reads.sum() <= 2 * len(train.y) + sample
@@ -271,30 +253,30 @@ def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted):
     assert unseen.reads.max() == 1
     assert_allclose(prediction, model.predict(test.X), rtol=1e-6)
     assert_allclose(model.trace(unseen).weights, model.predict_weights(test.X), rtol=1e-6)
-    here = mixture_of(train).fit(train.X, train.y, regimes=train.regimes)
+    here = whitened_mixture(train).fit(train.X, train.y, regimes=train.regimes)
     assert model.score(test.X, test.y) > here.score(test.X, test.y) - 0.01
 
 
 def test_few_gate_rows_are_enough_and_the_experts_still_see_all(planted, monkeypatch):
     train, test = planted
     params = {"experts__alphas": [2.0], "experts__sharing": "independent"}  # the folds may differ
-    everything = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+    everything = whitened_mixture(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
     for module in ("reduction", "mixture"):
         monkeypatch.setattr(f"dualgate.{module}.HELD_ROWS", 1500)
-    few = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+    few = whitened_mixture(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
     assert_allclose(few.experts_.coef_, everything.experts_.coef_, rtol=1e-6)
     assert few.score(test.X, test.y) > everything.score(test.X, test.y) - 0.02
     assert not np.allclose(few.predict(test.X), everything.predict(test.X))
-    found = mixture_of(train, n_regimes=16).fit(Counted(train.X), train.y)  # regimes are found block by block too
+    found = whitened_mixture(train, n_regimes=16).fit(Counted(train.X), train.y)  # regimes are found block by block too
     assert found.experts_.n_regimes_ == 16
     assert found.score(test.X, test.y) > found.experts_.score(test.X, test.y) + 0.1
 
 
 @pytest.mark.parametrize("sharing", sorted(SHARING))
-@pytest.mark.parametrize("projection", [None, "whitened"])
+@pytest.mark.parametrize("projection", [None, "whitened", PCA(6)])
 def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
     train, test = planted
-    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="quantile", n_jobs=2)
+    model = whitened_experts(train, sharing=sharing, projection=projection, quality_edges="quantile", n_jobs=2)
     here = model.fit_predict_each(train.X, train.y, regimes=train.regimes)
     each, edges = model.predict_each(test.X), model.quality_edges_
     there = model.fit_predict_each(Counted(train.X), train.y, regimes=train.regimes)
@@ -305,7 +287,7 @@ def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
 
 def test_cross_validation_slices_a_source(planted):
     train = planted[0]
-    model = experts_of(train, projection=None)
+    model = whitened_experts(train, projection=None)
     source = Counted(train.X)
     scores = cross_val_score(model, source, train.y, cv=3, params={"regimes": train.regimes})
     assert source.largest <= 512
@@ -313,24 +295,12 @@ def test_cross_validation_slices_a_source(planted):
     assert_allclose(scores, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "projection",
-    [PCA(6), IncrementalPCA(6), FrozenEstimator(PCA(6).fit(np.random.default_rng(0).normal(size=(50, 8))))],
-)
-def test_any_projection_works_on_a_source(planted, projection):
-    train, test = planted
-    experts = experts_of(train, projection=projection).fit(Counted(train.X), train.y, regimes=train.regimes)
-    assert experts.score(test.X, test.y) > 0.1
-    if isinstance(projection, FrozenEstimator):
-        assert_array_equal(experts.projection_.components_, projection.estimator.components_)
-
-
 @pytest.mark.parametrize(("row", "column", "value"), [(700, 5, np.nan), (3456, 3, np.inf), (2345, 9, -1.0)])
 def test_messages_give_the_row_of_the_source(planted, row, column, value):
     train = planted[0]
     X = train.X.copy()
     X[row, column] = value  # column 5 is read by no gate
-    model = mixture_of(train, max_epochs=1, n_jobs=2)
+    model = whitened_mixture(train, max_epochs=1, n_jobs=2)
     with pytest.raises(ValueError, match=rf"X\[{row}, {column}\]"):
         model.fit(Counted(X), train.y, regimes=train.regimes)
     model.fit(train.X, train.y, regimes=train.regimes)
@@ -345,11 +315,11 @@ def test_messages_give_the_row_of_the_source(planted, row, column, value):
 
 def test_partial_fit_is_the_fit_on_all_rows(planted):
     train, test = planted
-    frozen = FrozenEstimator(experts_of(train).fit(train.X, train.y).projection_)
+    frozen = FrozenEstimator(whitened_experts(train).fit(train.X, train.y).projection_)
     for projection in (None, frozen):
         params = {"projection": projection, "alphas": [2.0], "sharing": "independent"}
-        whole = experts_of(train, **params).fit(train.X, train.y, regimes=train.regimes)
-        parts = experts_of(train, **params)
+        whole = whitened_experts(train, **params).fit(train.X, train.y, regimes=train.regimes)
+        parts = whitened_experts(train, **params)
         for start in range(0, 4000, 1000):
             rows = slice(start, start + 1000)
             parts.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows], n_regimes=4)
@@ -360,7 +330,7 @@ def test_partial_fit_is_the_fit_on_all_rows(planted):
 
 def test_partial_fit_learns_a_regime_that_comes_late(planted):
     train, test = planted
-    experts, bad = experts_of(train, projection=None), train.X.copy()
+    experts, bad = whitened_experts(train, projection=None), train.X.copy()
     bad[1700, 3] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error", EmptyCellWarning)
@@ -369,7 +339,7 @@ def test_partial_fit_learns_a_regime_that_comes_late(planted):
             with pytest.raises(ValueError, match=r"X\[1700, 3\]=nan"):  # the rows before it leave no trace
                 experts.partial_fit(Counted(bad), train.y, regimes=train.regimes)
     assert experts.cell_counts_.sum() == 4000
-    whole = experts_of(train, projection=None).fit(train.X, train.y, regimes=train.regimes)
+    whole = whitened_experts(train, projection=None).fit(train.X, train.y, regimes=train.regimes)
     assert experts.score(test.X, test.y) == pytest.approx(whole.score(test.X, test.y), abs=0.01)
     with pytest.raises(ValueError, match="expecting 16 features"):
         experts.partial_fit(train.X[:5, :15], train.y[:5], regimes=np.zeros(5, int))
@@ -389,7 +359,7 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
     source = Counted(train.X)
 
     def reduction_of(**params):
-        return mixture_of(train, **params).make_reduction().fit(source, train.y, regimes=train.regimes)
+        return whitened_mixture(train, **params).make_reduction().fit(source, train.y, regimes=train.regimes)
 
     reduction = reduction_of(n_jobs=2)
     seen, unseen = reduction.read(source, training=True), reduction.read(test.X)
@@ -400,14 +370,14 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
         {"experts__quality_edges": None, "fusion": "poe"},
         {"experts__quality_edges": "quantile", "experts__sharing": "alpha"},
     ):
-        direct = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
-        reduced = mixture_of(train, **params).fit(seen, train.y, regimes=train.regimes)
+        direct = whitened_mixture(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+        reduced = whitened_mixture(train, **params).fit(seen, train.y, regimes=train.regimes)
         assert_allclose(reduced.experts_.coef_, direct.experts_.coef_, rtol=1e-6)
         assert_allclose(reduced.predict(unseen), reduced.predict(test.X), rtol=1e-5)
         assert reduced.score(test.X, test.y) == pytest.approx(direct.score(test.X, test.y), abs=0.02)
     assert_array_equal(seen[100:200].snr, seen.snr[100:200])
     with pytest.raises(ValueError, match="quality_gate"):
-        mixture_of(train).fit(reduction_of(quality_gate="drop").read(source), train.y, regimes=train.regimes)
+        whitened_mixture(train).fit(reduction_of(quality_gate="drop").read(source), train.y, regimes=train.regimes)
 
 
 # ---- threads and empty sources ---------------------------------------------------------------------------
@@ -416,18 +386,18 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
 def test_threads_change_nothing_and_processes_do_not_reach_the_readers(planted, tmp_path):
     train, test = planted
     stored = on_disk("memmap", train.X, tmp_path)
-    one, two = (mixture_of(train, n_jobs=n).fit(stored, train.y, regimes=train.regimes) for n in (1, 2))
+    one, two = (whitened_mixture(train, n_jobs=n).fit(stored, train.y, regimes=train.regimes) for n in (1, 2))
     assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
-    expected = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+    expected = whitened_experts(train).fit(stored, train.y, regimes=train.regimes)
     with joblib.parallel_config("loky", n_jobs=2):
-        fitted = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+        fitted = whitened_experts(train).fit(stored, train.y, regimes=train.regimes)
         assert_allclose(fitted.coef_, expected.coef_, rtol=1e-9)
         assert_allclose(fitted.predict_each(as_source(stored)), expected.predict_each(train.X), rtol=1e-6)
 
 
 def test_no_rows_and_copies_of_maps_are_as_in_memory(planted, tmp_path):
     train = planted[0]
-    experts = experts_of(train).fit(train.X, train.y)
+    experts = whitened_experts(train).fit(train.X, train.y)
     with pytest.raises(ValueError, match="0 sample"):
         experts.predict(Counted(train.X)[:0])
     assert as_source(on_disk("memmap", train.X, tmp_path).astype(np.float32)) is None

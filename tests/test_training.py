@@ -17,7 +17,7 @@ from torch import nn
 from dualgate import HierarchicalExperts, PhysGate, QualityGate
 from dualgate.gating import FUSIONS, NETWORKS, training
 from dualgate.gating.training import Batches, GateSettings, GateTarget, fit_gates, run_gates
-from two_regimes import NOISE, REGIMES, X, Y, fitted, model, planted_model
+from small_models import NOISE, REGIMES, X, Y, fitted, model, planted_model
 
 HELD_OUT = np.arange(400) < 100
 

@@ -245,8 +245,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
         checkpoint : None or path, default=None
-            File that keeps what was found so far while a source is read, so that a fit that was killed goes on where it
-            was. It needs an integer `random_state`, and stays until it is deleted.
+            Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
+            integer `random_state`, and stays until it is deleted.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Two regimes that the sign of a column decides, and quick mixtures for them and for the planted problem."""
+"""Quick models for two regimes that the sign of a column decides, and for the planted problem of `conftest`."""
 
 import numpy as np
 
@@ -24,3 +24,14 @@ def planted_model(planted, **params):
     gates = PhysGate([0, 1], discriminants=False), QualityGate(planted.error, "passthrough")
     experts = HierarchicalExperts(planted.flux, planted.error)
     return model(phys_gate=gates[0], quality_gate=gates[1], experts=experts).set_params(**params)
+
+
+def whitened_experts(planted, **params):
+    experts = HierarchicalExperts(planted.flux, planted.error, quality_edges=(5,), n_components=8, random_state=0)
+    return experts.set_params(**{"projection": "whitened", **params})
+
+
+def whitened_mixture(planted, **params):
+    gates = PhysGate([0, 1]), QualityGate(planted.error, "passthrough")
+    experts = whitened_experts(planted, random_state=None)
+    return DualTowerMoERegressor(*gates, experts=experts, max_epochs=8, random_state=0).set_params(**params)
