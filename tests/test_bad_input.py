@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.preprocessing import FunctionTransformer
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import EmptyCellWarning
@@ -126,6 +127,10 @@ def test_a_column_specification_that_names_nothing(columns, message):
         ({"entropy_penalty": np.inf}, r"\.entropy_penalty=inf must be a finite number\."),
         ({"entropy_penalty": np.nan}, r"\.entropy_penalty=nan must be a finite number\."),
         ({"entropy_penalty": "much"}, r"\.entropy_penalty='much' must be a finite number\."),
+        (
+            {"phys_gate__features": FunctionTransformer(lambda rows: rows * np.inf)},
+            r"PhysGate\.features=Func.* gave an array of shape \(90, 64\)",
+        ),
         ({"quality_gate__features": "raw"}, r"QualityGate\.features='raw' must be"),
         ({"routing": "firm"}, r"\.routing='firm' must be"),
         ({"routing": 0}, r"\.routing=0 must be an integer at least 1"),
