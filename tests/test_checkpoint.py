@@ -133,10 +133,10 @@ def test_a_store_returns_what_was_saved(kind, tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     kept = Store(tmp_path / "store")
     kept.save("result", {"a": np.arange(1000.0), "b": [PCA()]})
-    result, path = kept.load("result"), tmp_path / "store" / "result.npz"
+    result, path = kept.load("result"), tmp_path / "store" / "result.zip"
     path.write_bytes(path.read_bytes()[:-40])
     for read in (lambda: kept.load("result"), lambda: result["a"], lambda: result["b"]):
-        with pytest.raises(StoreError, match=r"result\.npz.*delete it"):
+        with pytest.raises(StoreError, match=r"result\.zip.*delete it"):
             read()
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file"):

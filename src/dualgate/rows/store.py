@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import ZipFile
 
 import joblib
 import numpy as np
@@ -38,8 +39,8 @@ class StoreError(RuntimeError):
 class Store:
     """Results by name, in memory or in the files of a directory. A result is a dictionary of values by name.
 
-    A file is an `.npz`, in which values other than arrays and numbers are pickles, as trustworthy as their writer. It
-    is replaced in one step, so that a kill at any moment, or two processes that write one name, leave a whole one.
+    A file is a `.zip` of pickles, one for each value, as trustworthy as its writer. It is replaced in one step, so that
+    a kill at any moment, or two processes that write one name, leave a whole one.
 
     Parameters
     ----------
@@ -79,8 +80,10 @@ class Store:
             return
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            np.savez(file, **{key: _as_array(value) for key, value in result.items()})
+        with whole_file(path) as file, ZipFile(file, "w") as archive:
+            for key, value in result.items():
+                with archive.open(key, "w", force_zip64=True) as part:
+                    pickle.dump(value, part, protocol=5)
 
     def discard(self, name):
         """Forget a result, if there is one."""
@@ -90,16 +93,7 @@ class Store:
             self._path(name).unlink(missing_ok=True)
 
     def _path(self, name):
-        return self.directory / f"{name}.npz"
-
-
-def _as_array(value):
-    """Return numbers as an array of them, any other value as an array that holds the value alone."""
-    if isinstance(value, (np.ndarray, np.generic, numbers.Number)) and np.asarray(value).dtype != object:
-        return np.asarray(value)
-    array = np.empty((), dtype=object)
-    array[()] = value
-    return array
+        return self.directory / f"{name}.zip"
 
 
 class StoredResult(Mapping):
@@ -107,8 +101,8 @@ class StoredResult(Mapping):
 
     def __init__(self, path):
         self.path = path
-        with self._open() as found:
-            self._names = found.files
+        with self._open() as archive:
+            self._names = archive.namelist()
 
     def __iter__(self):
         return iter(self._names)
@@ -119,18 +113,17 @@ class StoredResult(Mapping):
     def __getitem__(self, name):
         if name not in self._names:
             raise KeyError(name)
-        with self._open() as found:
-            value = found[name]
-        return value[()] if value.dtype == object else value
+        with self._open() as archive, archive.open(name) as part:
+            return pickle.load(part)
 
     @contextmanager
     def _open(self):
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=True) as found:
-                yield found
+            with ZipFile(self.path) as archive:
+                yield archive
         except FileNotFoundError:  # there is none, or another process discarded it
             raise KeyError(self.path.stem) from None
-        except Exception as error:  # damaged bytes make zip files, NumPy and pickles raise nearly anything
+        except Exception as error:  # damaged bytes make zip files and pickles raise nearly anything
             reason = str(error) or type(error).__name__
             raise StoreError(f"{self.path}: cannot be read ({reason}): delete it, and it is computed again.") from None
 
