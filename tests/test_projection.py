@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from dualgate import HierarchicalExperts
-from dualgate.features.factors import split_information, unfold
 from dualgate.features import (
     FrozenProjection,
     NoiseWhitenedPCA,
@@ -20,6 +19,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
+from dualgate.features.factors import split_information, unfold
 from dualgate.rows import Collect
 
 P = 30

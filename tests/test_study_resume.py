@@ -98,7 +98,7 @@ def test_a_resumed_run_has_what_a_fresh_one_has(tmp_path):
         assert (one.traces[dual.name]["permutation"] == two.traces[dual.name]["permutation"]).all()
 
 
-@pytest.mark.parametrize(("stage", "asks"), [("fit-*.npz", "none"), ("reduction-*.pickle", "fit-*.npz")])
+@pytest.mark.parametrize(("stage", "asks"), [("fit-*.zip", "none"), ("reduction-*.zip", "fit-*.zip")])
 def test_a_damaged_stage_is_named(stage, asks, tmp_path):
     study(Store(tmp_path))
     path = next(tmp_path.glob(f"seed_1/{stage}"))

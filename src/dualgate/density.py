@@ -54,7 +54,9 @@ class MixtureDensity:
             return np.broadcast_to(y, shape)
         except ValueError:
             wanted = (len(self),) if self.single else shape
-            raise ValueError(f"MixtureDensity: y has shape {y.shape}, it must be a number or of shape {wanted}.") from None
+            raise ValueError(
+                f"MixtureDensity: y has shape {y.shape}, it must be a number or of shape {wanted}."
+            ) from None
 
     @property
     def _spread(self):

@@ -269,8 +269,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
         checkpoint : None or path, default=None
-            File that keeps what was found so far while a source is read, so that a fit that was killed goes on where it
-            was. It needs an integer `random_state`, and stays until it is deleted.
+            Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
+            integer `random_state`, and stays until it is deleted.
 
         Returns
         -------
@@ -428,7 +428,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     def _find_regimes(self, reduction, rows, y, seed):
         """Find regimes in some of the rows."""
-        chosen = np.arange(len(y)) if len(y) <= FIND_ROWS else choose_spread(len(y), FIND_ROWS)
+        chosen = choose_spread(len(y), FIND_ROWS)
         if isinstance(rows, ReducedRows):
             columns = rows[chosen].columns
         else:

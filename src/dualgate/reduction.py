@@ -29,7 +29,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, ColumnSubset, FitStages, choose_spread, open_rows, spread_rows, take_rows
+from dualgate.rows import Collect, FitStages, Subset, choose_spread, open_rows, spread_rows, take_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
@@ -203,9 +203,9 @@ class Reduction(BaseEstimator):
     def inputs(self, source):
         """Return the rows of a source with the columns that the projection reads."""
         whole = np.array_equal(self._input, np.arange(source.shape[1]))
-        return source if whole else ColumnSubset(source, self._input)
+        return source if whole else Subset(source, columns=self._input)
 
-    def inform(self, source, stages, *, numbers=None):
+    def inform(self, source, stages, numbers=None):
         """Read what experts need of training rows, by loadings that did not see them.
 
         Parameters
@@ -233,9 +233,7 @@ class Reduction(BaseEstimator):
 
     def _loses_target(self, inputs, y, codes):
         """Whether the components of a sample lose what the columns tell of the target."""
-        chosen = np.arange(len(inputs))
-        if len(chosen) > GUARD_ROWS:
-            chosen = choose_spread(len(inputs), GUARD_ROWS)
+        chosen = choose_spread(len(inputs), GUARD_ROWS)
         sample = take_rows(inputs, chosen, n_jobs=self.n_jobs)
         components = self.projection_.project(sample)["projected"]
         codes = None if codes is None else np.asarray(codes)[chosen]
@@ -324,7 +322,7 @@ class Reduction(BaseEstimator):
         """
         row_numbers = first_row + np.arange(len(block)) if np.ndim(first_row) == 0 else first_row
         with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
-            columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
+            columns = {FEATURES + name: gate.transform(block) for name, gate in (self.gates or {}).items()}
             inputs, known = take_columns(block, self._input), row_numbers if training else None
             if self.informs:
                 columns["information"] = self.projection_.information(inputs, known)

@@ -277,17 +277,19 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         for turn in range(self.refine):
 
             def advance(turn=turn, mixture=mixture):
-                information = reduction.inform(rows, stages, numbers=read)["information"]
+                information = reduction.inform(rows, stages, read)["information"]
                 first = mixture is None
                 mixture = self._begin(information, y, codes) if first else mixture
                 n_steps = START_STEPS if first else ROUND_STEPS
                 mixture = self._climb(mixture, information, y, n_steps, stages).mixture
                 step = reduction.projection_.refining_pass(mixture, information, y)
                 (step,) = stages.run(f"loadings {turn}", reduction, [step], reduction.inputs(rows), reduction.n_jobs)
-                return reduction.projection_, mixture.moved(*reduction.projection_.end_refining(step))
+                moved = mixture.moved(*reduction.projection_.end_refining(step))
+                return {"projection": reduction.projection_, "mixture": moved}
 
-            depends = [reduction.settings, self.get_params(), turn]
-            reduction.projection_, mixture = stages.stage("refined loadings", depends, advance)
+            depends = [reduction.settings, self, turn]
+            found = stages.stage("refined loadings", depends, advance)
+            reduction.projection_, mixture = found["projection"], found["mixture"]
         return FactorStart(mixture, target)
 
     def _begin(self, information, y, codes):
@@ -382,57 +384,74 @@ class FactorExperts(RegressorMixin, BaseEstimator):
                 "them with make_reduction of a mixture whose experts are 'factor'."
             )
         target = TargetScale.of(y) if begun is None else begun.target
-        chosen = np.arange(len(y)) if len(y) <= self.max_rows else choose_spread(len(y), self.max_rows)
+        chosen = choose_spread(len(y), self.max_rows)
         if isinstance(rows, ReducedRows):
             columns = rows.columns if len(chosen) == len(y) else rows[chosen].columns
         else:
-            columns = reduction.inform(rows[chosen], stages, numbers=chosen)
-        self.noise_ = None if "information" in columns else ColumnNoise.of(columns["projected"])
-        scaled = target.scaled(y)[chosen]
-        mixture = None if begun is None else begun.mixture
-        if mixture is None:
-            codes_read = None if codes is None else np.asarray(codes)[chosen]
-            mixture = self._begin(self._information(columns), scaled, codes_read)
-        information = columns["information" if self.noise_ is None else "projected"]
-        climbed = self._climb(mixture, information, scaled, self.max_iter, stages, self.noise_)
-        self.noise_, self.n_iter_, self.log_density_ = climbed.noise, climbed.n_steps, climbed.log_density
-        self._assign(reduction, climbed.mixture, target, single)
-        if kept is None or not kept.any():
+            columns = stages.stage(
+                "information",
+                [reduction.settings, chosen, self],
+                lambda: reduction.inform(rows[chosen], stages, chosen),
+            )
+        scaled, codes_read = target.scaled(y), None if codes is None else np.asarray(codes)[chosen]
+        for_gates, mixture = kept is not None and kept.any(), None if begun is None else begun.mixture
+
+        def solve():
+            climbed = self._solve(columns, scaled[chosen], codes_read, mixture, stages)
+            return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], stages, for_gates)}
+
+        found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
+        self._assign(reduction, found, target, single)
+        if not for_gates:
             return None
-        return self._for_gates(reduction, rows, self._information(columns), target.scaled(y), chosen, codes, kept, stages)
+        return self._for_gates(reduction, rows, found["mixtures"], scaled, chosen, codes, kept, stages)
 
-    def _information(self, columns):
-        """Information of rows from their reduced columns."""
-        return columns["information"] if self.noise_ is None else self.noise_.information(columns["projected"])
+    def _solve(self, columns, y, codes, mixture, stages):
+        """Find mixture and, of columns without errors, their noise."""
+        noise = ColumnNoise.of(columns["projected"]) if "information" not in columns else None
+        if mixture is None:
+            mixture = self._begin(information_of(columns, noise), y, codes)
+        rows = columns["information" if noise is None else "projected"]
+        return vars(self._climb(mixture, rows, y, self.max_iter, stages, noise))
 
-    def _for_gates(self, reduction, rows, information, y, chosen, codes, kept, stages):
-        """Return what gates are trained on: reduced columns, and the mixture without each fold."""
-        mixture = self.mixture_
-        sums = self._sums(mixture, information, y[chosen], self.cv, stages, "mixture, by fold")
+    def _without_folds(self, climbed, columns, y, stages, for_gates):
+        """Mixtures without every fold, and last of all rows; the last alone where there are no gates."""
+        mixture = climbed["mixture"]
+        if not for_gates:
+            return [mixture]
+        sums = self._sums(mixture, information_of(columns, climbed["noise"]), y, self.cv, stages, "mixture, by fold")
         whole = {name: values.sum(axis=0) for name, values in sums.items()}
-        mixtures = [maximise({name: whole[name] - sums[name][fold] for name in sums}) for fold in range(self.cv)]
+        folds = [{name: whole[name] - sums[name][fold] for name in sums} for fold in range(self.cv)]
+        return [*map(maximise, folds), mixture]
+
+    def _for_gates(self, reduction, rows, mixtures, y, chosen, codes, kept, stages):
+        """Return what gates are trained on: reduced columns, and the mixture without each fold."""
         folds = np.full(len(y), -1)
         folds[chosen] = np.arange(len(chosen)) % self.cv
         places = np.flatnonzero(kept)
         if isinstance(rows, ReducedRows):
             columns = rows[places].columns
         else:
-            columns = reduction.read(rows[places], numbers=places, stages=stages).columns
+            columns = stages.stage(
+                "rows for gates", [reduction.settings, places],
+                lambda: reduction.read(rows[places], numbers=places, stages=stages).columns,
+            )  # fmt: skip
         if codes is None:
-            cells = mixture.most_likely(self._information(columns), y[places])
+            cells = self.mixture_.most_likely(information_of(columns, self.noise_), y[places])
         else:
             cells = np.asarray(codes)[places]
-        return LearnedFactors({**columns, "cells": cells, "folds": folds[places]}, [*mixtures, mixture], y[places])
+        return LearnedFactors({**columns, "cells": cells, "folds": folds[places]}, mixtures, y[places])
 
-    def _assign(self, reduction, mixture, target, single):
+    def _assign(self, reduction, found, target, single):
         self.reduction_ = reduction.without_gates()
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(reduction, name):
                 setattr(self, name, getattr(reduction, name))
         self.columns_, self.projection_ = reduction.columns_, reduction.projection_.transformer
-        self.mixture_, self.target_, self._single = mixture, target, single
-        self.n_components_ = self.n_experts_ = self.n_regimes_ = mixture.shape[0]
-        self.n_quality_bins_, self.cell_counts_ = 1, np.exp(mixture.log_share)[:, None]
+        self.mixture_, self.noise_, self.target_, self._single = found["mixture"], found["noise"], target, single
+        self.n_iter_, self.log_density_ = found["n_steps"], found["log_density"]
+        self.n_components_ = self.n_experts_ = self.n_regimes_ = self.mixture_.shape[0]
+        self.n_quality_bins_, self.cell_counts_ = 1, np.exp(self.mixture_.log_share)[:, None]
 
     @property
     def n_projected(self):
@@ -455,11 +474,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     def stages(self, columns):
         """Stages of a prediction that are the experts', by the names of a `MixtureTrace`, from reduced columns."""
-        return self._stages(self.mixture_, self._information(columns))
+        return self._stages(self.mixture_, information_of(columns, self.noise_))
 
     def cross_fitted_stages(self, learned):
         """The same for the kept training rows, by mixtures that were solved without them."""
-        information, folds, joined = self._information(learned.columns), learned.columns["folds"], None
+        information, folds, joined = information_of(learned.columns, self.noise_), learned.columns["folds"], None
         for fold in np.unique(folds):
             own = np.flatnonzero(folds == fold)
             found = self._stages(learned.mixtures[fold], information[own])
@@ -556,6 +575,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         """
         density = self.predict_density(X)
         return (density.mean, density.std) if return_std else density.mean
+
+
+def information_of(columns, noise):
+    """Information of rows from their reduced columns; with `noise`, of columns without errors."""
+    return columns["information"] if noise is None else noise.information(columns["projected"])
 
 
 def log_score(mixture, information, y):

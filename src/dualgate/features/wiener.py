@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._validation import check_number, check_target, require_samples
-from dualgate.features.factors import STEP, FactorSums, fill, known_factors, posterior
+from dualgate.features.factors import FactorSums, fill, known_factors, posterior
 from dualgate.features.loadings import Loadings, clean_factors, first_factors, open_clean
 from dualgate.features.projection import PixelProjection
 from dualgate.rows import choose_spread, open_rows, spread_rows

@@ -108,17 +108,12 @@ def build_network(name, network, n_features, n_outputs):
     try:
         with torch.no_grad():
             outputs = built.eval()(torch.zeros(2, n_features))
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        problem = f"turns features of shape (2, {n_features:,}) into {found}, not (2, {n_outputs:,})"
     except RuntimeError as error:
-        raise ValueError(
-            f"{name}={network!r} returned a module that fails on float32 features of shape (2, {n_features:,}): "
-            f"{error}. It must be {wanted}."
-        ) from error
-    found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        found, problem = None, f"fails on float32 features of shape (2, {n_features:,}): {error}"
     if found != (2, n_outputs):
-        raise ValueError(
-            f"{name}={network!r} returned a module that turns features of shape (2, {n_features:,}) into {found}, not "
-            f"(2, {n_outputs:,}): it must be {wanted}."
-        )
+        raise ValueError(f"{name}={network!r} returned a module that {problem}: it must be {wanted}.")
     return built
 
 

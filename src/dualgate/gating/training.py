@@ -286,12 +286,8 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
         history.append({"start": "random", "loss": target.loss, "epoch": len(history) + 1, **losses})
         watched = losses.get("valid_loss", losses["train_loss"])
         if watched < threshold:
-            n_misses, best, lowest, threshold = (
-                0,
-                deepcopy(net.state_dict()),
-                watched,
-                watched - MIN_GAIN * abs(watched),
-            )
+            n_misses, best, lowest = 0, deepcopy(net.state_dict()), watched
+            threshold = watched - MIN_GAIN * abs(watched)
         else:
             n_misses += 1
         if verbose:
