@@ -70,7 +70,10 @@ def test_what_is_wrong_is_named_by_its_key(text, message, tmp_path):
     [
         ({"quality": ["q"]}, "[data] quality: cannot be given together with error"),
         ({"conditions": ["T"]}, "[data] regime_edges: must hold edges for each of 1 conditions, not for 0"),
-        ({"conditions": ["T"], "regime_edges": [[1], [2]]}, "[data] regime_edges: must hold edges for each of 1 conditions, not for 2"),
+        (
+            {"conditions": ["T"], "regime_edges": [[1], [2]]},
+            "[data] regime_edges: must hold edges for each of 1 conditions, not for 2",
+        ),
         ({"conditions": ["T"], "regime_edges": [[2, 1]]}, "[data] regime_edges = [[2, 1]]: must increase"),
         (
             {"conditions": ["T"], "regime_edges": [[1]], "regimes": "r"},

@@ -1,5 +1,6 @@
 import io
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from dualgate.study.analysis import analyse
 from dualgate.study.cli import StudyProgress
 from dualgate.study.inputs import REGIMES
 from dualgate.study.methods import METHODS
-from dualgate.study.run import FIT, Observer, SeedWork, Stage, plan_stages, run_study
+from dualgate.study.run import FIT, SeedWork, Stage, pending_stages, plan_stages, run_study
 from planted_study import BASIC, planted_rows, quick_model
 
 SEEDS = (1, 2)
@@ -21,16 +22,16 @@ def make_data(seed):
     return planted_rows(seed, n_samples=1000)
 
 
-class Killer(Observer):
-    """Interrupts the run when a stage begins."""
+def kill_at(place):
+    """Make a watch that interrupts the run when the stage at this place begins."""
+    begun = []
 
-    def __init__(self, place):
-        self.left = place
-
-    def begin(self, stage):
-        if self.left == 0:
+    def watch(stage):
+        if len(begun) == place:
             raise KeyboardInterrupt
-        self.left -= 1
+        return nullcontext(begun.append(stage))
+
+    return watch
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def calls(monkeypatch):
     return ran
 
 
-def study(store, observer=None, methods=BASIC):
-    return run_study(make_data, SEEDS, methods, make_model=quick_model, store=store, observer=observer)
+def study(store, methods=BASIC, **more):
+    return run_study(make_data, SEEDS, methods, make_model=quick_model, store=store, **more)
 
 
 def numbers(records):
@@ -63,7 +64,7 @@ def test_a_killed_run_goes_on_from_every_stage_to_the_same_results(calls, tmp_pa
         calls.clear()
         directory = tmp_path / str(place)
         with pytest.raises(KeyboardInterrupt):
-            study(Store(directory), Killer(place))
+            study(Store(directory), watch=kill_at(place))
         assert len(calls) == place
         assert numbers(study(Store(directory))) == whole
         assert len(calls) == len(set(calls)) == n_stages  # none ran twice
@@ -84,6 +85,7 @@ def test_finished_fits_need_no_readings(calls, tmp_path):
     calls.clear()
     for path in [*tmp_path.glob("seed_*/reduced-rows-*"), *tmp_path.glob("seed_*/reduction-*")]:
         path.unlink()  # they are large
+    assert pending_stages(plan_stages(BASIC, SEEDS), Store(tmp_path)) == []
     study(Store(tmp_path))
     assert calls == []
 
@@ -144,40 +146,36 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert len(list((tmp_path / "out" / "stages").iterdir())) == 2
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets by hand."""
+    now = [0.0]
+    monkeypatch.setattr("dualgate.study.cli.time.perf_counter", lambda: now[0])
+    return now
+
+
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_names_what_runs_and_what_is_left(terminal):
-    stages = [Stage(None, name, "fit 9", f"the fit {name}") for name in "abc"]
+def test_progress_names_what_runs_and_what_is_left(terminal, clock):
+    stages = [Stage(None, name, "fit 9", f"the fit {name}") for name in "bc"]
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
-    with StudyProgress(stages, console) as progress:
-        progress.end(stages[0], 60.0)  # in an earlier run
-        for stage in stages[1:]:
-            progress.begin(stage)
-            progress.end(stage, 60.0)
-        progress.finish()
+    with StudyProgress(stages, 1, console) as progress:  # one was run before
+        for stage in stages:
+            with progress(stage):
+                clock[0] += 60
     shown = console.file.getvalue()
-    assert progress.kept == 1
     assert "3/3" in shown
     assert "done" in shown
     if not terminal:
         assert "[2/3] the fit b, 60.0 s; about 0:01:00 left" in shown
-        assert "the fit a" not in shown
 
 
-def test_time_left_is_exact_where_stages_of_a_kind_take_the_same():
+def test_time_left_is_exact_where_stages_of_a_kind_take_the_same(clock):
     took = {"rows": 1.0, "reduced rows": 7.0, "fit 9": 3.0}
     stages = [Stage(1, str(place), kind, kind) for place, kind in enumerate([*took, *took, "fit 9"])]
     progress = StudyProgress(stages)
     assert progress.seconds_left() is None
     for place, stage in enumerate(stages, start=1):
-        progress.end(stage, took[stage.kind])
+        with progress(stage):
+            clock[0] += took[stage.kind]
         if place >= len(took):
             assert progress.seconds_left() == pytest.approx(sum(took[each.kind] for each in stages[place:]))
-
-
-def test_stages_that_were_not_needed_cost_nothing():
-    stages = [Stage(1, str(place), kind, kind) for place, kind in enumerate(["reduced rows", "fit 9", "fit 9"])]
-    progress = StudyProgress(stages)
-    progress.end(stages[0], None)
-    progress.end(stages[1], 2.0)
-    assert progress.seconds_left() == 2.0
-    assert progress.kept == 1

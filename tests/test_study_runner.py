@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from dualgate.study.methods import (
     TABLE,
     VARIANT,
 )
-from dualgate.study.run import Observer, plan_stages, run_study
+from dualgate.study.run import plan_stages, run_study
 from planted_study import BASIC, planted_model, planted_rows, quick_model
 
 
@@ -32,30 +33,26 @@ def fitted(model, data):
     return model.fit(rows, data.y[:1200], regimes=data.regimes[:1200])
 
 
-class Heard(Observer):
-    """Keeps the stages that began and ended."""
-
-    def __init__(self):
-        self.begun, self.ended = [], []
-
-    def begin(self, stage):
-        self.begun.append(stage)
-
-    def end(self, stage, seconds):
-        self.ended.append(stage)
+def study(data, methods, seed=3):
+    """The record of one seed, and the stages that ran."""
+    methods, ran = [METHODS[each] if isinstance(each, str) else each for each in methods], []
+    (record,) = run_study(
+        lambda seed: data, [seed], methods, make_model=quick_model, watch=lambda stage: nullcontext(ran.append(stage))
+    )
+    return record, ran
 
 
 def test_runner_trains_on_the_first_rows_and_keeps_the_last():
-    data, heard = planted_rows(7, n_samples=1500), Heard()
-    (record,) = run_study(lambda seed: data, [7], methods=BASIC, make_model=quick_model, observer=heard)
+    data = planted_rows(7, n_samples=1500)
+    record, ran = study(data, BASIC, 7)
     assert (record.n_train, record.n_validation, record.n_rows) == (1200, 150, 1500)
     assert_allclose(record.y, data.y[1350:])
     assert_allclose(record.snr, data.snr[1350:], rtol=1e-6)
-    assert heard.begun == heard.ended == plan_stages(BASIC, [7])
+    assert ran == plan_stages(BASIC, [7])
     # what a model learned does not depend on the targets and regimes of the rows held out
     changed = Bunch(X=data.X, y=data.y.copy(), regimes=data.regimes.copy(), snr=data.snr)
     changed.y[1200:], changed.regimes[1200:] = 99.0, 0
-    (other,) = run_study(lambda seed: changed, [7], methods=BASIC, make_model=quick_model)
+    other, _ = study(changed, BASIC, 7)
     for name in ("poe_9", GLOBAL.name):
         assert_allclose(other.predictions[name], record.predictions[name], rtol=1e-6, atol=1e-9)
     # the oracle is the row's own expert
@@ -90,12 +87,9 @@ def test_main_methods_are_both_towers_alone_and_every_fusion_twice():
 
 def test_methods_that_differ_in_their_view_share_a_fit():
     """Routing, oracle and root train nothing of their own, and predict as the model does when it is routed so."""
-    data, heard = planted_rows(3, n_samples=1500), Heard()
-    names = ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"]
-    (record,) = run_study(
-        lambda seed: data, [3], methods=[METHODS[name] for name in names], make_model=quick_model, observer=heard
-    )
-    assert [stage.kind for stage in heard.begun] == ["rows", "reduction", "reduced rows", "fit 9", "fit 9x4"]
+    data = planted_rows(3, n_samples=1500)
+    record, ran = study(data, ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"])
+    assert [stage.kind for stage in ran] == ["rows", "reduction", "reduced rows", "fit 9", "fit 9x4"]
     model = fitted(quick_model(data, 3), data)
     for name, routing in [("concat_9x4", "soft"), ("concat_9x4_hard", "hard"), ("concat_9x4_top3", 3)]:
         expected = model.set_params(routing=routing).predict(data.X[1350:])
@@ -104,7 +98,7 @@ def test_methods_that_differ_in_their_view_share_a_fit():
 
 def test_the_experts_of_quality_bins_have_no_regime():
     data = planted_rows(3, n_samples=1500)
-    (record,) = run_study(lambda seed: data, [3], methods=[METHODS["oracle_4"]], make_model=quick_model)
+    record, _ = study(data, ["oracle_4"])
     experts = HierarchicalExperts(slice(0, 12), slice(12, None), quality_edges=(2, 4, 7), random_state=0)
     experts.fit(data.X[:1200], data.y[:1200])
     expected = experts.predict(data.X[1350:], regimes=np.zeros(150, dtype=int))
@@ -112,10 +106,9 @@ def test_the_experts_of_quality_bins_have_no_regime():
 
 
 def test_every_reader_reduces_the_rows_once_in_its_own_way():
-    data, heard = planted_rows(3, n_samples=1500), Heard()
-    methods = [METHODS[name] for name in ("concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample")]
-    (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=quick_model, observer=heard)
-    assert sum(stage.kind == "reduced rows" for stage in heard.begun) == 2
+    data = planted_rows(3, n_samples=1500)
+    record, ran = study(data, ["concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample"])
+    assert sum(stage.kind == "reduced rows" for stage in ran) == 2
     assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
     assert {"reduction whitened", "reduced rows whitened"} <= record.seconds.keys()
     model = fitted(quick_model(data, 3).set_params(experts__projection="whitened", phys_gate__discriminants=True), data)
@@ -131,7 +124,7 @@ def test_a_peer_reads_projected_columns_and_quality_features(name):
     data = planted_rows(3, n_samples=2000)
     for target, reach in [(np.log(data.X[:, 12]), 0.99), (data.X[:, 8], 0.9)]:
         data.y = target.astype(float)
-        (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
+        record, _ = study(data, [method])
         assert r2_score(record.y, record.predictions[name]) > reach
         assert name not in record.entropy
 
@@ -139,8 +132,7 @@ def test_a_peer_reads_projected_columns_and_quality_features(name):
 def test_a_method_is_added_by_a_line():
     """The runner reads nothing of a method but its fields."""
     method = replace(METHODS["concat_9x4"], name="narrow", kind=VARIANT, settings={"quality_gate__hidden": (2,)})
-    data = planted_rows(3, n_samples=1500)
-    (record,) = run_study(lambda seed: data, [3], [method], make_model=quick_model)
+    record, _ = study(planted_rows(3, n_samples=1500), [method])
     assert analyse([record], methods=[method], n_resamples=20).methods[0].name == "narrow"
 
 
@@ -163,7 +155,7 @@ def test_a_regime_without_training_rows_has_an_expert():
     names = ("global", "oracle_9", "oracle_9x4", "phys_9", "concat_9", "concat_9x4")
     methods = [METHODS[name] for name in names]
     with pytest.warns(EmptyCellWarning, match="regime 3"):
-        (record,) = run_study(lambda seed: data, [3], methods, make_model=quick_model)
+        record, _ = study(data, methods)
     unseen = record.regimes == 3
     assert_allclose(record.predictions["oracle_9"][unseen], record.predictions["global"][unseen], rtol=1e-6)
     assert record.n_experts["phys_9"] == 4

@@ -101,30 +101,15 @@ def _study(args, line):
         args.parser.error("argument --full: runs every method, it cannot be given with --methods.")
     flags = {name: getattr(args, name) for name in ("rows", "seeds", "out", "methods", "full") if name in args}
     flags |= {"data": {"source": args.data}} if "data" in args else {}
-    try:
-        config = load_config(getattr(args, "config", None), flags)
-        _make_directory(config.out, args.parser)
-        return _run(config, line)
-    except ConfigError as error:
-        args.parser.error(str(error))
-
-
-def _make_directory(out, parser):
-    """Make the output directory now, not after minutes of work."""
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        parser.error(f"argument --out: {out} must be a directory that can be written: {error.strerror}.")
-
-
-def _run(config, line):
     run = None
     try:
-        with Interrupts():
+        config = load_config(getattr(args, "config", None), flags)
+        _make_directory(config.out)
+        with interrupts():
             run = StudyRun(config)
             run()
+    except ConfigError as error:
+        args.parser.error(str(error))
     except KeyboardInterrupt:
         words, finished = "No stage was finished, nothing has been written.", 0 if run is None else run.n_finished()
         if finished:
@@ -138,25 +123,37 @@ def _run(config, line):
     return 0
 
 
-class Interrupts:
-    """Context that Ctrl-C leaves as KeyboardInterrupt, also where compiled code or an import raised something else."""
+def _make_directory(out):
+    """Make the output directory now, not after minutes of work."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"out = {out!r}: must be a directory that can be written: {error.strerror}") from None
 
-    def __enter__(self):
-        self._came, self._former = False, signal.getsignal(signal.SIGINT)
-        self._ours = callable(self._former) and threading.current_thread() is threading.main_thread()
-        if self._ours:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
 
-    def __exit__(self, kind, error, traceback):
-        if self._ours:
-            signal.signal(signal.SIGINT, self._former)
-        if self._came and kind is not None:
-            raise KeyboardInterrupt from error
+@contextmanager
+def interrupts():
+    """Leave the block as KeyboardInterrupt on Ctrl-C, also where compiled code or an import raised something else."""
+    came, former = [], signal.getsignal(signal.SIGINT)
+    ours = callable(former) and threading.current_thread() is threading.main_thread()
 
-    def _remember(self, number, frame):
-        self._came = True
+    def remember(number, frame):
+        came.append(number)
         raise KeyboardInterrupt
+
+    if ours:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    except BaseException as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, former)
 
 
 # ---- a run of the study ------------------------------------------------------------------------------------
@@ -189,25 +186,23 @@ class StudyRun:
         from dualgate.study.analysis import analyse, seed_scores
         from dualgate.study.report import write_report
         from dualgate.study.results import StudyResults
-        from dualgate.study.run import Stage, run_study
+        from dualgate.study.run import Stage, pending_stages, run_study
 
-        config, start = self.config, time.perf_counter()
+        config, start, n_kept = self.config, time.perf_counter(), self.n_finished()
         last = [Stage(None, kind, kind, kind) for kind in (SCORES, REPORT)]
-        with StudyProgress([*self.plan, *last]) as progress:
+        with StudyProgress([*pending_stages(self.plan, self.store), *last], n_kept) as progress:
             records = run_study(
                 self.rows.make, config.seeds, self.methods, make_model=self.rows.make_model, store=self.store,
-                observer=progress, **self.extras,
+                watch=progress, **self.extras,
             )  # fmt: skip
-            with progress.measure(last[0]):
+            with progress(last[0]):
                 analysis = analyse(
                     records, methods=self.methods, n_resamples=config.bootstrap.resamples, thresholds=config.thresholds
                 )
                 scores = seed_scores(records, self.methods, analysis.best_single, config.thresholds)
-            with progress.measure(last[1]):
-                facts = self._facts(records[0].n_rows, time.perf_counter() - start, progress.kept)
-                results = StudyResults(facts, analysis)
+            with progress(last[1]):
+                results = StudyResults(self._facts(records[0].n_rows, time.perf_counter() - start, n_kept), analysis)
                 paths = write_report(results, Path(config.out), scores)
-            progress.finish()
         _print(results, paths)
         return results
 
@@ -253,15 +248,18 @@ def _print(results, paths):
 
 
 class StudyProgress:
-    """Context that shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere."""
+    """Context that shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere.
 
-    def __init__(self, stages, console=None):
+    It is called with a stage for the context to run it in; `n_kept` stages were finished before.
+    """
+
+    def __init__(self, stages, n_kept=0, console=None):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self.console = console or Console(stderr=True)
         self.left, self.took = Counter(stage.kind for stage in stages), defaultdict(list)
-        self.n_stages, self.n_done, self.kept, self._running = len(stages), 0, 0, set()
+        self.n_done, self.n_stages = n_kept, n_kept + len(stages)
         columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
         self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self._task = self._bar.add_task("", total=self.n_stages)
@@ -270,39 +268,22 @@ class StudyProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, *reason):
+    def __exit__(self, kind, *reason):
+        if kind is None:
+            self._show("done", "done")
         self._bar.live.stop()  # `Progress.stop` writes an empty line where there is no terminal
 
-    def begin(self, stage):
-        """Show what runs."""
-        self._running.add(stage)
-        self._bar.update(self._task, description=f"{stage.label}{self._words()}")
-
-    def end(self, stage, seconds: float | None):
-        """Count what is finished; elsewhere than on a terminal, write a line for what ran now."""
-        ran = stage in self._running
-        self._running.discard(stage)
+    @contextmanager
+    def __call__(self, stage):
+        """Show what runs, and count it when it ends."""
+        self._show(f"{stage.label}{self._words()}")
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.took[stage.kind].append(seconds)
         self.left[stage.kind] -= 1
         self.n_done += 1
-        if seconds is not None:
-            self.took[stage.kind].append(seconds)
-            self.kept += not ran
-        self._bar.update(self._task, completed=self.n_done)
-        if ran:
-            self._write(f"[{self.n_done}/{self.n_stages}] {stage.label}, {seconds:.1f} s{self._words()}")
-
-    @contextmanager
-    def measure(self, stage):
-        """Begin a stage, and end it with its duration."""
-        since = time.perf_counter()
-        self.begin(stage)
-        yield
-        self.end(stage, time.perf_counter() - since)
-
-    def finish(self):
-        """Show that all is finished."""
-        self._bar.update(self._task, description="done")
-        self._write("done")
+        self._show("", f"[{self.n_done}/{self.n_stages}] {stage.label}, {seconds:.1f} s{self._words()}")
 
     def seconds_left(self) -> float | None:
         """Return how long the rest takes; None before anything is finished.
@@ -316,8 +297,10 @@ class StudyProgress:
         typical = {kind: sum(each) / len(each) for kind, each in self.took.items()}
         return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in self.left.items())
 
-    def _write(self, line):
-        if not self.console.is_terminal:
+    def _show(self, description, line=""):
+        """Describe what runs on a terminal; elsewhere write a line, if there is one."""
+        self._bar.update(self._task, completed=self.n_done, description=description)
+        if line and not self.console.is_terminal:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _words(self):
