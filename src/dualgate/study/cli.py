@@ -183,7 +183,7 @@ class StudyRun:
 
     def __call__(self):
         """Run what is not finished, write the files, print the table, and return the `StudyResults`."""
-        from dualgate.study.analysis import analyse, seed_scores
+        from dualgate.study.analysis import StudyScores, analyse
         from dualgate.study.report import write_report
         from dualgate.study.results import StudyResults
         from dualgate.study.run import Stage, pending_stages, run_study
@@ -196,13 +196,11 @@ class StudyRun:
                 watch=progress, **self.extras,
             )  # fmt: skip
             with progress(last[0]):
-                analysis = analyse(
-                    records, methods=self.methods, n_resamples=config.bootstrap.resamples, thresholds=config.thresholds
-                )
-                scores = seed_scores(records, self.methods, analysis.best_single, config.thresholds)
+                scores = StudyScores(records, self.methods, config.bootstrap.resamples, config.thresholds)
+                analysis = analyse(scores)
             with progress(last[1]):
                 results = StudyResults(self._facts(records[0].n_rows, time.perf_counter() - start, n_kept), analysis)
-                paths = write_report(results, Path(config.out), scores)
+                paths = write_report(results, Path(config.out), scores.by_seed(analysis.best_single))
         _print(results, paths)
         return results
 

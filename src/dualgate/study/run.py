@@ -342,12 +342,12 @@ def _snr(rows):
 # ---- from fits to records ----------------------------------------------------------------------------------
 
 
-def gate_trace(method, arrays) -> MixtureTrace:
-    """Every stage of a fitted mixture's prediction, routed as the method asks.
+def gate_trace(method, arrays, rows=slice(None)) -> MixtureTrace:
+    """Every stage of a fitted mixture's prediction for some of the held-out rows, routed as the method asks.
 
     In double precision weights sum to one closely enough for a target whose spread is small against its mean.
     """
-    stages = {name: np.asarray(arrays[name], dtype=np.float64) for name in TRACED if name in arrays}
+    stages = {name: np.asarray(arrays[name][rows], dtype=np.float64) for name in TRACED if name in arrays}
     return MixtureTrace(**stages, routing=method.routing)
 
 
@@ -366,10 +366,10 @@ def _gather(store, methods, stages):
         record.traces[name] = arrays
         record.snr = arrays["snr"][cut:] if "snr" in arrays else record.snr
         if method.gated:
-            trace = gate_trace(method, arrays)
-            record.entropy[name], record.n_experts[name] = gate_entropy(trace.weights)[cut:], trace.log_weights.shape[1]
+            trace = gate_trace(method, arrays, slice(cut, None))
+            record.entropy[name], record.n_experts[name] = gate_entropy(trace.weights), trace.log_weights.shape[1]
             if trace.phys_logits is not None and trace.quality_logits is not None:
-                record.towers[name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
+                record.towers[name] = tower_correlation(trace.phys_logits, trace.quality_logits)
     for stage in stages:
         if stage.name not in store:
             continue
