@@ -3,13 +3,17 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from dualgate.study.analysis import analyse
+from dualgate.study import analysis
 from dualgate.study.config import StudyConfig
 from dualgate.study.methods import BINNED, GLOBAL, METHODS, TABLE
 from dualgate.study.results import RunFacts, StudyResults
 from dualgate.study.run import SeedRecord
 
 BASIC = [METHODS[name] for name in ("global", "oracle_9", "oracle_9x4", "phys_9", "quality_9", "poe_9", "poe_9x4")]
+
+
+def analyse(records, **more):
+    return analysis.analyse(analysis.StudyScores(records, **more))
 
 
 def planted_rows(seed, *, constant=False, alike=False, n_samples=3000):

@@ -16,7 +16,6 @@ from dualgate.study.analysis import (
     MARGINAL,
     PASS,
     StudyScores,
-    analyse,
     answer_all,
     bayes_limit_of,
     describe_gates,
@@ -27,19 +26,17 @@ from dualgate.study.analysis import (
     recommend,
     seed_interval,
 )
-from dualgate.study.config import Thresholds
 from dualgate.study.methods import DUAL, METHODS, SINGLE, TABLE
 from dualgate.study.results import GateReport, PooledTrend
-from planted_study import GOOD, planted_record, planted_results
+from planted_study import GOOD, analyse, planted_record, planted_results
 
 NAMES = ("global", "oracle_9", "phys_9", "quality_9", "logit_add_9", "temperature_9", "concat_9")
 CHOSEN = [METHODS[name] for name in NAMES]
-BARS = Thresholds()
 
 
 def scores_of(errors, n_samples=1500, seeds=(1, 2, 3), n_resamples=200, methods=CHOSEN):
     records = [planted_record(seed, errors, n_samples=n_samples) for seed in seeds]
-    return StudyScores(records, methods, n_resamples, BARS)
+    return StudyScores(records, methods, n_resamples)
 
 
 # ---- verdicts and intervals over seeds -----------------------------------------------------------------------
@@ -153,7 +150,7 @@ def test_the_best_of_eight_equal_duals_rarely_passes():
             luck = np.random.default_rng(record.seed).normal(0, 0.01, len(record.validation_r2))
             noisy = zip(record.validation_r2.items(), luck, strict=True)
             record.validation_r2 = {name: score + shift for (name, score), shift in noisy}
-        verdicts.append(answer_all(StudyScores(records, methods, 100, BARS), {}, BARS)[0].verdict)
+        verdicts.append(answer_all(StudyScores(records, methods, 100), {})[0].verdict)
     assert np.mean([verdict == FAIL for verdict in verdicts]) >= 0.9
 
 
@@ -195,7 +192,7 @@ def test_the_error_of_being_behind_is_that_of_the_paired_difference():
     for record in scores.records:  # the physics tower is the concat model but for a little more noise of its own
         noise = 0.05 * np.random.default_rng(record.seed).normal(size=len(record.y_validation))
         record.validation["phys_9"] = record.validation["concat_9"] + noise
-    paired = StudyScores(scores.records, CHOSEN, 200, BARS)
+    paired = StudyScores(scores.records, CHOSEN, 200)
     near, far = (paired.validation_behind(METHODS[name], METHODS["concat_9"])[1] for name in ("phys_9", "quality_9"))
     assert near < 0.3 * far
 
@@ -213,13 +210,13 @@ def falling(low, high):
     [((-0.9, -0.8), 0.35, PASS), ((-0.9, -0.8), 0.5, FAIL), ((-0.1, 0.1), 0.35, FAIL), ((0.8, 0.9), 0.35, FAIL)],
 )
 def test_the_temperature_must_fall_and_pay(fall, scatter, verdict):
-    answers = answer_all(scores_of({"temperature_9": scatter}), falling(*fall), BARS)
+    answers = answer_all(scores_of({"temperature_9": scatter}), falling(*fall))
     assert {answer.key: answer.verdict for answer in answers}["temperature"] == verdict
 
 
 def test_a_verdict_carries_the_interval_that_decides():
     scores = scores_of({"phys_9": 0.5, "quality_9": 0.9, "global": 0.9, "concat_9": 0.3, "oracle_9": 0.3})
-    answers = {answer.key: answer for answer in answer_all(scores, {}, BARS)}
+    answers = {answer.key: answer for answer in answer_all(scores, {})}
     assert answers.keys() == {"gain", "low_snr", "physics", "gate", "first", "recovery"}
     for answer in answers.values():
         assert answer.verdict == PASS
@@ -241,7 +238,7 @@ def test_a_handful_of_rows_decides_nothing():
     def asked(snr_of):
         for record in scores.records:
             record.snr = snr_of(record.snr)
-        answers = {each.key: each for each in answer_all(StudyScores(scores.records, CHOSEN, 200, BARS), gates, BARS)}
+        answers = {each.key: each for each in answer_all(StudyScores(scores.records, CHOSEN, 200), gates)}
         return [part.what for part in answers["low_snr"].parts] if "low_snr" in answers else answers.keys()
 
     few = np.r_[np.ones(4), np.full(1496, 5.0)]
@@ -297,7 +294,7 @@ def test_a_planted_gate_is_read_as_it_was_planted():
         traced(record, "temperature_9", phys, cold, 0.9 * own + 0.1 / 9)
         traced(record, "logit_add_9", phys, bins, 0.9 * own + 0.1 / 9)
     methods = [METHODS["temperature_9"], METHODS["logit_add_9"]]
-    found = describe_gates(records, methods, StudyScores(records, CHOSEN, 50, BARS), BARS)
+    found = describe_gates(StudyScores(records, CHOSEN, 50), methods)
     cooled, added = found["temperature_9"].trends["temperature"], found["logit_add_9"]
     assert cooled.rho.high < -0.9
     means = [each.value for each in cooled.means]
@@ -335,7 +332,7 @@ def test_towers_without_an_axis_follow_none():
         record = planted_record(trial, {}, n_samples=200)
         phys, quality = np.random.default_rng(1000 + trial).normal(size=(2, 200, 9))
         traced(record, "logit_add_9", phys, quality, np.full((200, 9), 1 / 9))
-        gates = describe_gates([record], [METHODS["logit_add_9"]], StudyScores([record], CHOSEN, 20, BARS), BARS)
+        gates = describe_gates(StudyScores([record], CHOSEN, 20), [METHODS["logit_add_9"]])
         found += [gates["logit_add_9"].axes[tower].low > 0 for tower in ("physics", "quality")]
     assert np.mean(found) < 0.1  # 0.025 of them by chance
 
@@ -350,7 +347,7 @@ def test_the_best_possible_prediction_has_a_share_of_one():
         noise = np.sqrt(0.9 * 0.1) * np.random.default_rng(100 + record.seed).normal(size=len(record.y))
         best = record.predictions["concat_9"] = 0.9 * record.y + noise
         record.limit = {"rows": 500, "std": np.full(500, np.sqrt(0.1)), "prior_variance": 1.0, "prediction": best[:500]}
-    found, scores = bayes_limit_of(records, 100), StudyScores(records, CHOSEN, 100, BARS)
+    found, scores = bayes_limit_of(StudyScores(records, CHOSEN, 100)), StudyScores(records, CHOSEN, 100)
     assert found.rows == 1500
     assert found.r2.value == pytest.approx(0.9)
     assert found.observed == pytest.approx(0.9, abs=0.02)

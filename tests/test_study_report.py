@@ -14,13 +14,13 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
 from dualgate.study import cli
-from dualgate.study.analysis import analyse, seed_scores
+from dualgate.study.analysis import StudyScores
 from dualgate.study.config import Thresholds
 from dualgate.study.figures import FIGURES, draw_figures
 from dualgate.study.methods import METHODS, TABLE
-from dualgate.study.report import headline, html, markdown, method_table, sections, summary, write_report
+from dualgate.study.report import PAGES, method_table, page, sections, summary, words_of, write_report
 from dualgate.study.results import StudyResults, between, measured, regime_names
-from planted_study import GOOD, planted_record, planted_results
+from planted_study import GOOD, analyse, planted_record, planted_results
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,11 @@ def test_markdown_names_figures_that_exist(written):
 
 
 def test_page_stands_alone_and_gives_the_answer_first(results, written):
-    page = (written[0] / "report.html").read_text()
-    answer, use, code = headline(results)
+    page, words = (written[0] / "report.html").read_text(), words_of(results)
     assert "http" not in page
-    assert page.index(answer[:30]) < page.index(use[:30]) < page.index("for_spectra") < page.index("<img")
-    assert page.index("<img") < page.index("Contents") < page.index("<table>")
-    assert code.startswith("DualTowerMoERegressor.for_spectra(wave)")
+    shown = [words["answer"][:30], words["use"][:30], "for_spectra", "<img", "Contents", "<table>"]
+    assert [page.index(each) for each in shown] == sorted(page.index(each) for each in shown)
+    assert words["code"].startswith("DualTowerMoERegressor.for_spectra(wave)")
     for each in sections(results):
         assert page.count(f'href="#{each.anchor}"') == page.count(f'id="{each.anchor}"') == 1
     assert page.count("<details>") == sum(each.folded for each in sections(results))
@@ -79,8 +78,8 @@ def test_page_stands_alone_and_gives_the_answer_first(results, written):
 
 def test_names_cannot_break_the_page():
     results = of(planted_record(0, GOOD), environment={"cpu": "<b>&|"}, target="<i>")
-    assert {"&lt;b&gt;&amp;|", "&lt;i&gt;"} <= set(_words_of(html(results, {})))
-    assert "<b>&\\|" in markdown(results, {})
+    assert {"&lt;b&gt;&amp;|", "&lt;i&gt;"} <= set(_words_of(page(results, {})))
+    assert "<b>&\\|" in page(results, {}, "report.md")
 
 
 def _words_of(page):
@@ -106,9 +105,9 @@ def test_numbers_are_written_though_a_figure_fails(results, tmp_path, monkeypatc
 
 def test_the_lines_of_seeds_hold_the_numbers_of_every_slice(results, tmp_path, monkeypatch):
     record = planted_record(3, GOOD)
-    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), ([9.0], [4.0])
+    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), [[9.0], [4.0]]
     methods = [METHODS[name] for name in ("phys_9", "poe_9x4")]
-    lines = seed_scores([record], methods, "phys_9", Thresholds(boundary=(0.5, 0.25)))
+    lines = StudyScores([record], methods, 1, Thresholds(boundary=(0.5, 0.25))).by_seed("phys_9")
     table = lines.set_index(["method", "slice", "metric"])[["value", "rows"]].sort_index()
     assert table.index.is_unique
     near = np.abs(record.snr - 4) <= 0.25
@@ -170,15 +169,15 @@ def test_an_r2_is_not_written_above_one(results):
 def test_the_proposal_is_audited_for_spectra_alone(results):
     table = planted_results(kind="table", target="protein", unit=None)
     assert {"Q6.1", "S5.2", "MVP-4.0"} <= set(frames(results)["Audit of the proposal"]["number"])
-    for page in (markdown(table, {}), html(table, {}), summary(table)):
-        assert not any(code in page for code in ("Q6.", "S1.2", "MVP", "proposal"))
+    for text in (*(page(table, {}, name) for name in PAGES), summary(table)):
+        assert not any(code in text for code in ("Q6.", "S1.2", "MVP", "proposal"))
     others = "".join(frame.to_csv() for heading, frame in frames(results).items() if heading != "Audit of the proposal")
     assert not any(code in others for code in ("Q6.", "S1.2", "MVP"))
 
 
 def test_experts_are_counted_and_regimes_named_as_they_are():
     record = planted_record(0, GOOD)
-    record.regimes, record.edges = record.regimes % 3, (np.array([12.0, 15.5]),)
+    record.regimes, record.edges = record.regimes % 3, [[12.0, 15.5]]
     record.n_experts = {name: 12 if METHODS[name].experts == "9x4" else 3 for name in record.n_experts}
     found = of(record, kind="table", config={"data": {"conditions": ["moisture [%]"]}})
     assert found.analysis.method("concat_9x4").label == "both towers (concat), 3x4 experts"

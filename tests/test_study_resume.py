@@ -8,12 +8,11 @@ from rich.console import Console
 
 from dualgate.rows.store import Store, StoreError
 from dualgate.study import cli as cli_module
-from dualgate.study.analysis import analyse
 from dualgate.study.cli import StudyProgress
 from dualgate.study.inputs import REGIMES
 from dualgate.study.methods import METHODS
 from dualgate.study.run import FIT, SeedWork, Stage, pending_stages, plan_stages, run_study
-from planted_study import BASIC, planted_rows, quick_model
+from planted_study import BASIC, analyse, planted_rows, quick_model
 
 SEEDS = (1, 2)
 

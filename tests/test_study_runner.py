@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import EmptyCellWarning
-from dualgate.study.analysis import FAIL, PASS, analyse
+from dualgate.study.analysis import FAIL, PASS
 from dualgate.study.methods import (
     BOTH,
     DUAL,
@@ -23,7 +23,7 @@ from dualgate.study.methods import (
     VARIANT,
 )
 from dualgate.study.run import plan_stages, run_study
-from planted_study import BASIC, planted_model, planted_rows, quick_model
+from planted_study import BASIC, analyse, planted_model, planted_rows, quick_model
 
 
 def fitted(model, data):
