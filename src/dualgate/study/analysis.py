@@ -27,6 +27,7 @@ from dualgate.study.methods import (
     PHYS,
     PLAIN,
     QUALITY,
+    READERS,
     REFERENCE,
     SINGLE,
     TABLE,
@@ -40,8 +41,6 @@ METRICS = ("r2", "mae", "rmse", "bias")
 LOW_BINS = SNR_NAMES[:2]  # where a quality tower must be worth the most
 MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
 FUSION_SIZES = {"logit_add": 0, "temperature": 1, "poe": 2, "concat": 3}  # by what each adds to two towers
-READERS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
-           "wiener clean": "Wiener scores, noise-free loadings"}  # from no use of the errors to most  # fmt: skip
 MIN_TREND_ROWS = 4
 AXIS_RESAMPLES = 300
 MAX_POINTS = 1500  # rows of the figures that show rows
@@ -365,16 +364,16 @@ def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
     n_regimes, n_bins = scores.sizes
     counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
-    words = {reader: READERS.get(reader, "columns") for reader in dict.fromkeys(m.reader for m in plain)}
+    words = {reader: READERS[reader].words for reader in dict.fromkeys(m.reader for m in plain)}
     both, phys, known = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
     pairs = [  # two methods each, given by fields, experts and reader
         *(("gate", f"{counted[size]}, {words[reader]}", (both, size, reader), (phys, size, reader))
           for size, reader in product(counted, words)),
         *(("experts", f"{kind}, {words[reader]}", (fields, BINNED, reader), (fields, PLAIN, reader))
           for (kind, fields), reader in product((("true regime known", known), ("both towers", both)), words)),
-        *(("representation", f"{counted[size]}: {READERS[after]} instead of {READERS[before]}",
+        *(("representation", f"{counted[size]}: {READERS[after].words} instead of {READERS[before].words}",
            (both, size, after), (both, size, before))
-          for size, (before, after) in product(counted, pairwise(READERS))),
+          for size, (before, after) in product(counted, pairwise(list(READERS)[1:]))),
     ]  # fmt: skip
 
     def find(fields, size, reader):
