@@ -1,5 +1,6 @@
 import io
 import json
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from dualgate.rows.store import Store, StoreError
 from dualgate.study import cli as cli_module
-from dualgate.study.cli import StudyProgress
+from dualgate.study.cli import seconds_left, show_progress
 from dualgate.study.inputs import REGIMES
 from dualgate.study.methods import METHODS
 from dualgate.study.run import FIT, SeedWork, Stage, pending_stages, plan_stages, run_study
@@ -145,22 +146,16 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert len(list((tmp_path / "out" / "stages").iterdir())) == 2
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that a test sets by hand."""
-    now = [0.0]
-    monkeypatch.setattr("dualgate.study.cli.time.perf_counter", lambda: now[0])
-    return now
-
-
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_names_what_runs_and_what_is_left(terminal, clock):
+def test_progress_names_what_runs_and_what_is_left(terminal, monkeypatch):
+    clock = iter(range(0, 999, 60))
+    monkeypatch.setattr("dualgate.study.cli.time.perf_counter", lambda: next(clock))
     stages = [Stage(None, name, "fit 9", f"the fit {name}") for name in "bc"]
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
-    with StudyProgress(stages, 1, console) as progress:  # one was run before
+    with show_progress(stages, 1, console) as watch:  # one was run before
         for stage in stages:
-            with progress(stage):
-                clock[0] += 60
+            with watch(stage):
+                pass
     shown = console.file.getvalue()
     assert "3/3" in shown
     assert "done" in shown
@@ -168,13 +163,9 @@ def test_progress_names_what_runs_and_what_is_left(terminal, clock):
         assert "[2/3] the fit b, 60.0 s; about 0:01:00 left" in shown
 
 
-def test_time_left_is_exact_where_stages_of_a_kind_take_the_same(clock):
+def test_time_left_is_exact_where_stages_of_a_kind_take_the_same():
     took = {"rows": 1.0, "reduced rows": 7.0, "fit 9": 3.0}
-    stages = [Stage(1, str(place), kind, kind) for place, kind in enumerate([*took, *took, "fit 9"])]
-    progress = StudyProgress(stages)
-    assert progress.seconds_left() is None
-    for place, stage in enumerate(stages, start=1):
-        with progress(stage):
-            clock[0] += took[stage.kind]
-        if place >= len(took):
-            assert progress.seconds_left() == pytest.approx(sum(took[each.kind] for each in stages[place:]))
+    assert seconds_left(Counter(took.keys()), {}) == 0
+    found = seconds_left(Counter({"rows": 1, "fit 9": 4}), {kind: [seconds] * 2 for kind, seconds in took.items()})
+    assert found == pytest.approx(1 + 4 * 3)
+    assert seconds_left(Counter(["fit 9"]), {"reduced rows": [6.0]}) == pytest.approx(2.0)  # a third of the work

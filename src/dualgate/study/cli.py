@@ -190,15 +190,15 @@ class StudyRun:
 
         config, start, n_kept = self.config, time.perf_counter(), self.n_finished()
         last = [Stage(None, kind, kind, kind) for kind in (SCORES, REPORT)]
-        with StudyProgress([*pending_stages(self.plan, self.store), *last], n_kept) as progress:
+        with show_progress([*pending_stages(self.plan, self.store), *last], n_kept) as watch:
             records = run_study(
                 self.rows.make, config.seeds, self.methods, make_model=self.rows.make_model, store=self.store,
-                watch=progress, **self.extras,
+                watch=watch, **self.extras,
             )  # fmt: skip
-            with progress(last[0]):
+            with watch(last[0]):
                 scores = StudyScores(records, self.methods, config.bootstrap.resamples, config.thresholds)
                 analysis = analyse(scores)
-            with progress(last[1]):
+            with watch(last[1]):
                 results = StudyResults(self._facts(records[0].n_rows, time.perf_counter() - start, n_kept), analysis)
                 paths = write_report(results, Path(config.out), scores.by_seed(analysis.best_single))
         _print(results, paths)
@@ -245,65 +245,58 @@ def _print(results, paths):
         console.print(line, highlight=False, markup=False, soft_wrap=line not in lines)
 
 
-class StudyProgress:
-    """Context that shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere.
+@contextmanager
+def show_progress(stages, n_kept=0, console=None):
+    """Show stages on stderr: live on a terminal, a line for every stage elsewhere; `n_kept` were finished before.
 
-    It is called with a stage for the context to run it in; `n_kept` stages were finished before.
+    Yields a function from a stage to the context to run it in.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    def __init__(self, stages, n_kept=0, console=None):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    console = console or Console(stderr=True)
+    columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    left, took, n_stages = Counter(stage.kind for stage in stages), defaultdict(list), n_kept + len(stages)
+    task = bar.add_task("", total=n_stages, completed=n_kept)
 
-        self.console = console or Console(stderr=True)
-        self.left, self.took = Counter(stage.kind for stage in stages), defaultdict(list)
-        self.n_done, self.n_stages = n_kept, n_kept + len(stages)
-        columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
-        self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self._task = self._bar.add_task("", total=self.n_stages)
+    def write(line):
+        if not console.is_terminal:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self):
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind, *reason):
-        if kind is None:
-            self._show("done", "done")
-        self._bar.live.stop()  # `Progress.stop` writes an empty line where there is no terminal
+    def remaining():
+        seconds = seconds_left(left, took)
+        return f"; about {timedelta(seconds=round(seconds))} left" if seconds else ""
 
     @contextmanager
-    def __call__(self, stage):
-        """Show what runs, and count it when it ends."""
-        self._show(f"{stage.label}{self._words()}")
+    def watch(stage):
+        bar.update(task, description=f"{stage.label}{remaining()}")
         start = time.perf_counter()
         yield
-        seconds = time.perf_counter() - start
-        self.took[stage.kind].append(seconds)
-        self.left[stage.kind] -= 1
-        self.n_done += 1
-        self._show("", f"[{self.n_done}/{self.n_stages}] {stage.label}, {seconds:.1f} s{self._words()}")
+        took[stage.kind].append(time.perf_counter() - start)
+        left[stage.kind] -= 1
+        bar.advance(task)
+        n_done = n_stages - left.total()
+        write(f"[{n_done}/{n_stages}] {stage.label}, {took[stage.kind][-1]:.1f} s{remaining()}")
 
-    def seconds_left(self) -> float | None:
-        """Return how long the rest takes; None before anything is finished.
+    bar.start()
+    try:
+        yield watch
+        bar.update(task, description="done")
+        write("done")
+    finally:
+        bar.live.stop()  # `Progress.stop` writes an empty line where there is no terminal
 
-        A stage takes what those of its kind took; of a kind that has none, its weight times the seconds a unit took.
-        """
-        weighed = sum(len(each) * WEIGHTS[kind] for kind, each in self.took.items())
-        if not weighed:
-            return None
-        unit = sum(map(sum, self.took.values())) / weighed
-        typical = {kind: sum(each) / len(each) for kind, each in self.took.items()}
-        return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in self.left.items())
 
-    def _show(self, description, line=""):
-        """Describe what runs on a terminal; elsewhere write a line, if there is one."""
-        self._bar.update(self._task, completed=self.n_done, description=description)
-        if line and not self.console.is_terminal:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+def seconds_left(left: Counter, took: dict[str, list[float]]) -> float:
+    """How long stages take that are left, counted by kind, after others took so many seconds; 0 after none.
 
-    def _words(self):
-        left = self.seconds_left()
-        return "" if left is None or self.n_done == self.n_stages else f"; about {timedelta(seconds=round(left))} left"
+    A stage takes what those of its kind took; of a kind that has none, its weight times the seconds a unit took.
+    """
+    weighed = sum(len(each) * WEIGHTS[kind] for kind, each in took.items())
+    unit = sum(map(sum, took.values())) / weighed if weighed else 0.0
+    typical = {kind: sum(each) / len(each) for kind, each in took.items()}
+    return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in left.items())
 
 
 # ---- what a result depends on ------------------------------------------------------------------------------
