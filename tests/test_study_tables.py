@@ -45,6 +45,7 @@ def tables(tmp_path_factory):
         "npz": {"source": str(home / "t.npz"), **COLUMNS, "flux": ["flux"], "error": ["error"]},
         "plain": {"source": str(home / "plain.npy"), **plain},
         "named": {"source": str(home / "named.npy"), **COLUMNS},
+        "parquet": {"source": str(home / "t.parquet"), **COLUMNS},
     }
 
 
@@ -71,9 +72,12 @@ def predictions(rows, methods=FEW):
 # ---- the same rows, whatever they lie in ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["csv", "npz", "plain", "named"])
+@pytest.mark.parametrize("kind", ["csv", "npz", "plain", "named", "parquet"])
 def test_a_table_gives_what_its_array_gives(kind, tables):
     frame = planted_frame()
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(tables[kind]["source"])
     expected = frame.filter(regex="flux_|error_").to_numpy()
     rows = rows_of(tables[kind])
     rows.check()
@@ -96,13 +100,6 @@ def test_the_study_of_a_table_is_that_of_its_array(tables):
         assert_array_equal(one.predictions[method.name], three.predictions[method.name])
 
 
-def test_parquet_gives_the_same(tables, tmp_path):
-    pytest.importorskip("pyarrow")
-    planted_frame().to_parquet(tmp_path / "t.parquet")
-    one, two = rows_of(tables["csv"]), rows_of({"source": str(tmp_path / "t.parquet"), **COLUMNS})
-    assert_array_equal(one.make(0).X, two.make(0).X)
-
-
 def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "t.parquet").write_bytes(b"")
     monkeypatch.setattr("dualgate.study.inputs.find_spec", lambda name: None)
@@ -112,10 +109,8 @@ def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
 
 def test_conditions_are_cut_into_regimes(tmp_path):
     frame = planted_frame().assign(T=lambda f: 1000.0 * f["regime"], Z=0.0)
-    frame.to_csv(tmp_path / "t.csv", index=False)
     conditions = {"conditions": ["T", "Z"], "regime_edges": [[500, 1500], [-1]]}
-    named = {name: value for name, value in COLUMNS.items() if name != "regimes"}
-    data = rows_of({"source": str(tmp_path / "t.csv"), **named, **conditions}).make(0)
+    data = kept_as(tmp_path / "t.csv", frame, regimes=None, **conditions).make(0)
     assert_array_equal(data.regimes, 2 * frame["regime"] + 1)
     assert_array_equal(data.conditions[:, 0], frame["T"])
 
@@ -135,39 +130,26 @@ def test_a_target_far_from_zero_is_predicted_as_one_around_it(tables):
 # ---- what a table lacks -----------------------------------------------------------------------------------
 
 
-def test_quality_columns_stand_in_for_errors(tmp_path):
-    """A gate that reads the column with the noise level beats one that reads a constant."""
-    frame = planted_frame(3000)
-    frame["constant"] = 1.0
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "regimes": "regime"}
-    methods, left_out = choose_methods(["main"], rows_of(named | {"quality": ["depth"]}).offers)
+def test_quality_columns_stand_in_for_errors_and_the_snr_may_be_a_column(tmp_path):
+    rows = kept_as(tmp_path / "t.csv", planted_frame().assign(snr=3.0), error=None, quality=["depth"])
+    methods, left_out = choose_methods(["main"], rows.offers)
     assert {method.experts for method in methods} == {"", "9"}
     assert left_out["poe_9x4"] == "the rows have no errors"
-    rows = rows_of(named | {"quality": ["depth"]})
     record = predictions(rows, [METHODS["concat_9"]])
     assert rows.make_model(rows.make(0), 0).quality_gate.features == "passthrough"
     assert record.snr is None
     assert all(gate.trends == {} for gate in analyse([record], n_resamples=20).gates.values())
+    binned = kept_as(tmp_path / "t.csv", planted_frame().assign(snr=3.0), error=None, quality=["depth"], snr="snr")
+    assert_allclose(predictions(binned, [METHODS["phys_9"]]).snr, 3.0)
 
 
-def test_the_snr_may_be_a_column(tmp_path):
-    planted_frame().assign(snr=3.0).to_csv(tmp_path / "t.csv", index=False)
-    named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "quality": ["depth"], "snr": "snr"}
-    record = predictions(rows_of(named), [METHODS["phys_9"]])
-    assert_allclose(record.snr, 3.0)
-
-
-def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path, monkeypatch):
-    frame = planted_frame()
-    frame.to_csv(tmp_path / "t.csv", index=False)
+def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path):
     wave = np.linspace(8000, 8800, N_FLUX)
-    named = {"source": str(tmp_path / "t.csv"), **COLUMNS}
-    rows = rows_of(named | {"wave": wave.tolist()})
+    rows = kept_as(tmp_path / "t.csv", planted_frame(), wave=wave.tolist())
     assert "spectral lines" in rows.offers
     assert rows.make_model(rows.make(0), 0).phys_gate.features is not None
     np.savetxt(tmp_path / "wave.txt", wave - 5000)
-    other = rows_of(named | {"wave": str(tmp_path / "wave.txt")})
+    other = kept_as(tmp_path / "t.csv", planted_frame(), wave=str(tmp_path / "wave.txt"))
     assert other.offers == {"errors", "regimes"}
     assert_allclose(other.make(0).wave, wave - 5000)
 
@@ -213,6 +195,26 @@ def test_columns_that_do_not_fit_are_named(change, message, tables):
         rows_of(given(tables["csv"] | change)).check()
 
 
+def missing(frame, name):
+    return frame.assign(**{name: frame[name].where(frame.index != 17)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.assign(y=3.0), r"\[data\] target: 'y' does not vary, it is 3.0 in every row"),
+        (lambda frame: missing(frame, "flux_3"), r"column 'flux_3' is not finite in row 17, counted from 0"),
+        (lambda frame: missing(frame, "regime"), r"column 'regime' has no value in row 17, counted from 0"),
+        (lambda frame: missing(frame.assign(regime="rye"), "regime"), r"column 'regime' has no value in row 17"),
+        (lambda frame: frame.assign(regime=[f"star {n}" for n in range(1000)]), r"'regime' holds 1,000 different"),
+        (lambda frame: frame[:900], "holds 900 rows, the study needs 1000"),
+    ],
+)
+def test_values_that_do_not_fit_are_located(change, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        kept_as(tmp_path / "t.csv", change(planted_frame())).check()
+
+
 def test_the_documented_table_is_read(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"### A table\n.*?```toml\n(.*?)```", text, flags=re.DOTALL)
@@ -228,19 +230,11 @@ def test_the_documented_table_is_read(tmp_path, monkeypatch):
     assert_array_equal(rows.make(0).regimes, np.digitize(grain["moisture"], data["regime_edges"][0]))
 
 
-def test_a_row_s_snr_may_be_read_as_its_quality(tmp_path):
+def test_columns_may_be_read_twice(tmp_path):
     rows = kept_as(tmp_path / "t.csv", planted_frame(), error=None, quality=["depth"], snr="depth")
     assert_array_equal(rows.make(0).X[:, -1], rows.make(0).snr)
-
-
-def test_columns_may_share_their_error(tmp_path):
     data = kept_as(tmp_path / "t.csv", planted_frame(), error=["error_0"] * N_FLUX).make(0)
     assert_array_equal(data.X[:, N_FLUX:], np.repeat(data.X[:, [N_FLUX]], N_FLUX, axis=1))
-
-
-def test_a_target_that_does_not_vary_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"\[data\] target: 'y' does not vary, it is 3.0 in every row"):
-        kept_as(tmp_path / "t.csv", planted_frame().assign(y=3.0)).check()
 
 
 # ---- regimes and rows -------------------------------------------------------------------------------------
@@ -263,24 +257,10 @@ def test_regimes_of_texts_are_read_from_any_file(tmp_path):
     assert_array_equal(data.regimes, names == "rye")
 
 
-def test_a_regime_that_is_missing_is_located(tmp_path):
-    frame = planted_frame().assign(regime="rye")
-    frame.loc[17, "regime"] = None
-    with pytest.raises(ConfigError, match=r"\[data\] regimes: column 'regime' is (nan|None) in row 17, counted from 0"):
-        kept_as(tmp_path / "t.csv", frame).check()
-
-
-def test_a_column_of_many_values_is_no_regime(tmp_path):
-    frame = planted_frame().assign(regime=[f"star {number}" for number in range(1000)])
-    with pytest.raises(ConfigError, match=r"\[data\] regimes: 'regime' holds 1,000 different values in 1,000 rows"):
-        kept_as(tmp_path / "t.csv", frame).check()
-
-
 def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
     frame = planted_frame(3000).sort_values("y")
-    kept_as(tmp_path / "t.csv", frame)
-    source = {"source": str(tmp_path / "t.csv"), **COLUMNS}
-    some, again, more = (rows_of(source, rows=rows).make(0) for rows in (1000, 1000, 2000))
+    data = vars(kept_as(tmp_path / "t.csv", frame).data)
+    some, again, more = (rows_of(given(data), rows=rows).make(0) for rows in (1000, 1000, 2000))
     assert len(some.X) == len(some.y) == len(some.regimes) == 1000
     assert_array_equal(some.X, again.X)
     assert (np.diff(some.y) >= 0).all()  # in the table's order
@@ -301,20 +281,6 @@ def test_an_array_that_nobody_names_may_hold_anything(tmp_path):
     for key in ("target", "regimes"):
         with pytest.raises(ConfigError, match=rf"\[data\] {key}: column 'notes' cannot be read from .*t.npz"):
             rows_of(data | {key: "notes"}).check()
-
-
-def test_values_that_are_missing_are_located(tmp_path):
-    frame = planted_frame()
-    frame.loc[17, "flux_3"] = np.nan
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(ConfigError, match=r"column 'flux_3' is not finite in row 17, counted from 0"):
-        rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
-
-
-def test_a_table_of_few_rows_is_refused(tmp_path):
-    planted_frame(900).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(ConfigError, match="holds 900 rows, the study needs 1000"):
-        rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
 
 
 def test_the_command_runs_on_a_table(tables, tmp_path):

@@ -200,7 +200,7 @@ class _Table:
             raise _fault(key, f"{entries[0]!r} names more than one column; it must name one")
         codes, found = pd.factorize(values, sort=True)
         for row in np.flatnonzero(codes < 0)[:1]:
-            raise _fault(key, f"column {name!r} is {values[row]!r} in {_place(row)}; drop such rows, or fill them")
+            raise _fault(key, f"column {name!r} has no value in {_place(row)}; drop such rows, or fill them")
         if len(found) * REGIME_ROWS > max(len(values), 1):
             words = f"holds {len(found):,} different values in {len(values):,} rows; there must be {REGIME_ROWS} rows"
             otherwise = "Merge some, or give a physical condition as conditions, with regime_edges"
