@@ -7,6 +7,7 @@ import warnings
 import pandas as pd
 import pytest
 
+import dualgate
 from dualgate.experts import EmptyCellWarning
 from dualgate.rows.store import StoreError
 from dualgate.study import cli as cli_module
@@ -30,13 +31,8 @@ def test_the_command_answers_without_heavy_imports(flag):
 
 
 def test_the_package_runs_as_a_module():
-    import dualgate
-
-    command = [sys.executable, "-m", "dualgate", "--version"]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == [
-        "dualgate",
-        dualgate.__version__,
-    ]
+    shown = subprocess.run([sys.executable, "-m", "dualgate", "--version"], check=True, capture_output=True, text=True)
+    assert shown.stdout == f"dualgate {dualgate.__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -51,22 +47,16 @@ def test_the_package_runs_as_a_module():
         (["--methods", "poe_9x5"], r"methods: 'poe_9x5' is no method and no group; did you mean"),
         (["--full", "--methods", "poe_9"], r"--full: runs every method"),
         (["--config", "elsewhere.toml"], r"elsewhere.toml: cannot be read"),
+        (["--out", "taken"], r"out = 'taken': must be a directory that can be written"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("")
     with pytest.raises(SystemExit) as caught:
         cli_module.main(["study", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_an_output_that_is_no_directory_is_refused_before_the_work(tmp_path, capsys):
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(SystemExit) as caught:
-        cli_module.main(["study", "--out", str(tmp_path / "taken")])
-    assert caught.value.code == 2
-    assert "--out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "rich"])
@@ -81,10 +71,7 @@ def test_a_missing_extra_is_named_with_the_way_to_get_it(missing, monkeypatch, c
 def test_list_names_every_method_and_group(capsys):
     assert cli_module.main(["study", "--list"]) == 0
     shown = capsys.readouterr().out
-    for method in TABLE:
-        assert f" {method.name} " in shown
-        assert method.description
-        assert method.description in shown
+    assert all(f" {method.name} " in shown and f"  {method.description}\n" in shown for method in TABLE)
     assert all(f"{group}: " in shown for group in GROUPS)
 
 
@@ -203,12 +190,9 @@ def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_
 def test_methods_are_chosen_by_name_and_group(planted_command, tmp_path, capsys):
     base = ["study", "--rows", "1000", "--seeds", "3", "--out", str(tmp_path)]
     assert cli_module.main([*base, "--methods", "temperature_9, peer"]) == 0
-    results = StudyResults.from_json((tmp_path / "results.json").read_text())
-    names = {method.name for method in results.analysis.methods}
-    assert (
-        {"temperature_9", "hist_gradient_boosting"} <= names <= {"temperature_9", "hist_gradient_boosting", "lightgbm"}
-    )
-    assert results.analysis.recommendation is None
+    found = StudyResults.from_json((tmp_path / "results.json").read_text()).analysis
+    assert {method.name for method in found.methods} - {"lightgbm"} == {"temperature_9", "hist_gradient_boosting"}
+    assert found.recommendation is None
     assert "a verdict needs a single tower and a dual model" in " ".join(capsys.readouterr().out.split())
 
 
