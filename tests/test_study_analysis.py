@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import t
 from sklearn.metrics import r2_score
 
-from dualgate.evaluation import Estimate, Interval
+from dualgate.evaluation import Estimate, Interval, LeakageAudit
 from dualgate.study.analysis import (
     DECIDE,
     FAIL,
@@ -253,9 +253,11 @@ def test_a_share_of_nothing_is_none():
 )  # fmt: skip
 def test_features_must_predict_the_noise_and_not_the_target(target, snr, verdict):
     record = planted_record(1, {})
-    fine = [[0.02, 0.0, 0.04], [0.95, 0.9, 1.0]]  # boosted trees find nothing wrong
-    lines = [[np.mean(target), *target], fine[0], [np.mean(snr), *snr], fine[1], [0.97, 0.96, 0.98]]
-    record.audit = {"rows": 300, "audit": np.array(lines)}
+    fine = Interval(0.02, 0.0, 0.04), Interval(0.95, 0.9, 1.0)  # boosted trees find nothing wrong
+    read = (
+        {"ridge": Interval(np.mean(it), *it), "boosting": each} for it, each in zip((target, snr), fine, strict=True)
+    )
+    record.audit = {"rows": 300, "audit": LeakageAudit(*read, Interval(0.97, 0.96, 0.98))}
     assert analyse([record], methods=CHOSEN, n_resamples=20).audit.verdict == verdict
 
 

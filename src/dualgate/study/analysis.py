@@ -34,7 +34,7 @@ from dualgate.study.methods import (
     VARIANT,
     Method,
 )
-from dualgate.study.run import AUDIT_NUMBERS, SeedRecord, gate_trace
+from dualgate.study.run import SeedRecord, gate_trace
 
 PASS, MARGINAL, FAIL = LADDER = "pass", "marginal", "fail"  # from best to worst
 METRICS = ("r2", "mae", "rmse", "bias")
@@ -617,9 +617,10 @@ def _audit(records, bars):
     found = next((record.audit for record in records if record.audit is not None), None)
     if found is None:
         return None
-    numbers = {name: Interval(*map(float, line)) for name, line in zip(AUDIT_NUMBERS, found["audit"], strict=True)}
-    target, snr = ({each: numbers[f"{what} {each}"] for each in ("ridge", "boosting")} for what in ("target", "snr"))
-    audit = evaluation.LeakageAudit(target, snr, numbers["errors"], bars.leak_target, bars.leak_snr)
+    audit = replace(found["audit"], target_limit=bars.leak_target, snr_floor=bars.leak_snr)
+    read = {"target": audit.target, "snr": audit.snr}
+    numbers = {f"{what} {name}": each for what, by_name in read.items() for name, each in by_name.items()}
+    numbers["errors"] = audit.errors
     return results.AuditNumbers(int(found["rows"]), audit.verdict, "; ".join(audit.reasons), numbers)
 
 
@@ -632,20 +633,18 @@ def _points(name, x, y, n_points, n_experts=None):
 
 def _coefficients(record, methods):
     """Coefficients of each regime's expert on pixels, neighbours averaged, in the first seed; None where unknown."""
-    if record.wave is None:
+    kinds = (REFERENCE, SINGLE, DUAL)
+    plain = [method.name for method in methods if method.experts == PLAIN and method.kind in kinds]
+    name = next((name for name in plain if "coef_pixels" in record.traces.get(name, {})), None)
+    if record.wave is None or name is None:
         return None
-    for method in methods:
-        arrays = record.traces.get(method.name, {})
-        if method.experts == PLAIN and method.kind in (REFERENCE, SINGLE, DUAL) and "coef_pixels" in arrays:
-            coefs, wave = np.asarray(arrays["coef_pixels"], dtype=float), np.asarray(record.wave, dtype=float)
-            step = max(1, len(wave) // PIXELS_SHOWN)
-            kept = len(wave) // step * step
-            shown = coefs[:, :kept].reshape(len(coefs), -1, step).mean(axis=2)
-            return results.Coefficients(
-                method.name, wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
-                [[_rounded(each) for each in row] for row in shown],
-            )  # fmt: skip
-    return None
+    step = max(1, len(record.wave) // PIXELS_SHOWN)
+    kept = len(record.wave) // step * step
+    wave, *experts = (
+        np.asarray(line[:kept], dtype=float).reshape(-1, step).mean(axis=1)
+        for line in (record.wave, *record.traces[name]["coef_pixels"])
+    )
+    return results.Coefficients(name, wave.round(2).tolist(), [[_rounded(each) for each in line] for line in experts])
 
 
 def _rounded(value):

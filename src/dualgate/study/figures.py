@@ -106,7 +106,7 @@ def _changes(results, figure):
         return None
     lines = [lines[place] for place in np.argsort(-gains)]
     figure.set_figheight(1.8 + 0.3 * len(lines))
-    labels = {method.name: method.label for method in results.analysis.methods}
+    labels = results.analysis.labels
     axes = _gains(figure, [labels[each.name].split("), ")[-1] for each in lines], lines, [each.place for each in lines])
     reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.9)
     if reach > 0:  # one variant that fails must not hide what the others do

@@ -38,7 +38,7 @@ def words_of(results: StudyResults) -> dict:
     `details`, and the note of every section.
     """
     found = results.analysis
-    context = {"found": found, "run": results.run, "labels": _labels(results), "bins": BINS}
+    context = {"found": found, "run": results.run, "labels": results.analysis.labels, "bins": BINS}
     template = _templates().get_template("words.jinja")
     said = vars(template.make_module(context | {"weighed": confused_gate(results) is not None}))
     return {name: " ".join(text.split()) if isinstance(text, str) else text for name, text in said.items()}
@@ -130,17 +130,13 @@ def _frame(rows):
     return frame.loc[:, (frame != "").any()]
 
 
-def _labels(results):
-    return {method.name: method.label for method in results.analysis.methods}
-
-
 def _known(value, digits=2):
     """Write a number, or the value of an interval; nothing where it is None."""
     return "" if value is None else number(getattr(value, "value", value), digits)
 
 
 def _answers(results):
-    labels = _labels(results)
+    labels = results.analysis.labels
     return [
         {"question": each.question, "verdict": each.verdict, "because": each.reason, "numbers": _numbers(each),
          "compared": " against ".join(labels[name] for name in (each.dual, each.single) if name is not None)}
@@ -154,7 +150,7 @@ def _numbers(answer):
 
 
 def _recommendation(results):
-    found, labels = results.analysis.recommendation, _labels(results)
+    found, labels = results.analysis.recommendation, results.analysis.labels
     return [] if found is None else [
         {"candidate, from simple to complex": labels[each.name] + " (recommended)" * (each.name == found.name),
          "validation R²": number(each.validation_r2), "behind the best": number(each.behind, 4),
@@ -179,7 +175,7 @@ def _variants(results):
 
 def _method_rows(results, variants):
     """Rows of the methods that are variants, or of those that are not."""
-    found, labels, rows = results.analysis, _labels(results), []
+    found, labels, rows = results.analysis, results.analysis.labels, []
     changes = {each.name: each for each in found.changes} if variants else {}
     mark = None if found.recommendation is None else found.recommendation.name
     for group, method in grouped(found.methods, variants=variants):
@@ -202,7 +198,7 @@ def _places(results):
 
 
 def _by_snr(results):
-    found, labels, counts = results.analysis, _labels(results), results.analysis.rows.by_slice
+    found, labels, counts = results.analysis, results.analysis.labels, results.analysis.rows.by_slice
     pairs = {(each.dual, each.single): each.gain_by_snr for each in _compared(found)}
     if SNR_NAMES[0] not in counts or not pairs:
         return []
@@ -272,7 +268,7 @@ def _gates(results):
 
 
 def _contributions(results):
-    found, labels = results.analysis, _labels(results)
+    found, labels = results.analysis, results.analysis.labels
     return [
         {"model": labels[name],
          **{f"Shapley, {part.replace('phys', 'physics')}": gain_text(gate.shapley.get(part))

@@ -193,6 +193,11 @@ class Analysis:
     coefficients: Coefficients | None
     seconds: dict[str, dict[str, float]]  # of each stage, by seed
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the methods by name."""
+        return {method.name: method.label for method in self.methods}
+
     def method(self, name: str) -> MethodScores:
         """Return the scores of a method by its name."""
         return next(method for method in self.methods if method.name == name)

@@ -25,7 +25,6 @@ TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits",
 SINGLE_PRECISION = {"log_weights", "phys_logits", "quality_logits"}  # a target may need all the digits it has
 SHUFFLES, RESAMPLES = 5, 300  # of the permutation contributions
 MIN_SIZE = 300  # effective draws a row: the sampling costs a third of a percent of the variance that is left
-AUDIT_NUMBERS = ("target ridge", "target boosting", "snr ridge", "snr boosting", "errors")
 
 
 @dataclass
@@ -50,7 +49,7 @@ class SeedRecord:
     seconds: dict = field(default_factory=dict)  # by stage: "rows", "reduction", "reduced rows", "fit phys_9", ...
     wave: np.ndarray | None = None  # (n_pixels,) [angstrom]
     limit: dict | None = None  # of the first `rows` test rows: `prediction`, `std` [unit of y], `prior_variance` of y
-    audit: dict | None = None  # of the first `rows` test rows: intervals (5, 3) in the order of `AUDIT_NUMBERS`
+    audit: dict | None = None  # of the first `rows` test rows: the `audit`
     traces: dict = field(default_factory=dict)  # arrays of each fit on validation and test rows, read when asked for
 
     @property
@@ -316,8 +315,7 @@ class SeedWork:
         found = leakage_audit(
             reduced.features["quality"], y, reduced.snr, errors=errors, n_resamples=RESAMPLES, random_state=self.seed
         )
-        numbers = [found.target["ridge"], found.target["boosting"], found.snr["ridge"], found.snr["boosting"]]
-        return {"audit": np.array([astuple(each)[:3] for each in (*numbers, found.errors)]), "rows": len(y)}
+        return {"audit": found, "rows": len(y)}
 
 
 def split_rows(n_rows: int, seed: int | None):
