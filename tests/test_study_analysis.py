@@ -220,8 +220,10 @@ def test_a_verdict_carries_the_interval_that_decides():
 def test_the_better_bin_and_the_weaker_tower_decide():
     parts = [judge(Interval(value, value - 0.1, value + 0.1), 0.0, what=f"at {value}") for value in (0.5, -0.5)]
     for order in (parts, parts[::-1]):
-        assert DECIDE["low_snr"](order) == (PASS, f"at 0.5: {parts[0].reason}")
-        assert DECIDE["axes"](order) == (FAIL, "the interval of the at -0.5 includes zero or less")
+        assert DECIDE["low_snr"](order) is parts[0]
+        assert DECIDE["axes"](order) is parts[1]
+    assert DECIDE["temperature"]([parts[1], parts[0], parts[1]]) is parts[1]
+    assert DECIDE["temperature"]([parts[0], parts[0], parts[1]]) is parts[0]
 
 
 def test_a_handful_of_rows_decides_nothing():

@@ -12,10 +12,9 @@ from dualgate.experts import EmptyCellWarning
 from dualgate.rows.store import StoreError
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError
-from dualgate.study.inputs import ERRORS, REGIMES
 from dualgate.study.methods import GROUPS, TABLE
 from dualgate.study.results import StudyResults
-from planted_study import planted_model, planted_rows
+from planted_study import plant, planted_model
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
@@ -144,19 +143,7 @@ def test_an_interrupt_while_modules_are_imported_is_no_fault_of_theirs(terminal,
 @pytest.fixture
 def planted_command(monkeypatch):
     """Run the command on planted rows; returns how many rows each seed was asked for."""
-    rows = {}
-
-    def make_rows(n_samples, *, random_state):
-        rows[random_state] = n_samples
-        data = planted_rows(random_state, n_samples=n_samples)
-        data.n_flux = 12
-        return data
-
-    monkeypatch.setattr("dualgate.study.inputs.stream_spectra", make_rows)
-    monkeypatch.setattr("dualgate.study.inputs.table_model", planted_model)
-    monkeypatch.setattr("dualgate.study.inputs.StudyRows.offers", {ERRORS, REGIMES})  # they are no spectra
-    monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
-    return rows
+    return plant(monkeypatch, planted_model)
 
 
 def test_the_command_prints_its_table_and_writes_its_files(planted_command, tmp_path, capsys):

@@ -10,10 +10,9 @@ from rich.console import Console
 from dualgate.rows.store import Store, StoreError
 from dualgate.study import cli as cli_module
 from dualgate.study.cli import seconds_left, show_progress
-from dualgate.study.inputs import REGIMES
 from dualgate.study.methods import METHODS
 from dualgate.study.run import FIT, SeedWork, Stage, pending_stages, plan_stages, run_study
-from planted_study import BASIC, analyse, planted_rows, quick_model
+from planted_study import BASIC, analyse, plant, planted_rows, quick_model
 
 SEEDS = (1, 2)
 
@@ -70,7 +69,7 @@ def test_a_killed_run_goes_on_from_every_stage_to_the_same_results(calls, tmp_pa
         assert len(calls) == len(set(calls)) == n_stages  # none ran twice
 
 
-def test_a_further_method_runs_nothing_but_its_fit(calls, tmp_path):
+def test_a_further_method_runs_nothing_but_its_fit_and_finished_fits_need_no_readings(calls, tmp_path):
     before = study(Store(tmp_path))
     calls.clear()
     more = [*BASIC, METHODS["concat_9"], METHODS["concat_9_hard"]]
@@ -78,16 +77,11 @@ def test_a_further_method_runs_nothing_but_its_fit(calls, tmp_path):
     assert [(stage.seed, stage.kind) for stage in calls] == [(seed, f"{FIT} 9") for seed in SEEDS]
     for one, two in zip(before, after, strict=True):
         assert all((two.predictions[name] == one.predictions[name]).all() for name in one.predictions)
-
-
-def test_finished_fits_need_no_readings(calls, tmp_path):
-    study(Store(tmp_path))
-    calls.clear()
     for path in [*tmp_path.glob("seed_*/reduced-rows-*"), *tmp_path.glob("seed_*/reduction-*")]:
         path.unlink()  # they are large
-    assert pending_stages(plan_stages(BASIC, SEEDS), Store(tmp_path)) == []
-    study(Store(tmp_path))
-    assert calls == []
+    assert pending_stages(plan_stages(more, SEEDS), Store(tmp_path)) == []
+    study(Store(tmp_path), methods=more)
+    assert len(calls) == len(SEEDS)
 
 
 def test_a_resumed_run_has_what_a_fresh_one_has(tmp_path):
@@ -112,10 +106,7 @@ def test_a_damaged_stage_is_named(stage, asks, tmp_path):
 
 
 def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("dualgate.study.inputs.stream_spectra", lambda n, *, random_state: make_data(random_state))
-    monkeypatch.setattr("dualgate.study.inputs.table_model", quick_model)
-    monkeypatch.setattr("dualgate.study.inputs.StudyRows.offers", {REGIMES})  # they are no spectra
-    monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
+    plant(monkeypatch, quick_model)
     config = tmp_path / "study.toml"
     config.write_text(
         "rows = 1000\nseeds = [3]\nmethods = ['oracle_9', 'quality_9', 'phys_9', 'poe_9']\n[training]\nmax_epochs = 1"
@@ -137,8 +128,7 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "out" / "results.json").exists()
     assert cli_module.main(line) == 0
     assert len(calls) == len(set(calls)) == 6
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["run"]["stages_kept"] == 4
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["run"]["stages_kept"] == 4
     config.write_text(config.read_text() + "\nlr = 0.02")  # other numbers: other stages, besides the first
     calls.clear()
     assert cli_module.main(line) == 0

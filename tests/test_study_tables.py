@@ -1,4 +1,3 @@
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,7 +10,7 @@ from sklearn.utils import Bunch
 
 from dualgate.study import cli as cli_module
 from dualgate.study.config import ConfigError, StudyConfig
-from dualgate.study.inputs import StudyRows, table_model
+from dualgate.study.inputs import StudyRows
 from dualgate.study.methods import METHODS, TABLE, choose_methods
 from dualgate.study.results import StudyResults
 from dualgate.study.run import run_study
@@ -19,7 +18,6 @@ from planted_study import analyse, planted_rows, quick_model
 
 N_FLUX = 12
 COLUMNS = {"flux": ["flux_*"], "error": ["error_*"], "target": "y", "regimes": "regime"}
-FEW = [METHODS[name] for name in ("oracle_9", "poe_9x4", "hist_gradient_boosting")]
 
 
 def planted_frame(n_samples=1000):
@@ -64,8 +62,8 @@ def kept_as(path, frame, **change):
     return rows_of(given({"source": str(path), **COLUMNS, **change}))
 
 
-def predictions(rows, methods=FEW):
-    (record,) = run_study(rows.make, [4], methods=methods, make_model=rows.make_model)
+def record_of(rows, method):
+    (record,) = run_study(rows.make, [4], methods=[METHODS[method]], make_model=rows.make_model)
     return record
 
 
@@ -85,19 +83,6 @@ def test_a_table_gives_what_its_array_gives(kind, tables):
     assert_array_equal(rows.make(0).y, frame["y"])
     assert_array_equal(rows.make(0).regimes, frame["regime"])
     assert rows.offers == {"errors", "regimes"}
-
-
-def test_the_study_of_a_table_is_that_of_its_array(tables):
-    one, two = (predictions(rows_of(tables[kind])) for kind in ("csv", "npz"))
-    frame = planted_frame()
-    data = planted_rows(5, n_samples=1000)
-    data.update(X=frame.filter(regex="flux_|error_").to_numpy(), ordered=True, n_flux=N_FLUX, paired=True)
-    (three,) = run_study(
-        lambda seed: data, [4], methods=FEW, make_model=lambda d, s: table_model(d, s).set_params(max_epochs=1)
-    )
-    for method in FEW:
-        assert_array_equal(one.predictions[method.name], two.predictions[method.name])
-        assert_array_equal(one.predictions[method.name], three.predictions[method.name])
 
 
 def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
@@ -135,12 +120,12 @@ def test_quality_columns_stand_in_for_errors_and_the_snr_may_be_a_column(tmp_pat
     methods, left_out = choose_methods(["main"], rows.offers)
     assert {method.experts for method in methods} == {"", "9"}
     assert left_out["poe_9x4"] == "the rows have no errors"
-    record = predictions(rows, [METHODS["concat_9"]])
+    record = record_of(rows, "concat_9")
     assert rows.make_model(rows.make(0), 0).quality_gate.features == "passthrough"
     assert record.snr is None
     assert all(gate.trends == {} for gate in analyse([record], n_resamples=20).gates.values())
     binned = kept_as(tmp_path / "t.csv", planted_frame().assign(snr=3.0), error=None, quality=["depth"], snr="snr")
-    assert_allclose(predictions(binned, [METHODS["phys_9"]]).snr, 3.0)
+    assert_allclose(record_of(binned, "phys_9").snr, 3.0)
 
 
 def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path):
@@ -215,19 +200,24 @@ def test_values_that_do_not_fit_are_located(change, message, tmp_path):
         kept_as(tmp_path / "t.csv", change(planted_frame())).check()
 
 
-def test_the_documented_table_is_read(tmp_path, monkeypatch):
+def test_the_command_runs_on_the_documented_table(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"### A table\n.*?```toml\n(.*?)```", text, flags=re.DOTALL)
-    data = tomllib.loads(block)["data"]
     rng = np.random.default_rng(0)
-    pixels = {f"nir_flux_{pixel}": rng.normal(size=1000) for pixel in range(4)}
-    errors = {f"nir_error_{pixel}": rng.uniform(1, 2, size=1000) for pixel in range(4)}
+    frame = pd.DataFrame(rng.normal(size=(1000, 4))).add_prefix("nir_flux_")
+    errors = pd.DataFrame(rng.uniform(1, 2, size=(1000, 4))).add_prefix("nir_error_")
     grain = {"protein": rng.normal(size=1000), "moisture": rng.uniform(10, 17, size=1000), "variety": ["a", "b"] * 500}
     monkeypatch.chdir(tmp_path)
-    rows = kept_as(Path(data["source"]), pd.DataFrame(pixels | errors | grain), **{"regimes": None, **data})
-    rows.check()
-    assert_array_equal(rows.make(0).X, np.column_stack([*pixels.values(), *errors.values()]))
-    assert_array_equal(rows.make(0).regimes, np.digitize(grain["moisture"], data["regime_edges"][0]))
+    frame.join(errors).assign(**grain).to_csv(tomllib.loads(block)["data"]["source"], index=False)
+    few = "methods = ['reference', 'phys_9', 'concat_9']\nseeds = [1]\n[training]\nmax_epochs = 1\n"
+    Path("study.toml").write_text(few + block)
+    assert cli_module.main(["study", "--config", "study.toml", "--out", "out"]) == 0
+    results = StudyResults.from_json(Path("out", "results.json").read_text())
+    assert (results.run.target, results.run.rows) == ("protein", 1000)
+    assert results.analysis.labels["phys_9"] == "physics tower, 3 experts"
+    rows = rows_of(tomllib.loads(block)["data"]).make(0)
+    assert_array_equal(rows.X, frame.join(errors))
+    assert_array_equal(rows.regimes, np.digitize(grain["moisture"], [12, 15]))
 
 
 def test_columns_may_be_read_twice(tmp_path):
@@ -281,16 +271,3 @@ def test_an_array_that_nobody_names_may_hold_anything(tmp_path):
     for key in ("target", "regimes"):
         with pytest.raises(ConfigError, match=rf"\[data\] {key}: column 'notes' cannot be read from .*t.npz"):
             rows_of(data | {key: "notes"}).check()
-
-
-def test_the_command_runs_on_a_table(tables, tmp_path):
-    config, data = tmp_path / "study.toml", tables["csv"]
-    lines = [f"{name} = {json.dumps(value)}" for name, value in data.items()]
-    config.write_text("\n".join(["methods = ['reference', 'phys_9', 'concat_9']", "seeds = [1]", "[training]",
-                                 "max_epochs = 1", "[data]", *lines]))  # fmt: skip
-    assert cli_module.main(["study", "--config", str(config), "--out", str(tmp_path / "out")]) == 0
-    results = StudyResults.from_json((tmp_path / "out" / "results.json").read_text())
-    assert (results.run.target, results.run.rows) == ("y", 1000)
-    labels = {method.name: method.label for method in results.analysis.methods}
-    assert labels["phys_9"] == "physics tower, 3 experts"
-    assert "MVP" not in (tmp_path / "out" / "report.md").read_text()

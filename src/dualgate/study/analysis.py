@@ -292,43 +292,30 @@ def answer_all(scores: StudyScores, gates: Mapping[str, results.GateReport]) -> 
     for key, code, words, models, measure in questions:
         parts = [] if None in models else measure(*models)
         if parts:
-            verdict, reason = DECIDE.get(key, _decide_alone)(parts)
+            part = DECIDE[key](parts) if key in DECIDE else parts[0]
+            reason = f"{part.what}: {part.reason}" if key in DECIDE else part.reason
             compared = key not in DECIDE and len(models) == 2
             by_snr = {bin_: scores.gain(*models, bin_) for bin_ in bins} if compared else {}
             names = (model.name for model in models)
-            answers.append(results.Answer(key, words, code, verdict, reason, parts, *names, gain_by_snr=by_snr))
+            answers.append(results.Answer(key, words, code, part.verdict, reason, parts, *names, gain_by_snr=by_snr))
     return answers
 
 
-def _decide_alone(parts):
-    return parts[0].verdict, parts[0].reason
+def best_of(parts: Sequence[results.Part]) -> results.Part:
+    """Return the part with the best verdict, of equals that with the largest number."""
+    return min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
 
 
-def _decide_by_the_best(parts):
-    first = min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
-    return first.verdict, f"{first.what}: {first.reason}"
+def weakest_of(parts: Sequence[results.Part]) -> results.Part:
+    """Return the part with the weakest verdict, of equals that with the smallest number."""
+    return max(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
 
 
-def _decide_temperature(parts):
-    """Decide by the weaker of the fall with SNR and the better of the gains at low SNR."""
-    falls, gained = parts[0], min((part.verdict for part in parts[1:]), key=LADDER.index)
-    does = "falls" if falls.verdict == PASS else "rises" if falls.found.high < 0 else "may rise or fall"
-    pays = {PASS: "there is a gain", MARGINAL: "there is a gain, perhaps smaller than asked for"}
-    verdict = max(falls.verdict, gained, key=LADDER.index)
-    return verdict, f"it {does} with SNR, and at low SNR {pays.get(gained, 'the gain fails')}"
-
-
-def _decide_by_the_weakest(parts):
-    off = [part.what.split(":")[0] for part in parts if part.verdict != PASS]
-    verdict = max((part.verdict for part in parts), key=LADDER.index)
-    return verdict, (
-        f"the interval of the {' and that of the '.join(off)} includes zero or less"
-        if off
-        else "both intervals are above zero"
-    )
-
-
-DECIDE = {"low_snr": _decide_by_the_best, "temperature": _decide_temperature, "axes": _decide_by_the_weakest}
+DECIDE = {  # which of several parts decides
+    "low_snr": best_of,
+    "temperature": lambda parts: weakest_of([parts[0], best_of(parts[1:])]),
+    "axes": weakest_of,
+}
 
 
 def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
