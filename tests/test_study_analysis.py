@@ -206,15 +206,10 @@ def test_the_temperature_must_fall_and_pay(fall, scatter, verdict):
     assert {answer.key: answer.verdict for answer in answers}["temperature"] == verdict
 
 
-def test_a_verdict_carries_the_interval_that_decides():
+def test_questions_are_answered_that_the_methods_can_answer():
     scores = scores_of({"phys_9": 0.5, "quality_9": 0.9, "global": 0.9, "concat_9": 0.3, "oracle_9": 0.3})
-    answers = {answer.key: answer for answer in answer_all(scores, {})}
-    assert answers.keys() == {"gain", "low_snr", "physics", "gate", "first", "recovery"}
-    for answer in answers.values():
-        assert answer.verdict == PASS
-        for part in answer.parts:
-            assert part.verdict == (PASS if part.found.low >= part.bar else FAIL)
-            assert part.found.low <= part.found.value <= part.found.high
+    verdicts = {answer.key: answer.verdict for answer in answer_all(scores, {})}
+    assert verdicts == dict.fromkeys(["gain", "low_snr", "physics", "gate", "first", "recovery"], PASS)
 
 
 def test_the_better_bin_and_the_weaker_tower_decide():

@@ -127,12 +127,12 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert f"dualgate study --config {config} --out {tmp_path / 'out'}" in shown
     assert not (tmp_path / "out" / "results.json").exists()
     assert cli_module.main(line) == 0
-    assert len(calls) == len(set(calls)) == 6
+    assert len(calls) == len(set(calls)) == 7
     assert json.loads((tmp_path / "out" / "results.json").read_text())["run"]["stages_kept"] == 4
     config.write_text(config.read_text() + "\nlr = 0.02")  # other numbers: other stages, besides the first
     calls.clear()
     assert cli_module.main(line) == 0
-    assert len(calls) == 6
+    assert len(calls) == 7
     assert len(list((tmp_path / "out" / "stages").iterdir())) == 2
 
 

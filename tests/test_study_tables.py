@@ -205,7 +205,7 @@ def test_the_command_runs_on_the_documented_table(tmp_path, monkeypatch):
     (block,) = re.findall(r"### A table\n.*?```toml\n(.*?)```", text, flags=re.DOTALL)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(1000, 4))).add_prefix("nir_flux_")
-    errors = pd.DataFrame(rng.uniform(1, 2, size=(1000, 4))).add_prefix("nir_error_")
+    errors = pd.DataFrame(np.exp(rng.uniform(-3, 1, size=(1000, 1))) * np.ones(4)).add_prefix("nir_error_")
     grain = {"protein": rng.normal(size=1000), "moisture": rng.uniform(10, 17, size=1000), "variety": ["a", "b"] * 500}
     monkeypatch.chdir(tmp_path)
     frame.join(errors).assign(**grain).to_csv(tomllib.loads(block)["data"]["source"], index=False)
@@ -239,14 +239,6 @@ def test_regimes_are_numbered_in_the_order_of_their_values(values, tmp_path):
     assert_array_equal(rows.make(0).regimes, codes)
 
 
-def test_regimes_of_texts_are_read_from_any_file(tmp_path):
-    names = np.array(["rye", "barley"] * 500)
-    numbers = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
-    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, **numbers)
-    data = rows_of({"source": str(tmp_path / "t.npz"), **COLUMNS}).make(0)
-    assert_array_equal(data.regimes, names == "rye")
-
-
 def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
     frame = planted_frame(3000).sort_values("y")
     data = vars(kept_as(tmp_path / "t.csv", frame).data)
@@ -262,12 +254,12 @@ def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
     assert_allclose(some.X[:, 0], whole["flux_0"])
 
 
-def test_an_array_that_nobody_names_may_hold_anything(tmp_path):
+def test_arrays_may_hold_texts_and_what_nobody_names_anything(tmp_path):
+    names, objects = np.array(["rye", "barley"] * 500), np.array([{"a": 1}] * 1000, dtype=object)
     pixels = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
-    objects = np.array([{"a": 1}] * 1000, dtype=object)
-    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), notes=objects, **pixels)
-    data = given({"source": str(tmp_path / "t.npz"), **COLUMNS, "regimes": None})
-    rows_of(data).check()
+    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, notes=objects, **pixels)
+    data = {"source": str(tmp_path / "t.npz"), **COLUMNS}
+    assert_array_equal(rows_of(data).make(0).regimes, names == "rye")
     for key in ("target", "regimes"):
         with pytest.raises(ConfigError, match=rf"\[data\] {key}: column 'notes' cannot be read from .*t.npz"):
             rows_of(data | {key: "notes"}).check()

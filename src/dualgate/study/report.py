@@ -1,11 +1,9 @@
 """The files of a study: one page, the same as Markdown, the figures, and the numbers."""
 
-import base64
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +11,7 @@ import pandas as pd
 from dualgate.snr import SNR_NAMES, SNR_RANGES
 from dualgate.study.figures import FIGURES, PLACES, confused_gate, draw_figures, grouped, shows_trend
 from dualgate.study.methods import BINNED, DUAL, PLAIN
-from dualgate.study.results import StudyResults, between, measured, number, regime_names
+from dualgate.study.results import StudyResults, between, gain_text, measured, number, r2_text, regime_names, templates
 
 TITLE = "Two towers or one?"
 PAGES = {"report.md": "markdown.jinja", "report.html": "page.html"}  # and their templates
@@ -26,7 +24,6 @@ PROPOSED = {  # the proposal's steps: fusions and experts
     "MVP-4.2": (("temperature",), PLAIN),
     "MVP-4.3": (("concat", "logit_add", "poe", "temperature"), BINNED),
 }
-r2_text, gain_text = partial(between, most=1), partial(between, gain=True)
 
 # ---- words ----------------------------------------------------------------------------------------------------
 
@@ -39,7 +36,7 @@ def words_of(results: StudyResults) -> dict:
     """
     found = results.analysis
     context = {"found": found, "run": results.run, "labels": results.analysis.labels, "bins": BINS}
-    template = _templates().get_template("words.jinja")
+    template = templates().get_template("words.jinja")
     said = vars(template.make_module(context | {"weighed": confused_gate(results) is not None}))
     return {name: " ".join(text.split()) if isinstance(text, str) else text for name, text in said.items()}
 
@@ -49,22 +46,6 @@ def summary(results: StudyResults) -> str:
     words = words_of(results)
     use = f"{words['use']} {words['code']}." if words["use"] else ""
     return " ".join(filter(None, [words["answer"], use, words["details"]]))
-
-
-@cache
-def _templates():
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    templates = Environment(
-        loader=PackageLoader("dualgate", "study"), autoescape=select_autoescape(["html"], default=False),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    templates.filters |= {"r2": r2_text, "gain": gain_text, "between": between, "base64": _base64}
-    return templates
-
-
-def _base64(image):
-    return base64.b64encode(image).decode("ascii")
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------
@@ -375,7 +356,7 @@ def page(results: StudyResults, figures: Mapping[str, tuple], name: str = "repor
 
     `figures` are titles and images by file stem, as `draw_figures` gives them.
     """
-    return _templates().get_template(PAGES[name]).render(
+    return templates().get_template(PAGES[name]).render(
         title=TITLE, words=words_of(results), sections=sections(results), figures=figures,
         verdicts=("pass", "marginal", "fail"),
     )  # fmt: skip

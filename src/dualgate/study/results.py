@@ -2,7 +2,9 @@
 
 import json
 import math
+from base64 import b64encode
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache, partial
 from itertools import pairwise, product
 
 from dualgate.evaluation import Interval
@@ -274,6 +276,23 @@ def between(found: Interval | None, digits: int = 3, *, gain: bool = False, mark
         digits += 1
     value, low, high = (number(end, digits, "+" if gain else "") for end in ends)
     return f"{value} [{low}, {high}]"
+
+
+r2_text, gain_text = partial(between, most=1), partial(between, gain=True)
+
+
+@cache
+def templates():
+    """Return the templates of the report, with filters that write numbers."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    made = Environment(
+        loader=PackageLoader("dualgate", "study"), autoescape=select_autoescape(["html"], default=False),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters |= {"r2": r2_text, "gain": gain_text, "between": between}
+    made.filters["base64"] = lambda image: b64encode(image).decode("ascii")
+    return made
 
 
 def measured(found: Interval, scale: float) -> str:
