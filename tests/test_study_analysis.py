@@ -56,14 +56,14 @@ def test_verdict_on_planted_numbers(low, value, high, verdict, reason):
 
 
 def test_a_share_has_no_zero_to_be_told_from():
-    verdicts = [judge(Interval(low + 0.1, low, low + 0.2), 0.8, zero=None).verdict for low in (0.8, 0.7, -0.1, 0.5)]
+    verdicts = [judge(Interval(low + 0.1, low, low + 0.2), 0.8, zero=False).verdict for low in (0.8, 0.7, -0.1, 0.5)]
     assert verdicts == [PASS, MARGINAL, FAIL, FAIL]
 
 
 ENDS = st.lists(st.floats(-0.1, 0.1), min_size=3, max_size=3).map(sorted)
 
 
-@given(ends=ENDS, other=st.floats(-0.1, 0.1), more=st.floats(0, 0.1), zero=st.sampled_from([0.0, None]))
+@given(ends=ENDS, other=st.floats(-0.1, 0.1), more=st.floats(0, 0.1), zero=st.booleans())
 def test_more_gain_never_lowers_the_verdict_and_the_estimate_decides_nothing(ends, other, more, zero):
     low, value, high = ends
     before, after, moved = (

@@ -49,23 +49,23 @@ PIXELS_SHOWN = 1024  # of the coefficients
 # ---- intervals over seeds, and verdicts ---------------------------------------------------------------------
 
 
-def judge(found: Interval, bar: float, *, what: str = "", zero: float | None = 0.0) -> results.Part:
+def judge(found: Interval, bar: float, *, what: str = "", zero: bool = True) -> results.Part:
     """Verdict on a number that should reach a bar; the interval decides, never the estimate alone.
 
     Pass where the whole interval is at or above the bar. Fail where the whole interval is below it, and where the
-    interval includes `zero`, the number without any effect, if there is one. Marginal in between.
+    interval includes zero, if that is the number without any effect. Marginal in between.
     """
-    asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
+    asked = f"{bar:+g}" if zero else f"{bar:g}"
     if not all(map(math.isfinite, (found.value, found.low, found.high))):
         decided = FAIL, "it could not be measured"
     elif found.low >= bar:
         decided = PASS, f"the whole interval is at or above {asked}"
     elif found.high < bar:
         decided = FAIL, f"the whole interval is below {asked}"
-    elif zero is not None and not found.low > zero:
-        decided = FAIL, "the interval includes zero" if zero == 0 else f"the interval includes {zero:g}"
+    elif zero and not found.low > 0:
+        decided = FAIL, "the interval includes zero"
     else:
-        decided = MARGINAL, f"the interval {'excludes zero and ' * (zero == 0)}includes {asked}"
+        decided = MARGINAL, f"the interval {'excludes zero and ' * zero}includes {asked}"
     return results.Part(what, found, bar, *decided)
 
 
@@ -163,14 +163,12 @@ class StudyScores:
 
     def shapley(self, dual: Method) -> dict[str, Interval]:
         """Shapley value of each tower of a dual model; empty where one of the four methods is missing."""
-        four = self.find(name=GLOBAL.name), *(
-            self.find(kind=SINGLE, towers=(tower,), experts=dual.experts) for tower in BOTH
-        ), dual  # fmt: skip
+        singles = (self.find(kind=SINGLE, towers=(tower,), experts=dual.experts) for tower in BOTH)
+        four = [self.find(name=GLOBAL.name), *singles, dual]
         if dual.kind != DUAL or None in four:
             return {}
         estimates = ([table.estimate("r2", each.name) for each in four] for table in self.tables)
-        found = [evaluation.shapley_values(*each) for each in estimates]
-        return {share: seed_interval([values[share] for values in found]) for share in found[0]}
+        return pool([evaluation.shapley_values(*each) for each in estimates])
 
     def validation_r2(self, method: Method) -> float:
         """R^2 on the validation rows, averaged over seeds."""
@@ -250,7 +248,7 @@ def answer_all(scores: StudyScores, gates: Mapping[str, results.GateReport]) -> 
 
     def recovery(dual):
         kept, what = scores.recovery(dual), "share of the gain from the global ridge to the true-regime experts"
-        return [] if kept is None else [judge(kept, bars.rho, what=what, zero=None)]
+        return [] if kept is None else [judge(kept, bars.rho, what=what, zero=False)]
 
     def temperature(dual, single):
         """Whether the temperature falls with SNR, and whether that gains R^2 where SNR is low."""
@@ -393,55 +391,72 @@ def describe_gates(scores: StudyScores, methods: Iterable[Method]) -> dict[str, 
 
 
 def _describe_gate(scores, method):
-    records = scores.records
-    if any(method.name not in record.traces for record in records):
+    if any(method.name not in record.traces for record in scores.records):
         return results.GateReport()
-    traces = [gate_trace(method, each.traces[method.name], slice(each.n_validation, None)) for each in records]
-    permuted = [record.traces[method.name].get("permutation") for record in records]
-    lost = {} if any(each is None for each in permuted) else {
-        part: seed_interval(Interval(*map(float, each[place])) for each in permuted)
-        for place, part in enumerate((*BOTH, "both"))
-    }  # fmt: skip
-    added = method.fusion == "logit_add" and all(r.snr is not None and r.regimes is not None for r in records)
-    return results.GateReport(
-        trends=_trends(records, method, traces), axes=_axes(records, traces) if added else {},
-        shapley=scores.shapley(method), permutation=lost, **_regimes_of_gate(scores, method, traces),
-    )  # fmt: skip
-
-
-def _trends(records, method, traces):
-    """Trends with SNR of entropy, confidence and temperature."""
-    if any(record.snr is None or len(record.snr) < MIN_TREND_ROWS for record in records):
-        return {}
-    columns = {
-        "entropy": [record.entropy[method.name] for record in records],
-        "confidence": [evaluation.gate_confidence(trace.weights) for trace in traces],
-    }
-    if method.fusion == "temperature":
-        columns["temperature"] = [1 + np.logaddexp(0, trace.quality_logits[:, 0]) for trace in traces]
-    pooled = {}
-    for name, values in columns.items():
-        found = [evaluation.trend(record.snr, each) for record, each in zip(records, values, strict=True)]
-        rho = seed_interval(each.rho for each in found)  # the interval of three seeds may be wider than any correlation
+    records = zip(scores.records, scores.boundaries, strict=True)
+    seeds = [_gate_of_seed(record, edge, method, scores.sizes) for record, edge in records]
+    found, trends = pool(seeds), {}
+    for name, each in found.pop("trends", {}).items():
+        rho = each["rho"]  # the interval of three seeds may be wider than any correlation
         rho = replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0))
-        means = [seed_interval(each) for each in zip(*(each.means for each in found), strict=True)]
-        pooled[name] = results.PooledTrend(rho, max(each.p_value for each in found), means)
-    return pooled
+        p_value = max(seed["trends"][name].p_value for seed in seeds)
+        trends[name] = results.PooledTrend(rho, p_value, each["means"])
+    return results.GateReport(trends, shapley=scores.shapley(method), **found)
 
 
-def _axes(records, traces):
-    """By how much each tower's own axis explains more of its outputs than the other axis does."""
-    leads = {"physics": [], "quality": []}
-    for record, trace in zip(records, traces, strict=True):
-        regimes, bins = record.regimes, quality_bins(record.snr)
-        weights = bootstrap_weights(len(bins), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
-        towers = (trace.phys_logits, regimes, bins), (trace.quality_logits, bins, regimes)
-        for found, (logits, own, other) in zip(leads.values(), towers, strict=True):
-            values = logits - logits.mean(axis=1, keepdims=True)  # a common offset changes no weight
-            lead = float(lead_of(values, own, other, np.ones((1, len(values))))[0])
-            resampled = lead_of(values, own, other, weights)  # rows drawn twice look like groups: a bias
-            found.append(Estimate(lead, resampled - resampled.mean() + lead))
-    return {tower: seed_interval(found) for tower, found in leads.items()}
+def pool(found: Sequence):
+    """Pool what every seed has, by name: intervals of estimates and intervals, means of numbers and of weights."""
+    first = found[0]
+    if isinstance(first, Mapping):
+        return {name: pool([each[name] for each in found]) for name in first if all(name in each for each in found)}
+    if isinstance(first, (Estimate, Interval)):
+        return seed_interval(found)
+    if isinstance(first, tuple):
+        return [pool(each) for each in zip(*found, strict=True)]
+    if np.ndim(first) == 0:
+        return float(np.mean(found))
+    return (
+        np.ma.masked_invalid(np.stack(found)).mean(axis=0).filled(np.nan).round(4).tolist()
+    )  # NaN where no seed has it
+
+
+def _gate_of_seed(record, edge, method, sizes):
+    """Fields of `GateReport` in one seed, as far as the rows allow."""
+    found, arrays = {}, record.traces[method.name]
+    trace = gate_trace(method, arrays, slice(record.n_validation, None))
+    regimes, bins = record.regimes, None if record.snr is None else quality_bins(record.snr)
+    if "permutation" in arrays:
+        lines = zip((*BOTH, "both"), arrays["permutation"], strict=True)
+        found["permutation"] = {part: Interval(*map(float, line)) for part, line in lines}
+    if bins is not None and len(bins) >= MIN_TREND_ROWS:
+        columns = {"entropy": record.entropy[method.name], "confidence": evaluation.gate_confidence(trace.weights)}
+        if method.fusion == "temperature":
+            columns["temperature"] = 1 + np.logaddexp(0, trace.quality_logits[:, 0])
+        found["trends"] = {name: evaluation.trend(record.snr, values) for name, values in columns.items()}
+    if method.fusion == "logit_add" and bins is not None and regimes is not None:
+        draws = bootstrap_weights(len(bins), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
+        towers = {"physics": (trace.phys_logits, regimes, bins), "quality": (trace.quality_logits, bins, regimes)}
+        found["axes"] = {tower: _lead(*given, draws) for tower, given in towers.items()}
+    n_regimes, n_bins = sizes[0], sizes[1] if method.experts == BINNED else 1
+    if regimes is None or regimes.max() >= n_regimes or trace.weights.shape[1] != n_regimes * n_bins:
+        return found
+    weights = evaluation.regime_weights(trace.weights, n_bins)
+    found["accuracy"] = np.mean(weights.argmax(axis=1) == regimes)
+    found["confusion"] = evaluation.mean_weights(weights, regimes, n_regimes=n_regimes)
+    if bins is not None:
+        found["weights"] = evaluation.mean_weights(weights, regimes, bins, n_regimes=n_regimes)
+    if edge is not None and math.prod(edge.shape) == n_regimes:
+        crossings = evaluation.boundary_crossings(trace.weights, edge, n_bins)
+        found["boundary"] = {name: crossings[name] for name in ("crossing_rate", "missed_near", "missed_far")}
+    return found
+
+
+def _lead(logits, own, other, draws):
+    """By how much a tower's own axis explains more of its outputs than the other axis does."""
+    values = logits - logits.mean(axis=1, keepdims=True)  # a common offset changes no weight
+    lead = float(lead_of(values, own, other, np.ones((1, len(values))))[0])
+    resampled = lead_of(values, own, other, draws)  # rows drawn twice look like groups: a bias
+    return Estimate(lead, resampled - resampled.mean() + lead)
 
 
 def lead_of(outputs, own, other, weights) -> np.ndarray:
@@ -467,30 +482,6 @@ def lead_of(outputs, own, other, weights) -> np.ndarray:
 
     lead = between(own) - between(other)
     return np.divide(lead, whole, where=whole > 1e-12, out=np.full_like(lead, np.nan))
-
-
-def _regimes_of_gate(scores, method, traces):
-    """Accuracy, mean weights and edges, where regimes are known and each has its own experts."""
-    records, (n_regimes, n_bins) = scores.records, scores.sizes
-    n_bins = n_bins if method.experts == BINNED else 1
-    right = all(trace.weights.shape[1] == n_regimes * n_bins for trace in traces)
-    if not right or any(r.regimes is None or r.regimes.max() >= n_regimes for r in records):
-        return {}
-    weights = [evaluation.regime_weights(trace.weights, n_bins) for trace in traces]
-    axes = {"confusion": [(record.regimes,) for record in records]}
-    if all(record.snr is not None for record in records):
-        axes["weights"] = [(record.regimes, quality_bins(record.snr)) for record in records]
-    found = {}
-    for name, codes in axes.items():  # means over seeds of what is known; NaN where no seed has it
-        tables = [evaluation.mean_weights(w, *c, n_regimes=n_regimes) for w, c in zip(weights, codes, strict=True)]
-        found[name] = np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
-    if all(edge is not None and math.prod(edge.shape) == n_regimes for edge in scores.boundaries):
-        edges = zip(traces, scores.boundaries, strict=True)
-        crossings = [evaluation.boundary_crossings(trace.weights, edge, n_bins) for trace, edge in edges]
-        names = ("crossing_rate", "missed_near", "missed_far")
-        found["boundary"] = {name: seed_interval(getattr(each, name) for each in crossings) for name in names}
-    right = np.concatenate([w.argmax(axis=1) == r.regimes for w, r in zip(weights, records, strict=True)])
-    return {"accuracy": float(right.mean()), **found}
 
 
 # ---- the Bayes limit ------------------------------------------------------------------------------------------
