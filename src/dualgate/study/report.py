@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -79,23 +80,14 @@ class Section:
         columns = (self.frame.iloc[:, place] for place in range(self.frame.shape[1]))
         return ["number" if all(NUMERIC.match(cell) for cell in each if cell) else "words" for each in columns]
 
-    @property
-    def lines(self) -> list[list[str]]:
-        """Cells of the table in Markdown, a group's name in a line of its own."""
-        lines = [list(self.frame.columns), ["---:" if kind == "number" else "---" for kind in self.kinds]]
-        for name, rows in self.groups:
-            lines += ([[f"**{name}**", *[""] * (len(lines[0]) - 1)]] if name else []) + rows
-        return lines
-
 
 def sections(results: StudyResults) -> list[Section]:
     """Return every part of the report that the results have numbers for, in its order."""
-    words, made = words_of(results), [(heading, make(results), more) for heading, (make, *more) in SECTIONS.items()]
-    return [
-        Section(heading, words[f"note_{heading.lower().replace(' ', '_')}"], _frame(rows), *more)
-        for heading, rows, more in made
-        if rows
-    ]
+    words, found = words_of(results), []
+    for heading, (make, *more) in SECTIONS.items():
+        rows, note = make(results), words[f"note_{heading.lower().replace(' ', '_')}"]
+        found += [Section(heading, note, _frame(rows), *more)] if rows else []
+    return found
 
 
 def method_table(results: StudyResults) -> pd.DataFrame:
@@ -150,10 +142,6 @@ def _methods(results):
     return rows
 
 
-def _variants(results):
-    return _method_rows(results, True)
-
-
 def _method_rows(results, variants):
     """Rows of the methods that are variants, or of those that are not."""
     found, labels, rows = results.analysis, results.analysis.labels, []
@@ -196,13 +184,13 @@ def _compared(found):
 
 
 def _regimes(results):
-    found, names, rows = results.analysis, regime_names(results), []
+    found, rows = results.analysis, []
     gain, gate = found.answer("gain"), confused_gate(results)
     weights = found.gates[gate].weights if gate else None
     dual = found.method(gain.dual) if gain else None
     compared = {"single tower": found.best_single, "dual model": gain and gain.dual}
     compared = {words: name for words, name in compared.items() if name}
-    for code, name in enumerate(names):
+    for code, name in enumerate(regime_names(results)):
         part = f"regime {code}"
         numbered = "" if name == part else f" ({code})"  # as in figures and results.csv
         row = {"regime": name + numbered, "test rows": f"{found.rows.by_slice.get(part, 0):,}"}
@@ -311,7 +299,7 @@ SECTIONS = {  # the order of the page: what makes the table, its figures, whethe
     "Answers": (_answers, (), False),
     "Recommendation": (_recommendation, ("predictions",), False),
     "Methods": (_methods, (), False),
-    "Variants": (_variants, ("ablation",), True),
+    "Variants": (partial(_method_rows, variants=True), ("ablation",), True),
     "Where quality enters": (_places, ("places",), False),
     "Gain by SNR bin": (_by_snr, ("r2_by_snr",), False),
     "By regime": (_regimes, ("coefficients", "confusion"), False),
