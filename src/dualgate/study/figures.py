@@ -39,7 +39,7 @@ def draw_figures(results: StudyResults) -> dict[str, tuple[str, bytes]]:
     return drawn
 
 
-# ---- one function a figure: draws, and returns what its title needs to know; None where there is nothing to show ----
+# ---- one function a figure: draws, and returns what its title needs; None where there is nothing to show ----
 
 
 def _methods(results, figure):
