@@ -57,17 +57,13 @@ def test_results_file_carries_everything_the_report_shows(results, written, tmp_
         StudyResults.from_json('{"schema_version": 2}')
 
 
-def test_markdown_names_figures_that_exist(written):
-    directory, _ = written
-    text = (directory / "report.md").read_text()
+def test_pages_show_every_figure_and_the_answer_first(results, written):
+    directory, words = written[0], words_of(results)
+    text, page = ((directory / name).read_text() for name in PAGES)
     figures = list(directory.glob("*.png"))
     assert {path.stem for path in figures} <= FIGURES.keys()
     assert all(f"({path.name})" in text and path.read_bytes().startswith(b"\x89PNG") for path in figures)
-    assert text.count("![") == len(figures)
-
-
-def test_page_stands_alone_and_gives_the_answer_first(results, written):
-    page, words = (written[0] / "report.html").read_text(), words_of(results)
+    assert text.count("![") == page.count("<img") == len(figures)
     assert "http" not in page
     shown = [words["answer"][:30], words["use"][:30], "for_spectra", "<img", "Contents", "<table>"]
     assert [page.index(each) for each in shown] == sorted(page.index(each) for each in shown)

@@ -69,15 +69,18 @@ def test_main_methods_are_both_towers_alone_and_every_fusion_twice():
     assert len({method.name for method in TABLE}) == len(TABLE)
 
 
-def test_methods_that_differ_in_their_view_share_a_fit():
-    """Routing, oracle and root train nothing of their own, and predict as the model does when it is routed so."""
+def test_methods_share_fits_and_reductions_and_predict_as_their_models_do():
+    """Routing, oracle and root train nothing of their own; every reader reduces the rows once."""
     data = planted_rows(3, n_samples=1500)
-    record, ran = study(data, ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"])
-    assert [stage.kind for stage in ran] == ["rows", "reduction", "reduced rows", "fit 9", "fit 9x4"]
-    model = fitted(quick_model(data, 3), data)
-    for name, routing in [("concat_9x4", "soft"), ("concat_9x4_hard", "hard"), ("concat_9x4_top3", 3)]:
-        expected = model.set_params(routing=routing).predict(data.X[1350:])
-        assert_allclose(record.predictions[name], expected, rtol=1e-3, atol=1e-4)
+    views = ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"]
+    record, ran = study(data, [*views, "concat_9x4_whitened"])
+    reading = ["reduction", "reduced rows"]
+    assert [stage.kind for stage in ran] == ["rows", *reading, "fit 9", "fit 9x4", *reading, "fit 9x4"]
+    assert {"reduction whitened", "reduced rows whitened"} <= record.seconds.keys()
+    whitened = {"experts__projection": "whitened", "phys_gate__discriminants": True}
+    for name, changes in [("", {}), ("_hard", {"routing": "hard"}), ("_top3", {"routing": 3}), ("_whitened", whitened)]:
+        expected = fitted(quick_model(data, 3).set_params(**changes), data).predict(data.X[1350:])
+        assert_allclose(record.predictions[f"concat_9x4{name}"], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_experts_of_quality_bins_have_no_regime():
@@ -87,16 +90,6 @@ def test_the_experts_of_quality_bins_have_no_regime():
     experts.fit(data.X[:1200], data.y[:1200])
     expected = experts.predict(data.X[1350:], regimes=np.zeros(150, dtype=int))
     assert np.corrcoef(record.predictions["oracle_4"], expected)[0, 1] > 0.99  # other folds
-
-
-def test_every_reader_reduces_the_rows_once_in_its_own_way():
-    data = planted_rows(3, n_samples=1500)
-    record, ran = study(data, ["concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample"])
-    assert sum(stage.kind == "reduced rows" for stage in ran) == 2
-    assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
-    assert {"reduction whitened", "reduced rows whitened"} <= record.seconds.keys()
-    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened", phys_gate__discriminants=True), data)
-    assert_allclose(record.predictions["concat_9x4_whitened"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
