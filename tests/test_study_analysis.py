@@ -282,8 +282,9 @@ def test_a_planted_gate_is_read_as_it_was_planted():
         phys = 5 * own + 0.1 * rng.normal(size=own.shape)
         bins = np.eye(9)[np.digitize(record.snr, [2, 4, 7])] + 0.1 * rng.normal(size=own.shape)
         cold = -record.snr[:, None] + 0.1 * rng.normal(size=(len(own), 1))
-        traced(record, "temperature_9", phys, cold, 0.9 * own + 0.1 / 9)
-        traced(record, "logit_add_9", phys, bins, 0.9 * own + 0.1 / 9)
+        weights = (0.8 * np.eye(9) + 0.1 * np.roll(np.eye(9), 1, axis=1) + 0.1 / 9)[record.regimes]
+        traced(record, "temperature_9", phys, cold, weights)
+        traced(record, "logit_add_9", phys, bins, weights)
     methods = [METHODS["temperature_9"], METHODS["logit_add_9"]]
     found = describe_gates(StudyScores(records, CHOSEN, 50), methods)
     cooled, added = found["temperature_9"].trends["temperature"], found["logit_add_9"]
@@ -294,7 +295,7 @@ def test_a_planted_gate_is_read_as_it_was_planted():
     assert added.axes["physics"].low > 0.8
     assert added.axes["quality"].low > 0.8
     assert added.accuracy == 1
-    assert_allclose(np.diag(added.confusion), 0.9 + 0.1 / 9, atol=1e-3)
+    assert_allclose(added.confusion, 0.8 * np.eye(9) + 0.1 * np.roll(np.eye(9), 1, axis=1) + 0.1 / 9, atol=1e-3)
 
 
 @given(seed=st.integers(0, 999))

@@ -257,9 +257,11 @@ def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
 def test_arrays_may_hold_texts_and_what_nobody_names_anything(tmp_path):
     names, objects = np.array(["rye", "barley"] * 500), np.array([{"a": 1}] * 1000, dtype=object)
     pixels = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
-    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, notes=objects, **pixels)
+    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, notes=objects, few=np.ones(5), **pixels)
     data = {"source": str(tmp_path / "t.npz"), **COLUMNS}
     assert_array_equal(rows_of(data).make(0).regimes, names == "rye")
     for key in ("target", "regimes"):
         with pytest.raises(ConfigError, match=rf"\[data\] {key}: column 'notes' cannot be read from .*t.npz"):
             rows_of(data | {key: "notes"}).check()
+    with pytest.raises(ConfigError, match=r"\[data\] target: column 'few' has 5 rows; it must have 1,000"):
+        rows_of(data | {"target": "few"}).check()
