@@ -19,7 +19,8 @@ X, Y, REGIMES = np.hstack([FLUX, ERROR]), RNG.normal(3, 1, 90), np.arange(90) % 
 
 def model(**params):
     return DualTowerMoERegressor.for_spectra(
-        WAVE, **{"max_epochs": 1, "experts__quality_edges": None, "random_state": 0, **params}
+        WAVE,
+        **{"experts": "hierarchical", "max_epochs": 1, "experts__quality_edges": None, "random_state": 0, **params},
     )
 
 
@@ -59,7 +60,9 @@ def test_rows_and_targets_that_cannot_be(rows, y, message):
 
 @pytest.mark.parametrize("n_pixels", [32, 63, 65, 100])
 def test_wave_of_the_wrong_length(n_pixels):
-    other = DualTowerMoERegressor.for_spectra(np.linspace(8000, 8800, n_pixels), max_epochs=1, random_state=0)
+    other = DualTowerMoERegressor.for_spectra(
+        np.linspace(8000, 8800, n_pixels), experts="hierarchical", max_epochs=1, random_state=0
+    )
     with pytest.raises(ValueError, match=r"wave|error_columns selects \d+ columns, columns selects"):
         other.fit(X, Y, regimes=REGIMES)
 
@@ -194,4 +197,4 @@ def test_more_columns_than_memory_holds_say_what_to_set():
 @pytest.mark.parametrize("wave", [None, [8000.0], np.linspace(800, 880, 64), WAVE[::-1]])
 def test_wave_is_checked_before_any_fit(wave):
     with pytest.raises(ValueError, match=r"for_spectra\.wave"):
-        DualTowerMoERegressor.for_spectra(wave)
+        DualTowerMoERegressor.for_spectra(wave, experts="hierarchical")

@@ -160,7 +160,7 @@ def test_one_component_with_a_factor_for_every_loading_is_least_squares():
 
 
 def test_one_component_of_columns_is_probabilistic_principal_components():
-    """Where y tells nothing, the plane is that of Tipping & Bishop 1999: eigenvectors times root(eigenvalue - noise)."""
+    """Where y tells nothing, the plane is that of Tipping & Bishop 1999: eigenvectors times root(value - noise)."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(2000, 2)) @ rng.normal(size=(2, R)) * 2 + rng.normal(size=(2000, R))
     x -= x.mean(axis=0)

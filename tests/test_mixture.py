@@ -217,7 +217,7 @@ def test_memory_computes_features_and_experts_once(planted, tmp_path):
 
 def test_for_spectra_is_an_ordinary_estimator_whose_parts_can_be_set():
     wave = np.linspace(8000, 8800, 300)
-    model = DualTowerMoERegressor.for_spectra(wave, fusion="poe", random_state=3)
+    model = DualTowerMoERegressor.for_spectra(wave, experts="hierarchical", fusion="poe", random_state=3)
     assert (model.fusion, model.random_state) == ("poe", 3)
     model.set_params(experts__quality_edges=None, quality_gate="drop", max_epochs=2)
     assert clone(model).experts.quality_edges is None

@@ -144,7 +144,7 @@ def test_columns_and_code_change_the_stages_and_the_place_does_not(monkeypatch):
 def test_a_full_run_computes_scores_as_the_estimator_does():
     """What `--full` fills in is what `for_spectra` has."""
     wave = np.linspace(7100, 8850, 4096)
-    own = DualTowerMoERegressor.for_spectra(wave).get_params()
+    own = DualTowerMoERegressor.for_spectra(wave, experts="hierarchical").get_params()
     filled = StudyConfig.of({"full": True}).as_dict()["scores"]
     assert filled == {name: own[f"experts__projection__{name}"] for name in filled}
     quick = StudyConfig.of({"scores": {"max_iter": 3}})

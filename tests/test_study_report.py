@@ -68,7 +68,7 @@ def test_pages_show_every_figure_and_the_answer_first(results, written):
     shown = [words["answer"][:30], words["use"][:30], "for_spectra", "<img", "Contents", "<table>"]
     assert [page.index(each) for each in shown] == sorted(page.index(each) for each in shown)
     assert words["use"].endswith(", the best on the validation rows:")
-    assert words["code"].startswith("DualTowerMoERegressor.for_spectra(wave)")
+    assert words["code"].startswith("DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')")
     for each in sections(results):
         assert page.count(f'href="#{each.anchor}"') == page.count(f'id="{each.anchor}"') == 1
     assert page.count("<details>") == sum(each.folded for each in sections(results))

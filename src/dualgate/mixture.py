@@ -38,8 +38,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         w = \mathrm{fusion}(\mathrm{tower}_{phys}(x), \mathrm{tower}_{quality}(x))
 
     The experts are ridges in closed form, one for each cell of physical regime and quality bin, or the components of a
-    factor mixture (:class:`~dualgate.experts.FactorExperts`), whose log evidence of a row, given its errors, is added to
-    the logits that the fusion gives. The towers are small networks, trained on the squared error of the final
+    factor mixture (:class:`~dualgate.experts.FactorExperts`), whose log evidence of a row, given its errors, is added
+    to the logits that the fusion gives. The towers are small networks, trained on the squared error of the final
     prediction with expert predictions that are cross-fitted. With both towers dropped the evidence alone decides.
 
     Regimes are known at most while fitting. Without them the estimator finds its own: k-means clusters of the
@@ -67,10 +67,11 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     loss : {"mse", "cross_entropy"}, default="mse"
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
-        What the training begins with; over factor experts always no correction of their evidence. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
+        What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
         gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
         found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
-        loss on held-out rows is kept. A callable network has random weights.
+        loss on held-out rows is kept. A callable network has random weights. Over factor experts the towers always
+        begin without output, and stay so where training does not help.
     cross_fit : bool, default=True
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
@@ -240,7 +241,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
                 "their parameters by experts__name=..., or experts of your own by set_params afterwards."
             )
         towers = experts == "hierarchical" if towers is None else towers
-        wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
+        wave = check_wave("DualTowerMoERegressor.for_spectra", wave, windows=towers)
         flux, error = slice(0, len(wave)), slice(len(wave), None)
         read = {"columns": flux, "error_columns": error, "supervised": True, "smooth": True}
         regime_edges = ((4500, 5250), (-1, 0))
@@ -335,13 +336,13 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         factor = isinstance(self._realise("experts"), FactorExperts)
         if self._towerless and not factor:
             raise ValueError(
-                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one, or use "
-                "experts='factor', which can do without."
+                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one, or "
+                "use experts='factor', which can do without."
             )
         if factor and self.fallback_confidence is not None:
             raise ValueError(
-                f"DualTowerMoERegressor.fallback_confidence={self.fallback_confidence!r} needs a root ridge, which factor "
-                "experts do not have: leave it None."
+                f"DualTowerMoERegressor.fallback_confidence={self.fallback_confidence!r} needs a root ridge, which "
+                "factor experts do not have: leave it None."
             )
         check_choice(self, "loss", self.loss, LOSSES)
         check_choice(self, "start", self.start, STARTS)

@@ -477,7 +477,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         return self._stages(self.mixture_, information_of(columns, self.noise_))
 
     def cross_fitted_stages(self, learned):
-        """The same for the kept training rows, by mixtures that were solved without them."""
+        """Return the same for the kept training rows, by mixtures that were solved without them."""
         information, folds, joined = information_of(learned.columns, self.noise_), learned.columns["folds"], None
         for fold in np.unique(folds):
             own = np.flatnonzero(folds == fold)
@@ -535,8 +535,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,), [dimensionless]
-            ``(n - chi2) / sqrt(2 n)`` with the number n of measured columns and the squared Mahalanobis distance chi2 of
-            the row from the components, in units of its errors: log p(row | components, errors) about its expected
+            ``(n - chi2) / sqrt(2 n)`` with the number n of measured columns and the squared Mahalanobis distance chi2
+            of the row from the components, in units of its errors: log p(row | components, errors) about its expected
             value, in its standard deviations. About 0 with scatter 1 for rows like the training rows, however noisy;
             far below for others.
         """

@@ -1,7 +1,7 @@
 r"""Mixtures of factor analysers with known noise, joint with the target.
 
-Component k: factors :math:`z = m_k + U_k t`, target :math:`y = c_k + V_k^T t + N(0, S_k)`, :math:`t \sim N(0, I)`. A row
-enters through its information, A and b of :func:`~dualgate.features.factors.information`. With
+Component k: factors :math:`z = m_k + U_k t`, target :math:`y = c_k + V_k^T t + N(0, S_k)`, :math:`t \sim N(0, I)`. A
+row enters through its information, A and b of :func:`~dualgate.features.factors.information`. With
 :math:`G = U_k^T A U_k`, :math:`h = U_k^T (b - A m_k)` and :math:`L = I + G` it has
 
 .. math::
@@ -9,9 +9,9 @@ enters through its information, A and b of :func:`~dualgate.features.factors.inf
     l_k = \log \pi_k + b^T m_k - m_k^T A m_k / 2 - \log |L| / 2 + h^T L^{-1} h / 2, \qquad
     f_k = c_k + V_k^T L^{-1} h, \qquad \mathrm{cov}_k = S_k + V_k^T L^{-1} V_k.
 
-Where y is known, L gains :math:`V_k S_k^{-1} V_k^T`, h gains :math:`V_k S_k^{-1} (y - c_k)`, and :math:`l_k` the density
-of y. Arrays have the axes (component, row) last, so that a step is one matrix product and some elementwise operations
-for many rows and all components at once.
+Where y is known, L gains :math:`V_k S_k^{-1} V_k^T`, h gains :math:`V_k S_k^{-1} (y - c_k)`, and :math:`l_k` the
+density of y. Arrays have the axes (component, row) last, so that a step is one matrix product and some elementwise
+operations for many rows and all components at once.
 """
 
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class FactorMixture:
     def operators(self, dtype):
         """Matrices from information to [U m]' A [U m], as (pair, component) by products, and from b to [U m]' b."""
         if dtype not in self._operators:
-            n_components, width, n_factors, _ = self.shape
+            _, width, n_factors, _ = self.shape
             rows, columns = np.tril_indices(width)
             first, second = np.tril_indices(n_factors + 1)
             above, below = self.planes[:, rows], self.planes[:, columns]
@@ -201,15 +201,15 @@ class FactorMixture:
         predictions : ndarray of shape (n_rows, n_components, n_targets)
         covariance : ndarray of shape (n_rows, n_components, n_targets, n_targets)
         explained : ndarray of shape (n_rows, n_components)
-            What a component explains of ``(x - mean)' E^-1 (x - mean)``; the rest is the squared Mahalanobis distance of
-            the row from the component.
+            What a component explains of ``(x - mean)' E^-1 (x - mean)``; the rest is the squared Mahalanobis distance
+            of the row from the component.
         """
         starts = range(0, max(len(information), 1), STEP)
         pieces = [self._predict(information[start : start + STEP]) for start in starts]
         return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
     def _predict(self, information):
-        """Eliminate the factors from [[L, h, V], [h', 0, 0], [V', 0, 0]]: minus what is left are the quadratic forms."""
+        """Eliminate the factors from [[L, h, V], [h', 0, 0], [V', 0, 0]]: minus the rest are the quadratic forms."""
         lower, h, evidence = self._project(information)
         n_factors, n_targets = len(h), self.shape[3]
         slopes = self.slopes.transpose(2, 1, 0).astype(h.dtype)  # (T, q, K)

@@ -396,7 +396,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         return {"expert_predictions": each[:, :-1], "root_prediction": each[:, -1]}
 
     def cross_fitted_stages(self, learned):
-        """The same for the kept training rows, by models that did not see them; without the root."""
+        """Return the same for the kept training rows, by models that did not see them; without the root."""
         return {"expert_predictions": self.cross_fitted(learned)}
 
     def discriminants(self, learned):

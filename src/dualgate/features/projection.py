@@ -156,8 +156,8 @@ class Projection(ABC):
         Returns
         -------
         step : Pass
-            For `end_refining`, which returns ``shift`` (n_factors,) and ``turn`` (n_factors, n_factors): the factors are
-            then ``solve(turn, z - shift)``.
+            For `end_refining`, which returns ``shift`` (n_factors,) and ``turn`` (n_factors, n_factors): the factors
+            are then ``solve(turn, z - shift)``.
 
         Raises
         ------
@@ -299,7 +299,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         return joined
 
     def _folds_of(self, rows):
-        """Number of the basis of training rows by their numbers; -1 is that of all rows."""
+        """Return the number of the basis of training rows by their numbers; -1 is that of all rows."""
         return np.full(len(rows), -1)
 
     def chi_square(self, block):  # noqa: D102

@@ -67,8 +67,8 @@ class WienerScores(PixelProjection):
     noise_ : ndarray of shape (n_pixels,)
         Typical error of each pixel.
     loadings_ : ndarray of shape (n_pixels, n_factors)
-        V in the unit of the flux. The strongest factor is first and columns are orthogonal in units of the noise, unless
-        :class:`~dualgate.experts.FactorExperts` refined them.
+        V in the unit of the flux. The strongest factor is first and columns are orthogonal in units of the noise,
+        unless :class:`~dualgate.experts.FactorExperts` refined them.
     n_iter_ : int
         Steps of expectation-maximisation that were done; 0 after a fit with `clean`.
     signal_variance_ : ndarray of shape (n_factors,)
@@ -230,7 +230,7 @@ class WienerScores(PixelProjection):
             self._penalties = None  # those of other factors: before the rotation
 
     def _finish(self, factors, folds, rotation):
-        """Keep means and loadings, in units of the noise, in one orientation for all folds; return it, signs included."""
+        """Keep means and loadings, in units of the noise, in one orientation for all folds, which is returned."""
         loadings = factors.turned(rotation, 0).free
         signs = np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(loadings.shape[1])])
         rotation = rotation * np.where(signs == 0, 1.0, signs)

@@ -167,7 +167,8 @@ def fit_gates(
     net : GateNet
         On the CPU, in evaluation mode, at its best epoch.
     history : list of dict
-        By epoch: "start" ("random", "linear" or "evidence"), "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss".
+        By epoch: "start" ("random", "linear" or "evidence"), "loss", "epoch", "train_loss" and, with held-out rows,
+        "valid_loss".
 
     Raises
     ------

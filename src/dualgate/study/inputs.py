@@ -83,7 +83,7 @@ class StudyRows:
     def model_source(self) -> str:
         """Python source of the default model."""
         if LINES in self.offers:
-            return "DualTowerMoERegressor.for_spectra(wave)"
+            return "DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')"
         seed = self.config.seeds[0]
         return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
 
@@ -104,7 +104,7 @@ def n_flux(data) -> int:
 
 def spectral_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
     """Build the default model for spectra `[flux | error]` on the pixels of `data.wave`."""
-    return DualTowerMoERegressor.for_spectra(data.wave, n_jobs=-1, random_state=seed)
+    return DualTowerMoERegressor.for_spectra(data.wave, experts="hierarchical", n_jobs=-1, random_state=seed)
 
 
 def table_model(data: Bunch, seed: int) -> DualTowerMoERegressor:

@@ -219,7 +219,7 @@ class RunFacts:
     kind: str = "embedded"  # or "shards" or "table"
     target: str = "log g"
     unit: str | None = "dex"
-    model: str = "DualTowerMoERegressor.for_spectra(wave)"  # Python source of the default model
+    model: str = "DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')"  # Python source of the default model
     config: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     hash: str = ""  # SHA-256 of configuration and environment
