@@ -16,12 +16,12 @@ from dualgate.experts.regimes import regime_codes
 from dualgate.features.discriminants import find_discriminants
 from dualgate.features.factors import posterior_mean, unfold
 from dualgate.reduction import ReducedRows, Reduction
-from dualgate.rows import ArrayRows, FitStages, choose_spread, map_blocks, open_fit_rows, open_rows
+from dualgate.rows import ArrayRows, FitStages, choose_spread, map_blocks, open_fit_rows, open_rows, run_passes
 from dualgate.statistics import CellStatistics
 from dualgate.trace import MixtureTrace
 
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
-ALONE = (1, 2, 4, 9, 18, 36, 54, 72)  # components that it compares where no regimes are given
+ALONE = (1, 2, 3, 4, 6, 9, 14, 20, 30, 45, 70)  # components that it compares where no regimes are given
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 6, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
 MOST_COLUMNS = 24  # of a projection without errors
@@ -281,7 +281,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
                 first = mixture is None
                 mixture = self._begin(information, y, codes) if first else mixture
                 n_steps = START_STEPS if first else ROUND_STEPS
-                mixture = self._climb(mixture, information, y, n_steps, stages).mixture
+                mixture = self._climb(mixture, information, y, n_steps).mixture
                 step = reduction.projection_.refining_pass(mixture, information, y)
                 (step,) = stages.run(f"loadings {turn}", reduction, [step], reduction.inputs(rows), reduction.n_jobs)
                 moved = mixture.moved(*reduction.projection_.end_refining(step))
@@ -308,7 +308,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
                 break
             labels = self._labels(information[rest], y[rest], seen, size)
             mixture = first_mixture(information[rest], y[rest], labels, self.n_factors)
-            mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS, FitStages()).mixture
+            mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS).mixture
             score = log_score(mixture, information[held_out], y[held_out]).mean() if held_out.any() else -np.inf
             if score <= best_score:
                 break
@@ -325,7 +325,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             beside = np.sqrt(scores.shape[1]) * y / np.sqrt(y.shape[1])
             places = np.column_stack([scores / np.where(spread > 0, spread, 1.0), beside])
             seed = self.random_state if isinstance(self.random_state, numbers.Integral) else 0
-            labels = KMeans(n_components, n_init=1, random_state=seed).fit_predict(places)
+            labels = KMeans(n_components, n_init=3, random_state=seed).fit_predict(places)
             return np.unique(labels, return_inverse=True)[1]
         labels, n_found = np.empty(len(y), dtype=np.intp), 0
         present, counts = np.unique(codes, return_counts=True)
@@ -337,13 +337,13 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             n_found += n_groups
         return labels
 
-    def _climb(self, mixture, information, y, n_steps, stages, noise=None):
+    def _climb(self, mixture, information, y, n_steps, noise=None):
         """Take steps of expectation-maximisation; with `noise`, `information` are columns, and it is estimated."""
         before, rows = -np.inf, information
-        for step in range(n_steps):
+        for n_done in range(1, n_steps + 1):
             if noise is not None:
                 rows = noise.information(information)
-            sums = self._sums(mixture, rows, y, 1, stages, f"mixture {step}")
+            sums = self._sums(mixture, rows, y, 1)
             sums = {name: values[0] for name, values in sums.items()}
             level = sums["log_density"] + log_prior(mixture)
             if noise is not None:
@@ -353,11 +353,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             if level - before < self.tol * len(y):
                 break
             before = level
-        return Climbed(mixture, noise, step + 1, float(sums["log_density"] / len(y)))
+        return Climbed(mixture, noise, n_done, float(sums["log_density"] / len(y)))
 
-    def _sums(self, mixture, information, y, n_folds, stages, name):
+    def _sums(self, mixture, information, y, n_folds):
         step = MixtureSums(mixture, y, n_folds, self.n_jobs)
-        (step,) = stages.run(name, self, [step], ArrayRows(information), self.n_jobs)
+        (step,) = run_passes(self, [step], ArrayRows(information), n_jobs=self.n_jobs)
         return step.found
 
     def learn(
@@ -397,8 +397,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         for_gates, mixture = kept is not None and kept.any(), None if begun is None else begun.mixture
 
         def solve():
-            climbed = self._solve(columns, scaled[chosen], codes_read, mixture, stages)
-            return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], stages, for_gates)}
+            climbed = self._solve(columns, scaled[chosen], codes_read, mixture)
+            return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], for_gates)}
 
         found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
         self._assign(reduction, found, target, single)
@@ -406,20 +406,20 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             return None
         return self._for_gates(reduction, rows, found["mixtures"], scaled, chosen, codes, kept, stages)
 
-    def _solve(self, columns, y, codes, mixture, stages):
+    def _solve(self, columns, y, codes, mixture):
         """Find mixture and, of columns without errors, their noise."""
         noise = ColumnNoise.of(columns["projected"]) if "information" not in columns else None
         if mixture is None:
             mixture = self._begin(information_of(columns, noise), y, codes)
         rows = columns["information" if noise is None else "projected"]
-        return vars(self._climb(mixture, rows, y, self.max_iter, stages, noise))
+        return vars(self._climb(mixture, rows, y, self.max_iter, noise))
 
-    def _without_folds(self, climbed, columns, y, stages, for_gates):
+    def _without_folds(self, climbed, columns, y, for_gates):
         """Mixtures without every fold, and last of all rows; the last alone where there are no gates."""
         mixture = climbed["mixture"]
         if not for_gates:
             return [mixture]
-        sums = self._sums(mixture, information_of(columns, climbed["noise"]), y, self.cv, stages, "mixture, by fold")
+        sums = self._sums(mixture, information_of(columns, climbed["noise"]), y, self.cv)
         whole = {name: values.sum(axis=0) for name, values in sums.items()}
         folds = [{name: whole[name] - sums[name][fold] for name in sums} for fold in range(self.cv)]
         return [*map(maximise, folds), mixture]

@@ -79,10 +79,10 @@ class FactorMixture:
         return self._operators[dtype]
 
     def moved(self, shift, turn):
-        """Return the same mixture for factors ``solve(turn, z - shift)``."""
+        """Return the same mixture for factors ``turn @ (z - shift)``."""
         planes = self.planes.copy()
         planes[:, :, -1] -= shift
-        return FactorMixture(self.log_share, np.linalg.solve(turn, planes), self.slopes, self.levels, self.covariance)
+        return FactorMixture(self.log_share, turn @ planes, self.slopes, self.levels, self.covariance)
 
     def _project(self, information, y=None):
         """Lower triangles of L (q, q, K, n), h (q, K, n), and l_k without what solving L adds (K, n)."""
@@ -345,10 +345,10 @@ def maximise(sums, penalty=PLANE_ROWS):
         folded = np.empty((width, width, len(first)))
         folded[rows, columns] = folded[columns, rows] = by_component[:, k].T
         system = folded[:, :, place].transpose(0, 2, 1, 3).reshape(width * n_lines, width * n_lines)
-        system += (penalty + TINY * np.trace(system)) * np.eye(len(system))
+        system += (penalty + TINY * max(np.trace(system), 1.0)) * np.eye(len(system))
         planes[k] = np.linalg.solve(system, moments[:, k].T.ravel()).reshape(width, n_lines)
         gram, target = sums["pairs"][:, k][place], sums["targets"][:, k]
-        ridge = np.diag(np.r_[np.full(n_factors, penalty), 0.0]) + TINY * np.trace(gram) * np.eye(n_lines)
+        ridge = np.diag(np.r_[np.full(n_factors, penalty), 0.0]) + TINY * max(np.trace(gram), 1.0) * np.eye(n_lines)
         coef = np.linalg.solve(gram + ridge, target)
         left = sums["squares"][k] - coef.T @ target - target.T @ coef + coef.T @ gram @ coef
         prior = some * LEVEL_ROWS

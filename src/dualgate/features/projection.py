@@ -156,8 +156,8 @@ class Projection(ABC):
         Returns
         -------
         step : Pass
-            For `end_refining`, which returns ``shift`` (n_factors,) and ``turn`` (n_factors, n_factors): the factors
-            are then ``solve(turn, z - shift)``.
+            For `end_refining`, which returns ``shift`` (n_factors,) and ``turn`` (n_kept, n_factors): the factors are
+            then ``turn @ (z - shift)``, without those that do not vary under the prior.
 
         Raises
         ------
