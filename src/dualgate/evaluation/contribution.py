@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dualgate._validation import check_number
-from dualgate.evaluation.scores import Interval, check_finite, percentile_interval, same_rows, weight_blocks
+from dualgate.evaluation.scores import Estimate, Interval, check_finite, same_rows, weight_blocks
 
 
 def shapley_values(none, phys, quality, both) -> dict:
@@ -120,7 +120,7 @@ def permutation_contribution(
     blocks = weight_blocks(len(y), n_resamples, rng)
     draws = np.concatenate([_resampled_losses(y, losses, orders, weights) for weights in blocks])
     return {
-        part: percentile_interval(value, ends, confidence)
+        part: Estimate(value, ends).interval(confidence)
         for part, value, ends in zip(("phys", "quality", "both"), values, draws.T, strict=True)
     }
 

@@ -11,7 +11,7 @@ from scipy.stats import sem, t
 from sklearn.metrics import confusion_matrix, r2_score
 
 from dualgate import evaluation
-from dualgate.evaluation import Estimate, Interval, bootstrap_weights, percentile_interval
+from dualgate.evaluation import Estimate, Interval, bootstrap_weights
 from dualgate.snr import SNR_NAMES, quality_bins
 from dualgate.study import results
 from dualgate.study.config import Thresholds
@@ -86,7 +86,7 @@ def seed_interval(found: Iterable[Estimate | Interval], *, confidence: float = 0
     values, n_seeds = [each.value for each in known], len(known)
     value = np.mean(values)
     if isinstance(known[0], Estimate):
-        rows = percentile_interval(value, np.mean([each.draws for each in known], axis=0), confidence)
+        rows = Estimate(value, np.mean([each.draws for each in known], axis=0)).interval(confidence)
         low, high = rows.low, rows.high
     else:
         low = value - math.hypot(*(each.value - each.low for each in known)) / n_seeds
@@ -441,7 +441,7 @@ def _trends(records, method, outputs):
         return {}
     columns = {
         "entropy": [record.entropy[method.name] for record in records],
-        "confidence": [evaluation.gate_confidence(each["weights"]) for each in outputs],
+        "confidence": [each["weights"].max(axis=1) for each in outputs],
     }
     if method.fusion == "temperature":
         columns["temperature"] = [1 + np.logaddexp(0, each[QUALITY][:, 0]) for each in outputs]
@@ -500,22 +500,30 @@ def _regimes_of_gate(records, method, outputs, sizes, bars):
     right = n_bins and all(each["weights"].shape[1] == n_regimes * n_bins for each in outputs)
     if not right or any(r.regimes is None or r.regimes.max() >= n_regimes for r in records):
         return {}
-    pairs = [(r, evaluation.regime_weights(each["weights"], n_bins)) for r, each in zip(records, outputs, strict=True)]
+    summed = [each["weights"].astype(float).reshape(-1, n_regimes, n_bins).sum(axis=2) for each in outputs]
+    pairs = list(zip(records, summed, strict=True))
     counts = sum(confusion_matrix(r.regimes, w.argmax(axis=1), labels=range(n_regimes)) for r, w in pairs)
     found = {"accuracy": float(np.trace(counts) / counts.sum())}
     axes = {"confusion": lambda r: (r.regimes,)}
     if all(record.snr is not None for record in records):
         axes["weights"] = lambda r: (r.regimes, quality_bins(r.snr))
     for name, codes in axes.items():  # means over seeds of what is known; NaN where no seed has it
-        tables = [evaluation.mean_weights(w, *codes(r), n_regimes=n_regimes) for r, w in pairs]
+        tables = [mean_weights(w, codes(r), n_regimes) for r, w in pairs]
         found[name] = np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
     edges = [boundary_of(record, bars) for record in records]
     if all(each is not None and int(np.prod(each.shape)) == n_regimes for each in edges):
-        near = zip(outputs, edges, strict=True)
-        crossings = [evaluation.boundary_crossings(each["weights"], edge, n_bins) for each, edge in near]
+        near = zip(summed, edges, strict=True)
+        crossings = [evaluation.boundary_crossings(each.argmax(axis=1), edge) for each, edge in near]
         names = ("crossing_rate", "missed_near", "missed_far")
         found["boundary"] = {name: seed_interval(getattr(each, name) for each in crossings) for name in names}
     return found
+
+
+def mean_weights(weights, codes, n_regimes):
+    """Mean weights (n_regimes, ..., n_experts) of the rows of every regime, or regime and SNR bin; NaN without rows."""
+    shape = (n_regimes, len(SNR_NAMES))[: len(codes)]
+    means = pd.DataFrame(weights).groupby(np.ravel_multi_index(codes, shape)).mean()
+    return means.reindex(range(math.prod(shape))).to_numpy().reshape(*shape, -1)
 
 
 # ---- the Bayes limit ------------------------------------------------------------------------------------------
@@ -539,7 +547,7 @@ def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> results.B
             return Interval(math.nan, math.nan, math.nan)
         count, sums = weights[:, members].sum(axis=1), weights[:, members] @ left[members]
         draws = 1 - np.divide(sums, count, where=count > 0, out=np.full(len(count), math.nan))
-        return percentile_interval(1 - left[members].mean(), draws)
+        return Estimate(1 - left[members].mean(), draws).interval()
 
     observed = [r2_score(r.y[:n], r.limit["prediction"]) for r, n in zip(records, sizes, strict=True)]
     by_snr = {name: expected(np.concatenate(bins) == code) for code, name in enumerate(SNR_NAMES)}
