@@ -159,8 +159,8 @@ def _confusion(results, figure):
         return None
     gate = results.analysis.gates[name]
     percent = 100 * np.array(gate.confusion, dtype=float)
-    style = {"cmap": "Blues", "values_format": ".0f", "im_kw": {"vmin": 0, "vmax": 100}}
-    display = ConfusionMatrixDisplay(np.nan_to_num(percent)).plot(ax=figure.add_subplot(), **style)
+    display = ConfusionMatrixDisplay(np.nan_to_num(percent))
+    display.plot(ax=figure.add_subplot(), cmap="Blues", values_format=".0f")
     for text in display.text_[np.isnan(percent)]:  # regimes without rows
         text.set_text("")
     display.ax_.set(xlabel="regime of the gate", ylabel="true regime")
