@@ -17,7 +17,7 @@ from scipy.stats import kstest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from dualgate.datasets import iter_spectra, make_spectra, stream_spectra
+from dualgate.datasets import make_spectra, stream_spectra
 from dualgate.datasets.emulator import HIGH, LOW, coordinates, load_emulator
 from dualgate.datasets.noise import detector, flux_error
 
@@ -58,7 +58,6 @@ def test_any_subset_of_a_source_is_one_of_make_spectra(data, rows):
 
 def test_threads_and_prefixes_give_the_same_rows(data):
     assert_array_equal(make_spectra(40, random_state=7, n_jobs=1).X, data.X[:40])
-    assert_array_equal(make_spectra(5, random_state=7, start=1001).X, data.X[1001:1006])
     source = stream_spectra(N, random_state=7).X
     ranges = [(first, first + 7) for first in range(100, 200, 5)]
     with ThreadPoolExecutor(4) as pool:
@@ -68,10 +67,10 @@ def test_threads_and_prefixes_give_the_same_rows(data):
 
 
 def test_blocks_and_source_have_the_labels_of_make_spectra(data):
-    blocks = list(iter_spectra(70, random_state=7, block_size=33, start=500))
-    assert [set(block) for block in blocks] == [set(data)] * 3
+    block = make_spectra(70, random_state=7, start=500, n_jobs=1)
+    assert set(block) == set(data)
     for key in ("X", "y", "flux", "error", "conditions", "regimes", "snr", "labels"):
-        assert_array_equal(np.concatenate([block[key] for block in blocks]), data[key][500:570])
+        assert_array_equal(block[key], data[key][500:570])
     streamed = stream_spectra(70, random_state=7, start=500)
     for key in ("y", "conditions", "regimes"):
         assert_array_equal(streamed[key], data[key][500:570])
@@ -228,12 +227,7 @@ def test_flux_tells_gravity_and_quality_does_not(data, clean):
         ({"n_samples": 2, "start": -1}, r"{function}.start=-1"),
     ],
 )
-@pytest.mark.parametrize("function", [make_spectra, stream_spectra, iter_spectra])
+@pytest.mark.parametrize("function", [make_spectra, stream_spectra])
 def test_wrong_arguments_are_named(function, arguments, message):
     with pytest.raises(ValueError, match=message.replace("{function}", function.__name__)):
         function(**arguments)
-
-
-def test_wrong_blocks_are_named():
-    with pytest.raises(ValueError, match="block_size=0"):
-        iter_spectra(3, block_size=0)
