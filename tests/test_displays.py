@@ -15,7 +15,6 @@ from dualgate.evaluation import (
     CoefficientDisplay,
     Interval,
     IntervalDisplay,
-    PredictionDisplay,
     SNRDisplay,
     TrendDisplay,
     bootstrap_scores,
@@ -107,16 +106,6 @@ def test_bars_of_one_bin_do_not_overlap_and_the_bayes_limit_spans_every_bin(ax):
     assert_allclose(segments[:, 0, 1], [each.value for each in limit])
     assert_allclose(segments[:, :, 0].mean(axis=1), range(4))
     assert_allclose([[band.get_y(), band.get_height()] for band in ax.patches[20:]], [[0.2, 0.75]] * 4)
-
-
-def test_the_density_counts_every_row_once(ax, problem):
-    y, _, predictions = problem
-    display = PredictionDisplay(y, predictions["good"], name="log g", unit="dex").plot(ax)
-    assert display.hexagons_.get_array().sum() == len(y)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("true log g [dex]", "predicted log g [dex]")
-    low, high = (line.get_ydata() for line in display.band_)
-    assert (low <= display.median_.get_ydata()).all()
-    assert (display.median_.get_ydata() <= high).all()
 
 
 def test_a_trend_shows_all_rows_and_the_means_of_its_bins(ax, problem):

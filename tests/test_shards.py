@@ -234,8 +234,8 @@ def test_both_styles_of_pandas_and_numbers_of_any_width(tmp_path, style):
 def test_paths_are_one_a_pattern_or_a_list(shards, monkeypatch):
     folder = shards[0]
     names = [str(folder / f"shard_{i}.h5") for i in range(len(COUNTS))]
-    assert opened(shards).paths == names
-    assert open_spectra([names[2], folder / "shard_[01].h5"]).paths == [names[2], *names[:2]]
+    assert opened(shards).X.files == names
+    assert open_spectra([names[2], folder / "shard_[01].h5"]).X.files == [names[2], *names[:2]]
     assert open_spectra(names[1]).y.tolist() == shards[3]["log_g"][7:8].tolist()
     monkeypatch.chdir(folder)
     X = open_spectra("shard_1.h5", noise_level=0).X

@@ -29,19 +29,6 @@ _LOCK = Lock()  # h5py and PyTables may share one HDF5 library, which is not saf
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
-_DESCRIPTION = """\
-Stellar spectra from HDF5 shards
---------------------------------
-
-Rows        the first {shape[0]:,} of the {total:,} rows in {n_shards:,} files, first {first!r}.
-X           ({shape[0]:,}, {shape[1]:,}), float32, read when needed: flux of {n_pixels:,} pixels, then its standard
-            deviation at noise level 1.
-y           log10 of the surface gravity [cm/s2].
-labels      {columns}.
-wave        {low:.1f} to {high:.1f} [angstrom].
-Noise       flux + error * N(0, 1) * {noise_level:g}, seed {seed}{clipped}. The noise of a row never changes.
-"""
-
 
 class SpectraFiles(RowSource):
     """Spectra in HDF5 shards, [flux | error], as a row source that adds noise to a row when it is read.
@@ -108,9 +95,9 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     noise_level : float, default=1.0
         Factor on the noise, at least 0. 0 gives the flux in the file. The errors do not depend on it.
     random_state : int, RandomState, Generator or None, default=None
-        An int is the seed of the noise. A generator gives the seed by one draw; None draws a new one. The seed is kept
-        as ``X.seed``. Use different seeds for sets that are opened separately, such as training and test shards: with
-        one seed, rows of the same number have the same draws of N(0, 1).
+        An int is the seed of the noise. A generator gives the seed by one draw; None draws a new one. Use different
+        seeds for sets that are opened separately, such as training and test shards: with one seed, rows of the same
+        number have the same draws of N(0, 1).
     clip : bool, default=True
         Whether flux below zero becomes zero, noise-free or not.
 
@@ -118,8 +105,8 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     -------
     data : Bunch
         X : SpectraFiles of shape (n_samples, 2 * n_pixels), float32
-            [flux | error], in the unit of the file.
-        y, conditions, regimes, regime_edges, description
+            [flux | error], in the unit of the file. The shards are ``X.files``, the seed is ``X.seed``.
+        y, conditions, regimes, regime_edges
             As in :func:`make_spectra`.
         wave : ndarray of shape (n_pixels,)
             Pixel centres [angstrom].
@@ -127,8 +114,6 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
             The parameters in the files; NaN in the rows of shards that lack the column.
         snr : ndarray of shape (n_samples,)
             As stored; absent if the files lack it.
-        paths : list of str
-            The shards.
 
     Raises
     ------
@@ -171,19 +156,7 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     for path, table, end in zip(paths, tables, X.ends, strict=True):
         rows = table[list(REQUIRED)].to_numpy(np.float64)[: max(0, len(X) - end + len(table))]
         require_finite(f"shard {path!r}", f"params {REQUIRED}", rows)
-    description = _DESCRIPTION.format(
-        total=total,
-        n_shards=len(paths),
-        n_pixels=len(wave),
-        first=os.path.basename(paths[0]),
-        columns=", ".join(map(str, labels.columns)),
-        low=wave.min(),
-        high=wave.max(),
-        clipped=", clipped at zero" if clip else "",
-        **vars(X),
-    )
-    data = labelled_spectra(X, labels, wave, description)
-    data.paths = paths
+    data = labelled_spectra(X, labels, wave)
     if "snr" in labels:
         data.snr = labels["snr"].to_numpy(copy=True)
     return data

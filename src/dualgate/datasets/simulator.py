@@ -67,7 +67,7 @@ def generator_of_rows(seed):
     return at_row
 
 
-def labelled_spectra(X, labels, wave, description):
+def labelled_spectra(X, labels, wave):
     """Bunch of the fields that follow from spectra and from the frame of their labels."""
     conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
     hot, rich = (np.digitize(values, edges) for values, edges in zip(conditions.T, REGIME_EDGES, strict=True))
@@ -79,7 +79,6 @@ def labelled_spectra(X, labels, wave, description):
         regimes=3 * hot + rich,
         regime_edges=REGIME_EDGES,
         labels=labels,
-        description=description,
     )
 
 
@@ -91,28 +90,21 @@ class SimulatedSpectra(RowSource):
 
     Attributes
     ----------
-    start, stop : int
-        First row of the table in this source, and the one after the last.
+    start : int
+        First row of the table in this source.
     seed : int
         Seed of the table.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, start, stop, *, seed, noise_level, noise):
-        self.start, self.stop, self.seed = start, stop, seed
-        self.noise_level, self.noise = noise_level, noise
-        self.shape = (stop - start, 2 * len(WAVE))
-
-    @classmethod
-    def checked(cls, owner, n_samples, random_state, noise_level, noise, start):
-        """Source of the arguments of the function `owner`."""
+    def __init__(self, owner, n_samples, random_state, noise_level, noise, start):
         check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
         check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
-        check_choice(owner, "noise", noise, ("sky", "white"))
-        noise_level, seed = check_noise(owner, noise_level, random_state)
-        start = int(start)  # Python's integers do not overflow
-        return cls(start, start + int(n_samples), seed=seed, noise_level=noise_level, noise=noise)
+        self.noise = check_choice(owner, "noise", noise, ("sky", "white"))
+        self.noise_level, self.seed = check_noise(owner, noise_level, random_state)
+        self.start = int(start)  # Python's integers do not overflow
+        self.shape = (int(n_samples), 2 * len(WAVE))
 
     def describe(self):
         """Bunch of this source and of everything that follows from the labels of its rows."""
@@ -121,7 +113,9 @@ class SimulatedSpectra(RowSource):
         for row, numbers_of_row in enumerate(uniform, self.start):
             at_row(row).random(out=numbers_of_row)
         labels = pd.DataFrame(_LOW + uniform * _SPAN, columns=[*LABELS, "mag"])
-        return labelled_spectra(self, labels, WAVE.copy(), _DESCRIPTION.format(n_samples=len(self), **vars(self)))
+        data = labelled_spectra(self, labels, WAVE.copy())
+        data.description = _DESCRIPTION.format(n_samples=len(self), **vars(self))
+        return data
 
     def read(self, start, stop):  # noqa: D102
         out = np.empty((stop - start, self.shape[1]), self.dtype)
@@ -228,7 +222,7 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     >>> bool((clean.error == data.error).all())
     True
     """
-    source = SimulatedSpectra.checked("make_spectra", n_samples, random_state, noise_level, noise, start)
+    source = SimulatedSpectra("make_spectra", n_samples, random_state, noise_level, noise, start)
     X = np.empty(source.shape, source.dtype)
     flux, error = np.hsplit(X, 2)
 
@@ -272,4 +266,4 @@ def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky"
     >>> bool((data.X.read(998, 1000) == make_spectra(2, random_state=0, start=998).X).all())
     True
     """
-    return SimulatedSpectra.checked("stream_spectra", n_samples, random_state, noise_level, noise, start).describe()
+    return SimulatedSpectra("stream_spectra", n_samples, random_state, noise_level, noise, start).describe()

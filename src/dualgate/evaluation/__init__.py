@@ -8,7 +8,6 @@ from dualgate.evaluation.contribution import permutation_contribution, shapley_v
 from dualgate.evaluation.displays import (
     CoefficientDisplay,
     IntervalDisplay,
-    PredictionDisplay,
     SNRDisplay,
     TrendDisplay,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "Interval",
     "IntervalDisplay",
     "LeakageAudit",
-    "PredictionDisplay",
     "SNRDisplay",
     "ScoreTable",
     "TrendDisplay",

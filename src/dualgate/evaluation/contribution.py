@@ -5,6 +5,7 @@ from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_consistent_length
 
 from dualgate._validation import check_number
 from dualgate.evaluation.scores import Estimate, Interval, check_finite, same_rows, weight_blocks
@@ -99,11 +100,7 @@ def permutation_contribution(
     (True, 0.0)
     """
     phys, quality, y = np.asarray(phys_features), np.asarray(quality_features), np.asarray(y_true, dtype=float)
-    if len(phys) != len(y) or len(quality) != len(y):
-        raise ValueError(
-            f"permutation_contribution.phys_features has {len(phys)} rows, quality_features {len(quality)} and y_true "
-            f"{len(y)}: all must describe the same rows."
-        )
+    check_consistent_length(phys, quality, y)
     check_number("permutation_contribution", "n_repeats", n_repeats, kind=Integral, low=2, hint="try 20.")
     rng = np.random.default_rng(random_state)
     orders = [rng.permutation(len(y)) for _ in range(n_repeats)]

@@ -198,9 +198,14 @@ class TrendDisplay(Display):
         return cls(snr, entropy(trace.weights, axis=1), n_experts=trace.weights.shape[1]).plot(ax)
 
     def _draw(self, ax):
+        from matplotlib.colors import LogNorm
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         snr, values = np.asarray(self.snr, dtype=float), np.asarray(self.values, dtype=float)
         self.trend_ = trend(snr, values)
-        self.hexagons_ = _density(ax, snr, values, gridsize=(45, 22), xscale="log")
+        style = {"gridsize": (45, 22), "mincnt": 1, "cmap": "Blues", "linewidths": 0.1}
+        self.hexagons_ = ax.hexbin(snr, values, xscale="log", norm=LogNorm(vmin=0.3), **style)  # single rows show too
+        self.hexagons_.set_clim(vmax=max(2, self.hexagons_.get_array().max()))
         known, bins = np.unique(quality_bins(snr), return_inverse=True)
         means, reach = _bars([self.trend_.means[code] for code in known])
         centres = [np.median(snr[bins == place]) for place in range(len(known))]
@@ -219,52 +224,9 @@ class TrendDisplay(Display):
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
             )  # fmt: skip
         ax.set(xlabel="SNR = ||flux|| / ||error||", ylabel=self.ylabel)
-        _plain_log_axis(ax.xaxis)
-
-
-@dataclass(eq=False, repr=False)
-class PredictionDisplay(Display):
-    """Predicted against true targets, as the density of many rows, with the running median.
-
-    Parameters
-    ----------
-    y_true, y_pred : array-like of shape (n_samples,), [unit of y]
-        Observed and predicted targets.
-    name : str, default="y"
-        What the target is.
-    unit : str, default=None
-        Its unit, such as "dex".
-
-    Attributes
-    ----------
-    hexagons_ : matplotlib PolyCollection, rows in every hexagon, in a logarithmic scale of colour
-    median_ : matplotlib Line2D, median prediction in 15 groups of equally many rows
-    band_ : list of two matplotlib Line2D, 16th and 84th percentile of the predictions in the same groups
-    """
-
-    y_true: ArrayLike
-    y_pred: ArrayLike
-    _: KW_ONLY
-    name: str = "y"
-    unit: str | None = None
-
-    def _draw(self, ax):
-        true, guess = np.asarray(self.y_true, dtype=float), np.asarray(self.y_pred, dtype=float)
-        self.hexagons_ = _density(ax, true, guess, gridsize=45)
-        bar = ax.figure.colorbar(self.hexagons_, ax=ax, label="rows")
-        bar.ax.set_ylim(bottom=1)
-        _plain_log_axis(bar.ax.yaxis)
-        ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
-        ax.plot(ends, ends, color=_ink(ax), linestyle="--", linewidth=1, label="equal")
-        groups = [part for part in np.array_split(np.argsort(true), 15) if len(part)]
-        low, middle, high = np.array([np.quantile(guess[part], [0.16, 0.5, 0.84]) for part in groups]).T
-        centres = [np.median(true[part]) for part in groups]
-        style = {"color": "C1", "linewidth": 1.2}
-        (self.median_,) = ax.plot(centres, middle, marker="o", markersize=4, label="median", **style)
-        self.band_ = ax.plot(centres, np.stack([low, high], 1), linestyle=":", **style)
-        self.band_[0].set_label("16 and 84 %")
-        name = self.name if self.unit is None else f"{self.name} [{self.unit}]"
-        ax.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # 1, 2, 5, 10 rather than powers of ten
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(eq=False, repr=False)
@@ -365,21 +327,3 @@ def _ink(ax, strength=1.0):
     from matplotlib.colors import to_rgba
 
     return to_rgba(ax.xaxis.label.get_color(), strength)
-
-
-def _density(ax, x, y, **style):
-    """Hexagons coloured by their number of rows, in a logarithmic scale that shows single rows too."""
-    from matplotlib.colors import LogNorm
-
-    hexagons = ax.hexbin(x, y, mincnt=1, cmap="Blues", linewidths=0.1, norm=LogNorm(vmin=0.3), **style)
-    hexagons.set_clim(vmax=max(2, hexagons.get_array().max()))
-    return hexagons
-
-
-def _plain_log_axis(axis):
-    """Label a logarithmic axis with 1, 2, 5, 10 rather than powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

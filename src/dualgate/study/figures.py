@@ -124,8 +124,15 @@ def _predictions(results, figure):
     found, run = results.analysis.predictions, results.run
     if found is None:
         return None
-    evaluation.PredictionDisplay(found.x, found.y, name=run.target, unit=run.unit).plot(figure.add_subplot())
-    _legend(figure, 3)
+    true, guess, axes = np.array(found.x), np.array(found.y), figure.add_subplot()
+    axes.scatter(true, guess, s=4, alpha=0.3, linewidths=0)
+    axes.axline((true.mean(), true.mean()), slope=1, color="0.5", linestyle="--", linewidth=1, label="equal")
+    groups = np.array_split(np.argsort(true), 15)
+    medians = ([np.median(column[group]) for group in groups if len(group)] for column in (true, guess))
+    axes.plot(*medians, "o-", color="C1", markersize=4, label="median")
+    name = f"{run.target} [{run.unit}]" if run.unit else run.target
+    axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+    _legend(figure)
     method = results.analysis.method(found.name)
     unit = f" {run.unit}" if run.unit else ""
     return f"The recommended model errs by {method.slices['all']['rmse'].value:.2g}{unit} (RMSE): {method.label}"
