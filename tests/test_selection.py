@@ -24,10 +24,10 @@ from dualgate import (
     PhysGate,
     QualityGate,
     select_towers,
-    tower_candidates,
 )
 from dualgate.gating import FUSIONS
 from dualgate.rows import ArrayRows
+from dualgate.selection import tower_levels
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
 
@@ -163,7 +163,7 @@ def towers(planted, **params):
 
 def some(model, *names):
     """The default candidates of these names, in their levels."""
-    levels = [{name: level[name] for name in level if name in names} for level in tower_candidates(model)]
+    levels = [{name: level[name] for name in level if name in names} for level in tower_levels(model)]
     return [level for level in levels if level]
 
 
@@ -255,18 +255,18 @@ def test_candidates_that_read_differently_read_for_themselves(small, reading):
 
 
 def test_the_default_candidates_grow_from_one_tower_to_two_with_bins(small):
-    levels = tower_candidates(towers(small))
+    levels = tower_levels(towers(small))
     assert [len(level) for level in levels] == [4, len(FUSIONS), 4, len(FUSIONS)]
     models = [[towers(small).set_params(**changes) for changes in level.values()] for level in levels]
     dropped = [{(each.phys_gate, each.quality_gate).count("drop") for each in level} for level in models]
     assert dropped == [{1}, {0}, {1}, {0}]
     edges = [{each.experts.quality_edges for each in level} for level in models]
     assert edges == [{None}, {None}, {(5,)}, {(5,)}]
-    assert [list(level) for level in tower_candidates(towers(small, quality_gate="drop"))] == [
+    assert [list(level) for level in tower_levels(towers(small, quality_gate="drop"))] == [
         ["physics tower", "physics tower (hidden layer)"],
         [PHYSICS, "physics tower (hidden layer), quality bins"],
     ]
-    assert len(tower_candidates(towers(small, experts__quality_edges=None))) == 2
+    assert len(tower_levels(towers(small, experts__quality_edges=None))) == 2
 
 
 def test_selection_refuses_what_is_wrong(small):

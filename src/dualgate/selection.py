@@ -198,27 +198,10 @@ class TowerSelection:
         return f"{lines}\nChosen: {self.chosen}, the simplest within one standard error of the best, {self.best}."
 
 
-def tower_candidates(model: DualTowerMoERegressor) -> list[dict[str, dict]]:
-    """List single and dual towers from simplest to most complex, for `select_towers`.
+def tower_levels(model):
+    """Levels of towers, fusions and quality bins from simplest to most complex; a tower that `model` drops is in none.
 
-    Parameters
-    ----------
-    model : DualTowerMoERegressor
-        What is common to all candidates; a tower that it drops is in none.
-
-    Returns
-    -------
-    levels : list of dict of str to dict
-        One tower, with and without the hidden layer of `ConcatFusion`, then both with each fusion, all over one expert
-        for each regime; where the model has quality bins, then the same over one expert for each regime and bin. Each
-        level maps names to parameters for `set_params`.
-
-    Examples
-    --------
-    >>> for level in tower_candidates(DualTowerMoERegressor()):
-    ...     print(", ".join(level))
-    physics tower, physics tower (hidden layer), quality tower, quality tower (hidden layer)
-    both towers (concat), both towers (logit_add), both towers (poe), both towers (temperature)
+    Each level maps the names of its candidates to parameters for `set_params`.
     """
     gates = {"physics tower": "phys_gate", "quality tower": "quality_gate"}
     kept = [tower for tower, gate in gates.items() if getattr(model, gate) != "drop"]
@@ -270,7 +253,9 @@ def select_towers(
         As in `DualTowerMoERegressor.fit`; divided with the rows.
     candidates : None or sequence of mappings, default=None
         Levels from simplest to most complex, each of which maps the names of equally complex candidates to parameters
-        for `set_params`. None is `tower_candidates(model)`.
+        for `set_params`. None is one tower, with and without the hidden layer of `ConcatFusion`, then both with each
+        fusion, all over one expert for each regime; where the model has quality bins, then the same over one expert for
+        each regime and bin.
     cv : int, splitter or iterable of (train, test), default=5
         As in scikit-learn. An integer makes folds of neighbouring rows: give ``KFold(5, shuffle=True)`` for rows that
         are sorted by anything.
@@ -314,7 +299,7 @@ def select_towers(
             f"select_towers.model is a {type(model).__name__} and must be a DualTowerMoERegressor: for other "
             "estimators use GridSearchCV(..., refit=OneStandardError())."
         )
-    names, levels, changes = _list_candidates(tower_candidates(model) if candidates is None else candidates)
+    names, levels, changes = _list_candidates(tower_levels(model) if candidates is None else candidates)
     models = [clone(model).set_params(**each) for each in changes]
     target, source = check_target(model, y), as_source(X)
     rows = X if hasattr(X, "iloc") else np.asarray(X) if source is None else source

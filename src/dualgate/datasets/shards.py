@@ -145,7 +145,13 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     waves, tables = zip(*map(_read_head, paths), strict=True)
     wave = waves[0]
     for path, other in zip(paths, waves, strict=True):
-        _require_same_grid(path, other, paths[0], wave)
+        rounding = np.finfo(np.float32).eps
+        if wave.shape != other.shape or not np.allclose(other, wave, rtol=rounding, atol=0):
+            raise ValueError(
+                f"shard {path!r} has another wavelength grid, {len(other):,} pixels from {other[0]:.4f} to "
+                f"{other[-1]:.4f}, than {paths[0]!r}, {len(wave):,} pixels from {wave[0]:.4f} to {wave[-1]:.4f}: all "
+                "shards must have the same pixels. Open it alone, or resample it to the same wave."
+            )
     counts = [len(table) for table in tables]
     total, hint = sum(counts), f"{len(paths):,} shards hold {sum(counts):,} rows, counted from 0."
     stop = total if stop is None else stop
@@ -181,18 +187,6 @@ def _find_shards(paths):
         if first[os.path.realpath(path)] is not path:
             raise ValueError(f"open_spectra.paths has the same file twice, {path!r}: give each shard once.")
     return found
-
-
-def _require_same_grid(path, wave, first_path, first_wave):
-    """Raise a ValueError if a shard has another wavelength grid than the first; rounding to float32 is allowed."""
-    same = wave.shape == first_wave.shape and np.isclose(wave, first_wave, rtol=np.finfo(np.float32).eps, atol=0)
-    if not np.all(same):
-        pixel = np.argmin(same)
-        raise ValueError(
-            f"shard {path!r} has another wavelength grid, {len(wave):,} pixels and pixel {pixel} at {wave[pixel]:.4f}, "
-            f"than {first_path!r}, {len(first_wave):,} pixels and pixel {pixel} at {first_wave[pixel]:.4f}: all shards "
-            "must have the same pixels. Open it alone, or resample it to the same wave."
-        )
 
 
 def write_spectra(path, flux, error, params, wave, *, compression=None, overwrite=False):
