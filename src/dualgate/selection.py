@@ -178,8 +178,6 @@ class TowerSelection:
     split_scores : ndarray of shape (n_candidates, n_splits)
     best, chosen : str
         Names of the candidate with the highest mean, and of the simplest within one standard error of it.
-    parameters : dict
-        Parameters of the chosen candidate, for `set_params` of the model.
     best_estimator_ : DualTowerMoERegressor
         The chosen candidate, fitted to all rows.
     """
@@ -188,7 +186,6 @@ class TowerSelection:
     split_scores: np.ndarray
     best: str
     chosen: str
-    parameters: dict
     best_estimator_: DualTowerMoERegressor
 
     def __repr__(self):
@@ -232,7 +229,6 @@ def select_towers(
     candidates: Sequence[Mapping[str, Mapping]] | None = None,
     cv=5,
     scoring=None,
-    paired: bool = True,
     n_jobs: int | None = None,
 ) -> TowerSelection:
     """Choose the simplest configuration of a mixture within one standard error of the best, by cross-validation.
@@ -261,8 +257,6 @@ def select_towers(
         are sorted by anything.
     scoring : None, str or callable, default=None
         As in scikit-learn, one score; None is R^2.
-    paired : bool, default=True
-        As in `OneStandardError`.
     n_jobs : None or int, default=None
         Folds at once; the candidates of a fold follow one another.
 
@@ -304,7 +298,7 @@ def select_towers(
     target, source = check_target(model, y), as_source(X)
     rows = X if hasattr(X, "iloc") else np.asarray(X) if source is None else source
     regimes = None if regimes is None else np.asarray(regimes)
-    check_consistent_length(rows, target, *(() if regimes is None else (regimes,)))
+    check_consistent_length(rows, target, regimes)
     splits = list(check_cv(cv).split(np.empty((len(target), 0)), target))
     alike = len(models) > 1 and all(_reads_alike(*each) for change in changes for each in change.items())
     scores = Parallel(n_jobs=n_jobs)(
@@ -313,11 +307,11 @@ def select_towers(
     )
     split_scores = np.transpose(scores)
     ratio = float(np.mean([len(test) / len(train) for train, test in splits]))
-    found = OneStandardError(paired=paired, test_ratio=ratio).compare(split_scores, levels)
+    found = OneStandardError(test_ratio=ratio).compare(split_scores, levels)
     best, chosen = found.pop("best"), found.pop("chosen")
     table = pd.DataFrame({"level": levels, **found}, index=pd.Index(names, name="candidate"))
     fitted = models[chosen].fit(X, y, regimes=regimes)
-    return TowerSelection(table, split_scores, names[best], names[chosen], changes[chosen], fitted)
+    return TowerSelection(table, split_scores, names[best], names[chosen], fitted)
 
 
 def _list_candidates(candidates):

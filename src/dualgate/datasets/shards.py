@@ -145,8 +145,7 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     waves, tables = zip(*map(_read_head, paths), strict=True)
     wave = waves[0]
     for path, other in zip(paths, waves, strict=True):
-        rounding = np.finfo(np.float32).eps
-        if wave.shape != other.shape or not np.allclose(other, wave, rtol=rounding, atol=0):
+        if wave.shape != other.shape or not np.allclose(other, wave, rtol=np.finfo(np.float32).eps, atol=0):
             raise ValueError(
                 f"shard {path!r} has another wavelength grid, {len(other):,} pixels from {other[0]:.4f} to "
                 f"{other[-1]:.4f}, than {paths[0]!r}, {len(wave):,} pixels from {wave[0]:.4f} to {wave[-1]:.4f}: all "
@@ -182,10 +181,9 @@ def _find_shards(paths):
         found += map(os.path.abspath, matches)
     if not found:
         raise ValueError(f"open_spectra.paths={paths!r} names no file: give at least one shard.")
-    first = {os.path.realpath(path): path for path in reversed(found)}
-    for path in found:
-        if first[os.path.realpath(path)] is not path:
-            raise ValueError(f"open_spectra.paths has the same file twice, {path!r}: give each shard once.")
+    twice = np.flatnonzero(pd.Series(map(os.path.realpath, found)).duplicated())
+    if len(twice):
+        raise ValueError(f"open_spectra.paths has the same file twice, {found[twice[0]]!r}: give each shard once.")
     return found
 
 
