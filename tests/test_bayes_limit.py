@@ -32,22 +32,15 @@ def limit(rows):
     return bayes_limit(X, y=y, n_samples=4000, min_size=100, random_state=0, n_jobs=1)
 
 
-def test_posteriors_are_calibrated(rows, limit):
-    standardised = (rows[1] - limit.prediction) / limit.std
-    n_rows = len(standardised)
-    assert abs(standardised.mean()) < 3 * standardised.std() / np.sqrt(n_rows)
-    squares = standardised**2
-    assert abs(squares.mean() - 1) < 3 * squares.std() / np.sqrt(n_rows)
-
-
-def test_expected_and_observed_r2_agree(rows, limit):
+def test_posteriors_are_calibrated_and_expected_and_observed_r2_agree(rows, limit):
+    y, squares = rows[1], ((rows[1] - limit.prediction) / limit.std) ** 2
+    standardised = (y - limit.prediction) / limit.std
+    assert abs(standardised.mean()) < 3 * standardised.std() / np.sqrt(len(y))
+    assert abs(squares.mean() - 1) < 3 * squares.std() / np.sqrt(len(y))
     assert limit.r2 == pytest.approx(1 - np.mean(limit.std**2) / PRIOR_STD**2)
-    assert limit.r2_observed == pytest.approx(r2_score(rows[1], limit.prediction))
-    scatter = bootstrap_scores(rows[1], {"limit": limit.prediction}, random_state=0).draws["r2"].std()
+    assert limit.r2_observed == pytest.approx(r2_score(y, limit.prediction))
+    scatter = bootstrap_scores(y, {"limit": limit.prediction}, random_state=0).draws["r2"].std()
     assert abs(limit.r2 - limit.r2_observed) < 3 * scatter
-
-
-def test_every_row_has_the_draws_that_were_asked_for(limit):
     assert limit.effective_sample_size.min() >= 100
 
 

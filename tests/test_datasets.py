@@ -96,12 +96,6 @@ def test_a_source_pickles_as_a_seed_and_simulates_the_same_bits(data):
     assert run.stdout == data.X[3:9].tobytes()
 
 
-def test_the_seed_of_a_source_is_kept():
-    data = stream_spectra(3)
-    assert_array_equal(stream_spectra(3, random_state=data.X.seed).X.read(0, 2), data.X.read(0, 2))
-    assert stream_spectra(3).X.seed != data.X.seed
-
-
 @pytest.mark.parametrize("row", [1234, 2**66 + 5])
 def test_a_row_has_a_random_stream_of_its_own(row):
     data, clean = (make_spectra(1, random_state=7, start=row, noise_level=level) for level in (1, 0))
@@ -112,17 +106,13 @@ def test_a_row_has_a_random_stream_of_its_own(row):
     assert_array_equal(data.flux[0], clean.flux[0] + noise)
 
 
-def test_seeds_name_different_tables(data):
-    other = make_spectra(20, random_state=8)
-    assert not np.isin(other.y, data.y).any()
-
-
-def test_random_state_may_be_a_generator_and_the_global_one_is_left_alone():
+def test_the_seed_names_the_table_and_may_be_drawn_by_a_generator(data):
+    assert not np.isin(make_spectra(20, random_state=8).y, data.y).any()
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    by_state = [make_spectra(2, random_state=np.random.RandomState(5)).X for _ in range(2)]
-    by_generator = [make_spectra(2, random_state=np.random.default_rng(5)).X for _ in range(2)]
-    assert_array_equal(*by_state)
-    assert_array_equal(*by_generator)
+    for make in (np.random.RandomState, np.random.default_rng):
+        assert_array_equal(*(make_spectra(2, random_state=make(5)).X for _ in range(2)))
+    drawn = stream_spectra(3)
+    assert_array_equal(stream_spectra(3, random_state=drawn.X.seed).X.read(0, 2), drawn.X.read(0, 2))
     assert (make_spectra(2).y != make_spectra(2).y).all()
     assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
@@ -164,13 +154,11 @@ def test_error_falls_with_brightness_and_peaks_at_sky_lines_and_telluric_bands(d
 
 
 def test_bright_stars_are_limited_by_their_own_photons():
-    flat = np.ones((1, 4096), dtype=np.float32)
-    errors = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (10.0, 12.5)]
-    dark = detector().sky < np.median(detector().sky)
+    flat, dark = np.ones((4, 4096), dtype=np.float32), detector().sky < np.median(detector().sky)
+    errors = flux_error(flat, [10.0, 12.5, 27.0, 29.5], np.ones(4), np.ones(4)).astype(float)
     assert_allclose((errors[1] / errors[0])[dark], np.sqrt(10), rtol=0.02)
     assert_allclose(errors[0][dark], 1 / np.sqrt(12 * detector().light[dark] * 1e4), rtol=0.01)
-    faint = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (27.0, 29.5)]
-    assert_allclose(faint[1] / faint[0], 10, rtol=0.01)
+    assert_allclose(errors[3] / errors[2], 10, rtol=0.01)
 
 
 def test_white_noise_has_one_error_everywhere(data):
@@ -198,8 +186,7 @@ def test_regimes_follow_from_the_conditions(data):
 def test_flux_and_error_are_views_with_named_columns(data):
     assert np.shares_memory(data.flux, data.X)
     assert np.shares_memory(data.error, data.X)
-    assert data.X.dtype == np.float32
-    assert len(set(data.feature_names)) == data.X.shape[1]
+    assert (data.X.dtype, len(set(data.feature_names))) == (np.float32, data.X.shape[1])
     assert (data.feature_names[0], data.feature_names[-1]) == ("flux_7100.2", "error_8849.8")
     assert f"{N} stars" in data.description
 
