@@ -18,31 +18,24 @@ def cloud(n_samples, slope, rng):
 
 
 @pytest.mark.parametrize("slope", [0.3, -0.3])
-def test_a_planted_trend_is_found(slope):
-    found = trend(*cloud(2000, slope, np.random.default_rng(0)))
+def test_a_planted_trend_is_found_and_bins_have_the_means_of_their_rows(slope):
+    snr, values = cloud(2000, slope, np.random.default_rng(0))
+    found = trend(snr, values)
     assert min(slope * found.rho.low, slope * found.rho.high) > 0
-    assert found.p_value < 0.01
     assert found.rho.low < found.rho.value < found.rho.high
-
-
-def test_bins_have_the_means_of_their_rows():
-    snr, values = cloud(500, 1.0, np.random.default_rng(1))
+    assert found.p_value < 0.01
     expected = [values[quality_bins(snr) == code].mean() for code in range(4)]
-    assert_allclose([mean.value for mean in trend(snr, values).means], expected)
+    assert_allclose([mean.value for mean in found.means], expected)
 
 
-def test_noise_is_called_a_trend_about_as_rarely_as_it_should():
+def test_noise_shows_a_trend_about_as_rarely_as_it_should():
+    """The true mean of the noise within the bin (2, 4] is zero."""
     rng = np.random.default_rng(2)
     found = [trend(*rng.uniform(size=(2, 60))) for _ in range(400)]
     assert 0.02 <= np.mean([each.rho.low > 0 or each.rho.high < 0 for each in found]) <= 0.09
     assert np.mean([each.p_value < 0.05 for each in found]) == pytest.approx(0.05, abs=0.03)
-
-
-def test_the_interval_of_a_bins_mean_covers_its_truth():
-    """The true mean within the bin (2, 4] is zero."""
-    rng = np.random.default_rng(6)
-    found = [trend(np.full(4, 3.0), rng.normal(size=4)).means[1] for _ in range(400)]
-    assert 0.92 <= np.mean([each.low <= 0 <= each.high for each in found]) <= 0.98
+    means = [trend(np.full(4, 3.0), rng.normal(size=4)).means[1] for _ in range(400)]
+    assert 0.92 <= np.mean([each.low <= 0 <= each.high for each in means]) <= 0.98
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -100,15 +93,11 @@ def regimes(conditions):
     return regime_codes("test", np.asarray(conditions), REGIME_EDGES, len(conditions))[0]
 
 
-def test_near_is_by_distance_alone():
-    conditions = stars()
-    near = boundary_samples(conditions, REGIME_EDGES, DISTANCES).near
-    gaps = [np.abs(conditions[:, [i]] - np.array(REGIME_EDGES[i])).min(axis=1) / DISTANCES[i] for i in (0, 1)]
-    assert_array_equal(near, np.min(gaps, axis=0) <= 1)
-
-
-def test_bins_are_those_of_the_experts():
+def test_near_is_by_distance_alone_and_bins_are_those_of_the_experts():
     conditions = np.vstack([stars(), [[4500, -1], [5250, 0], [4500, 0]]])
+    found = boundary_samples(conditions, REGIME_EDGES, DISTANCES)
+    gaps = [np.abs(conditions[:, [i]] - np.array(REGIME_EDGES[i])).min(axis=1) / DISTANCES[i] for i in (0, 1)]
+    assert_array_equal(found.near, np.min(gaps, axis=0) <= 1)
     for values in (conditions, conditions.astype(np.float32)):
         found = boundary_samples(values, REGIME_EDGES, DISTANCES)
         assert_array_equal(np.ravel_multi_index(tuple(found.bins.T), found.shape), regimes(values))
@@ -144,6 +133,7 @@ def test_crossings_are_wrong_choices_over_a_near_edge_and_no_others():
     assert crossings.crossing_rate.value == pytest.approx(2 / 5)
     assert crossings.missed_near.value == pytest.approx(4 / 5)
     assert crossings.missed_far.value == 1
+    assert np.isnan(boundary_crossings([0], boundary_samples([[0.0]], [[1.0]], [0.1])).crossing_rate.value)  # no rows
 
 
 def test_a_gate_with_a_noisy_condition_crosses_near_edges():
@@ -155,12 +145,6 @@ def test_a_gate_with_a_noisy_condition_crosses_near_edges():
     assert crossings.missed.sum() > 50
     assert_array_equal(crossings.crossed[boundary.near], crossings.missed[boundary.near])
     assert crossings.missed_far.high < crossings.missed_near.low
-
-
-def test_without_rows_a_share_is_unknown():
-    crossings = boundary_crossings([0], boundary_samples([[0.0]], [[1.0]], [0.1]))
-    assert np.isnan(crossings.crossing_rate.value)
-    assert crossings.missed_far.value == 0
 
 
 NEAR = boundary_samples([[0.95]], [[1.0]], [0.1])
