@@ -49,20 +49,16 @@ def test_draws_are_the_scores_of_resampled_rows(score):
             assert_allclose(table.draws[score][place, :, draw], expected, atol=1e-12)
 
 
-def test_draws_do_not_depend_on_the_size_of_blocks(monkeypatch):
+def test_draws_sample_with_replacement_whatever_the_size_of_blocks(monkeypatch):
     y, guesses, *_ = problem(100)
     whole = bootstrap_scores(y, guesses, n_resamples=30, random_state=1)
-    weights = bootstrap_weights(100, n_resamples=30, random_state=1)
+    weights = bootstrap_weights(100, n_resamples=4000, random_state=1)
+    assert (weights.sum(axis=1) == 100).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(100), abs=0.1)
+    assert weights.var() == pytest.approx(1 - 1 / 100, rel=0.02)
     monkeypatch.setattr("dualgate.evaluation.scores.BLOCK_ELEMENTS", 700)
     assert_allclose(bootstrap_scores(y, guesses, n_resamples=30, random_state=1).draws["r2"], whole.draws["r2"])
-    assert_allclose(np.concatenate(list(weight_blocks(100, 30, 1))), weights)
-
-
-def test_bootstrap_counts_are_those_of_sampling_with_replacement():
-    counts = bootstrap_weights(50, n_resamples=4000, random_state=0)
-    assert (counts.sum(axis=1) == 50).all()
-    assert counts.mean(axis=0) == pytest.approx(np.ones(50), abs=0.1)
-    assert counts.var() == pytest.approx(1 - 1 / 50, rel=0.02)
+    assert_allclose(np.concatenate(list(weight_blocks(100, 4000, 1))), weights)
 
 
 def test_gain_and_recovery_follow_from_the_scores_of_the_same_rows():

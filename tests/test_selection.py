@@ -246,8 +246,8 @@ def test_candidates_that_read_differently_read_for_themselves(small, reading):
     model = towers(small, experts__quality_edges=None)
     levels = [{"blind": {**reading, "quality_gate": "drop"}}, {"seeing": {"quality_gate": "drop"}}]
     frame, regimes = pd.DataFrame(small.X), pd.Series(small.regimes, index=small.y)
-    error = "neg_mean_absolute_error"
-    found = select_towers(model, frame, small.y, regimes=regimes, candidates=levels, cv=FOLDS, scoring=error)
+    options = {"regimes": regimes, "cv": FOLDS, "scoring": "neg_mean_absolute_error"}
+    found = select_towers(model, frame, small.y, candidates=levels, **options)
     assert found.chosen == "seeing"
     assert found.table["mean"].max() < 0
 

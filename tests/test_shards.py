@@ -35,6 +35,9 @@ def spectra(n_rows, seed, n_pixels=N_PIXELS):
     return flux, error, params, np.linspace(7100, 8850, n_pixels)
 
 
+A, E, P, W = spectra(4, 0)
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """Pattern of four shards, and the table in them."""
@@ -56,6 +59,12 @@ def shard(tmp_path):
     """One good shard to spoil."""
     write_spectra(tmp_path / "spoilt.h5", *spectra(9, 0))
     return tmp_path / "spoilt.h5"
+
+
+def with_value(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
 
 
 def opened(shards, **options):
@@ -158,9 +167,6 @@ def test_a_seed_that_none_draws_is_kept(shards):
     assert opened(shards, random_state=None).X.seed != data.X.seed
 
 
-# ---- repair of errors ------------------------------------------------------------------------------------------------
-
-
 def nearest_good(error):
     """Every bad pixel looks at all good ones: the reference."""
     good = [k for k in range(len(error)) if np.isfinite(error[k]) and error[k] > 0]
@@ -215,7 +221,7 @@ def test_both_styles_of_pandas_and_numbers_of_any_width(tmp_path, style):
     pd.testing.assert_frame_equal(data.labels, pd.concat([params, params], ignore_index=True))
 
 
-def test_paths_are_one_a_pattern_or_a_list(shards, monkeypatch):
+def test_paths_are_one_a_pattern_or_a_list(shards, tmp_path, monkeypatch):
     folder = shards[0].parent
     names = [str(folder / f"shard_{i}.h5") for i in range(len(COUNTS))]
     assert opened(shards).X.files == names
@@ -225,14 +231,10 @@ def test_paths_are_one_a_pattern_or_a_list(shards, monkeypatch):
     X = open_spectra("shard_1.h5", noise_level=0).X
     monkeypatch.chdir("/")
     assert X.read(0, 1).shape == (1, 2 * N_PIXELS)
-
-
-def test_a_shard_may_lack_snr_and_its_name_may_hold_the_letters_of_a_pattern(tmp_path):
-    flux, error, params, wave = spectra(4, 0)
-    write_spectra(tmp_path / "a[1].h5", flux, error, params.drop(columns="snr"), wave)
+    write_spectra(tmp_path / "a[1].h5", A, E, P.drop(columns="snr"), W)  # a name may hold the letters of a pattern
     data = open_spectra(tmp_path / "a[1].h5")
-    assert "snr" not in data
     assert list(data.labels) == ["T_eff", "log_g", "M_H"]
+    assert "snr" not in data
 
 
 def test_a_replaced_shard_is_read_again_and_has_another_fingerprint(shard):
@@ -254,9 +256,6 @@ def test_a_missing_extra_says_what_to_install(shard, monkeypatch, module):
     for call in (lambda: open_spectra(shard), lambda: write_spectra(shard, *spectra(2, 0), overwrite=True)):
         with pytest.raises(ImportError, match=r'pip install "dualgate\[hdf5\]"'):
             call()
-
-
-# ---- arguments -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -313,7 +312,6 @@ def tabulate(change, **options):
     return spoil
 
 
-GRID = spectra(9, 0)[3]
 without_target = tabulate(lambda t: t.assign(log_g=t["log_g"].where(t.index != 4)))
 BAD_SHARDS = {
     "no wave": (store(WAVE), "lacks 'spectrumdataset/wave'"),
@@ -323,9 +321,9 @@ BAD_SHARDS = {
     "error of fewer rows": (store(ERROR, np.ones((8, N_PIXELS))), r"error of shape \(8, 50\)"),
     "flux in one dimension": (store(FLUX, np.ones(9)), r"flux of shape \(9,\)"),
     "flux in letters": (store(FLUX, np.full((9, N_PIXELS), b"a")), "'dataset/arrays/flux/value' of dtype"),
-    "wave of fewer pixels": (store(WAVE, GRID[:-1]), r"wave of shape \(49,\)"),
-    "a shifted grid": (store(WAVE, GRID + 0.01), "another wavelength grid, 50 pixels from 7100.0100"),
-    "a grid of NaN": (store(WAVE, GRID * np.nan), "another wavelength grid, 50 pixels from nan"),
+    "wave of fewer pixels": (store(WAVE, W[:-1]), r"wave of shape \(49,\)"),
+    "a shifted grid": (store(WAVE, W + 0.01), "another wavelength grid, 50 pixels from 7100.0100"),
+    "a grid of NaN": (store(WAVE, W * np.nan), "another wavelength grid, 50 pixels from nan"),
     "a coarse grid": (
         lambda path: write_spectra(path, *spectra(3, 0, n_pixels=49), overwrite=True),
         "another wavelength grid, 49 .*shard_0.h5', 50",
@@ -403,16 +401,6 @@ def test_what_is_no_shard_or_another_one_is_named(shard):
             open_spectra(shard)
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
-
-
-def with_value(array, place, value):
-    array = array.copy()
-    array[place] = value
-    return array
-
-
-A, E, P, W = spectra(4, 0)
 BAD_ARGUMENTS = {
     "flux, one row": ((A[0], E, P, W), r"write_spectra .* flux of shape \(50,\)"),
     "flux, no rows": ((A[:0], E[:0], P[:0], W), r"write_spectra .* flux of shape \(0, 50\)"),
