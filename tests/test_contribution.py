@@ -40,37 +40,31 @@ def test_shares_have_shapleys_axioms(first, second):
     assert total == pytest.approx({name: here[name] + other[name] for name in total}, abs=1e-12)
 
 
-def shares_of(n_samples=500, part="all", snr=None, *, n_resamples=100, seed=0):
-    """Shapley values of R^2 of the four predictions of `problem`, as estimates."""
-    y, *guesses = problem(n_samples, seed)
+def table_of(n_samples=500, **slices):
+    """Scores of the four predictions of `problem`."""
+    y, *guesses = problem(n_samples)
     guesses = dict(zip(("none", "phys", "quality", "both"), guesses, strict=True))
-    slices = row_slices(n_samples, snr=snr)
-    table = bootstrap_scores(y, guesses, slices, n_resamples=n_resamples, random_state=0)
-    return shapley_values(*(table.estimate("r2", name, part) for name in guesses))
+    return bootstrap_scores(y, guesses, row_slices(n_samples, **slices), n_resamples=100, random_state=0)
 
 
 def test_independent_parts_get_the_variance_they_explain():
     """Without interaction the shares are the parts' shares of the variance, 4 and 1 of 5.25."""
-    shares = shares_of(20_000)
-    assert shares["phys"].value == pytest.approx(4 / 5.25, abs=0.01)
-    assert shares["quality"].value == pytest.approx(1 / 5.25, abs=0.01)
-    assert shares["interaction"].value == pytest.approx(0, abs=0.01)
+    table = table_of(20_000)
+    shares = shapley_values(*(table.estimate("r2", name) for name in table.names))
+    values = [shares[name].value for name in ("phys", "quality", "interaction")]
+    assert_allclose(values, [4 / 5.25, 1 / 5.25, 0], atol=0.01)
     assert_allclose(shares["phys"].draws + shares["quality"].draws, shares["total"].draws)
 
 
-def test_towers_with_the_same_information_share_it_with_negative_interaction():
-    y, none, phys, *_ = problem()
-    table = bootstrap_scores(y, {"none": none, "one": phys}, n_resamples=100, random_state=0)
-    shares = shapley_values(*(table.estimate("r2", name) for name in ("none", "one", "one", "one")))
-    assert shares["phys"].interval() == shares["quality"].interval()
-    assert shares["interaction"].interval().high < 0
-
-
-def test_shares_in_a_slice_are_those_of_its_rows():
+def test_shares_are_of_the_rows_of_a_slice_and_equal_for_towers_with_the_same_information():
     snr = np.random.default_rng(0).uniform(1, 9, 500)
-    shares, (y, *guesses) = shares_of(part="H", snr=snr), problem()
+    table, (y, *guesses) = table_of(snr=snr), problem()
+    shares = shapley_values(*(table.estimate("r2", name, "H") for name in table.names))
     expected = shapley_values(*(r2_score(y[snr > 7], guess[snr > 7]) for guess in guesses))
     assert {name: share.value for name, share in shares.items()} == pytest.approx(expected)
+    shares = shapley_values(*(table.estimate("r2", name) for name in ("none", "phys", "phys", "phys")))
+    assert shares["phys"].interval() == shares["quality"].interval()
+    assert shares["interaction"].interval().high < 0
 
 
 def linear(phys, quality):

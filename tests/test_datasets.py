@@ -76,9 +76,11 @@ def test_blocks_and_source_have_the_labels_of_make_spectra(data):
 
 
 @pytest.mark.parametrize("options", [{"noise_level": 0}, {"noise_level": 0.5}, {"noise": "white"}], ids=str)
-def test_a_source_has_the_noise_of_make_spectra(options):
-    X = stream_spectra(5, random_state=1, **options).X
-    assert_array_equal(np.asarray(X), make_spectra(5, random_state=1, **options).X)
+def test_a_source_has_the_noise_of_make_spectra_and_noise_changes_no_star(data, options):
+    made = make_spectra(50, random_state=7, **options)
+    assert_array_equal(np.asarray(stream_spectra(50, random_state=7, **options).X), made.X)
+    assert_array_equal(made.labels.drop(columns="snr"), data.labels.drop(columns="snr")[:50])
+    assert (len(np.unique(made.error)) == 1) == ("noise" in options)
 
 
 def test_a_source_pickles_as_a_seed_and_simulates_the_same_bits(data):
@@ -154,12 +156,6 @@ def test_bright_stars_are_limited_by_their_own_photons():
     assert_allclose((errors[1] / errors[0])[dark], np.sqrt(10), rtol=0.02)
     assert_allclose(errors[0][dark], 1 / np.sqrt(12 * detector().light[dark] * 1e4), rtol=0.01)
     assert_allclose(errors[3] / errors[2], 10, rtol=0.01)
-
-
-def test_white_noise_has_one_error_everywhere(data):
-    white = make_spectra(50, random_state=7, noise="white")
-    assert len(np.unique(white.error)) == 1
-    assert_array_equal(white.labels.drop(columns="snr"), data.labels.drop(columns="snr")[:50])
 
 
 def test_labels_are_uniform_and_independent(data):
