@@ -26,8 +26,15 @@ _CHUNK_BYTES = 1 << 18  # of compressed rows that are read together, so that sca
 _NOISE_STREAM = 1  # the noise is independent of what the simulator draws for the same seed and row
 _LOCK = Lock()  # h5py and PyTables may share one HDF5 library, which is not safe for threads
 
+
+def _renew_lock():
+    """Forget that another thread of the parent may hold the lock; h5py lets no read be cut by a fork."""
+    global _LOCK
+    _LOCK = Lock()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class SpectraFiles(RowSource):

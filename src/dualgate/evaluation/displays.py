@@ -151,12 +151,10 @@ class SNRDisplay(Display):
         if self.limit is not None:
             level, (below, above) = _bars(self.limit)
             ends = bins - 0.45, bins + 0.45
-            self.limit_ = ax.hlines(
-                level, *ends, color=_ink(ax, 0.75), linewidth=2, linestyle=(0, (3, 1)), label="Bayes limit"
-            )
-            ax.bar(
-                ends[0], below + above, 0.9, level - below, align="edge", color=_ink(ax, 0.15), linewidth=0, zorder=0
-            )
+            style = {"color": _ink(ax, 0.75), "linewidth": 2, "linestyle": (0, (3, 1))}
+            self.limit_ = ax.hlines(level, *ends, label="Bayes limit", **style)
+            style = {"color": _ink(ax, 0.15), "linewidth": 0, "zorder": 0}
+            ax.bar(ends[0], below + above, 0.9, level - below, align="edge", **style)
         ax.axhline(0, color=_ink(ax), linewidth=0.8)
         ax.set_axisbelow(True)
         ax.set_xticks(bins, [f"{name}\n{limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)])
@@ -209,10 +207,8 @@ class TrendDisplay(Display):
         known, bins = np.unique(quality_bins(snr), return_inverse=True)
         means, reach = _bars([self.trend_.means[code] for code in known])
         centres = [np.median(snr[bins == place]) for place in range(len(known))]
-        self.means_ = ax.errorbar(
-            centres, means, yerr=reach, fmt="o-", color="C1", markersize=5, capsize=3,
-            label="mean of the bin",
-        )  # fmt: skip
+        style = {"fmt": "o-", "color": "C1", "markersize": 5, "capsize": 3}
+        self.means_ = ax.errorbar(centres, means, yerr=reach, label="mean of the bin", **style)
         for edge in SNR_EDGES:
             if snr.min() < edge < snr.max():
                 ax.axvline(edge, color=_ink(ax, 0.4), linewidth=0.6, linestyle=":")
