@@ -196,10 +196,7 @@ class TowerSelection:
 
 
 def tower_levels(model):
-    """Levels of towers, fusions and quality bins from simplest to most complex; a tower that `model` drops is in none.
-
-    Each level maps the names of its candidates to parameters for `set_params`.
-    """
+    """Parameters of the default candidates by name, in levels from simplest to most complex; no dropped tower is used."""
     gates = {"physics tower": "phys_gate", "quality tower": "quality_gate"}
     kept = [tower for tower, gate in gates.items() if getattr(model, gate) != "drop"]
     singles = {}

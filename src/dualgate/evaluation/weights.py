@@ -132,7 +132,7 @@ def boundary_samples(conditions: ArrayLike, edges: Sequence[Sequence[float]], di
     >>> boundary.near.tolist(), boundary.across.tolist()
     ([True, True, False], [[1, 1], [0, 0], [0, 1]])
     """
-    conditions = check_finite("boundary_samples.conditions", conditions, (None, None))
+    owner, conditions = "boundary_samples", check_finite("boundary_samples.conditions", conditions, (None, None))
     if not len(edges) == len(distances) == conditions.shape[1]:
         raise ValueError(
             f"boundary_samples.conditions has {conditions.shape[1]} columns, edges has {len(edges)} entries and "
@@ -140,9 +140,8 @@ def boundary_samples(conditions: ArrayLike, edges: Sequence[Sequence[float]], di
         )
     bins, across = np.empty(conditions.shape, dtype=int), np.empty(conditions.shape, dtype=int)
     for place, (values, cuts, distance) in enumerate(zip(conditions.T, edges, distances, strict=True)):
-        increase = "numbers that increase, at least one"
-        check_numbers("boundary_samples", f"edges[{place}]", cuts, lambda cuts: (np.diff(cuts) > 0).all(), increase)
-        check_number("boundary_samples", f"distances[{place}]", distance, low=0, strict=True)
+        check_numbers(owner, f"edges[{place}]", cuts, lambda cuts: (np.diff(cuts) > 0).all(), "numbers that increase")
+        check_number(owner, f"distances[{place}]", distance, low=0, strict=True)
         ends = np.array([-np.inf, *cuts, np.inf], dtype=values.dtype)  # an edge has the conditions' own precision
         bins[:, place] = own = np.digitize(values, ends[1:-1])
         below, above = values - ends[own], ends[own + 1] - values
