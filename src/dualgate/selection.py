@@ -196,7 +196,7 @@ class TowerSelection:
 
 
 def tower_levels(model):
-    """Parameters of the default candidates by name, in levels from simplest to most complex; no dropped tower is used."""
+    """Parameters of the default candidates by name, in levels from simplest to most complex, without dropped towers."""
     gates = {"physics tower": "phys_gate", "quality tower": "quality_gate"}
     kept = [tower for tower, gate in gates.items() if getattr(model, gate) != "drop"]
     singles = {}
