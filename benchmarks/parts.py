@@ -78,7 +78,7 @@ def main():
         quality = QualityStatistics().fit(few)
         report(f"QualityStatistics, {name} errors", partial(quality.transform, few), 1000, partial(plain_quality, few))
 
-    model = DualTowerMoERegressor.for_spectra(data.wave, random_state=0, max_epochs=3)
+    model = DualTowerMoERegressor.for_spectra(data.wave, experts="hierarchical", random_state=0, max_epochs=3)
     model.fit(X, y, regimes=data.regimes[:rows])
     for n_jobs in (1, 2):
         model.set_params(n_jobs=n_jobs)

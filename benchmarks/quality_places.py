@@ -126,7 +126,7 @@ def predict_all(seed, n_train, test, directory, *, only_peers=False):
 
 def read(train, test, changes, seed):
     """Reduced training and test rows."""
-    base = DualTowerMoERegressor.for_spectra(test.wave, n_jobs=-1, random_state=seed, **changes)
+    base = DualTowerMoERegressor.for_spectra(test.wave, experts="hierarchical", n_jobs=-1, random_state=seed, **changes)
     X, y, conditions = train
     reduction = base.make_reduction().fit(X, y, regimes=base.known_codes(conditions, len(y)))
     return reduction.read(X, training=True), reduction.read(test.X)
@@ -137,7 +137,9 @@ def predict_mixtures(kind, rows, train, unseen, changes, seed, mixtures):
     found, (_, y, conditions) = {}, train
     for name, parameters in mixtures.items():
         own = {key: value for key, value in changes.items() if key.split("__")[0] not in parameters}
-        model = DualTowerMoERegressor.for_spectra(np.linspace(7100, 8850, 4096), random_state=seed, **own, **parameters)
+        model = DualTowerMoERegressor.for_spectra(
+            np.linspace(7100, 8850, 4096), experts="hierarchical", random_state=seed, **own, **parameters
+        )
         trace = model.fit(rows, y, regimes=conditions).trace(unseen)
         found[f"{kind}|{name}, {len(y):,} rows"] = trace.prediction
         if name == DUAL:

@@ -39,7 +39,9 @@ def measure(n_rows):
     for _ in iter_blocks("benchmark", data.X[:20_000], n_jobs=-1):
         pass
     reading = (time.perf_counter() - start) / min(n_rows, 20_000)
-    model = DualTowerMoERegressor.for_spectra(data.wave, fusion="poe", n_jobs=-1, random_state=0)
+    model = DualTowerMoERegressor.for_spectra(
+        data.wave, experts="hierarchical", fusion="poe", n_jobs=-1, random_state=0
+    )
     start = time.perf_counter()
     model.fit(data.X, data.y, regimes=data.regimes)
     total = time.perf_counter() - start

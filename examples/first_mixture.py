@@ -60,10 +60,12 @@ plt.show()
 
 # %%
 train, test = slice(0, 5_000), slice(5_000, None)
-model = DualTowerMoERegressor.for_spectra(data.wave, fusion="poe", random_state=42)
+model = DualTowerMoERegressor.for_spectra(data.wave, experts="hierarchical", fusion="poe", random_state=42)
 model.fit(data.X[train], data.y[train], regimes=data.regimes[train])
 
-single = DualTowerMoERegressor.for_spectra(data.wave, quality_gate="drop", experts__quality_edges=None, random_state=42)
+single = DualTowerMoERegressor.for_spectra(
+    data.wave, experts="hierarchical", quality_gate="drop", experts__quality_edges=None, random_state=42
+)
 single.fit(data.X[train], data.y[train], regimes=data.regimes[train])
 
 print(f"R2 physics tower alone, 9 experts  {single.score(data.X[test], data.y[test]):.3f}")

@@ -31,7 +31,7 @@ from dualgate.datasets import make_spectra
 data = make_spectra(3_000, random_state=42)
 train, test = slice(0, 2_000), slice(2_000, None)
 cache = TemporaryDirectory()
-model = DualTowerMoERegressor.for_spectra(data.wave, memory=cache.name, random_state=42)
+model = DualTowerMoERegressor.for_spectra(data.wave, experts="hierarchical", memory=cache.name, random_state=42)
 
 # %% [markdown]
 # `regimes` is passed to `fit` beside X and y, and cross-validation slices it with them.

@@ -3,13 +3,18 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from dualgate.study.analysis import analyse
+from dualgate.study import analysis
 from dualgate.study.config import StudyConfig
+from dualgate.study.inputs import ERRORS, REGIMES
 from dualgate.study.methods import BINNED, GLOBAL, METHODS, TABLE
 from dualgate.study.results import RunFacts, StudyResults
 from dualgate.study.run import SeedRecord
 
 BASIC = [METHODS[name] for name in ("global", "oracle_9", "oracle_9x4", "phys_9", "quality_9", "poe_9", "poe_9x4")]
+
+
+def analyse(records, **more):
+    return analysis.analyse(analysis.StudyScores(records, **more))
 
 
 def planted_rows(seed, *, constant=False, alike=False, n_samples=3000):
@@ -47,6 +52,23 @@ def planted_model(data, seed):
         batch_size=256,
         random_state=seed,
     )
+
+
+def plant(monkeypatch, make_model):
+    """Let the command simulate planted rows; returns how many rows each seed was asked for."""
+    asked = {}
+
+    def make_rows(n_samples, *, random_state):
+        asked[random_state] = n_samples
+        data = planted_rows(random_state, n_samples=n_samples)
+        data.n_flux = 12
+        return data
+
+    monkeypatch.setattr("dualgate.study.inputs.stream_spectra", make_rows)
+    monkeypatch.setattr("dualgate.study.inputs.table_model", make_model)
+    monkeypatch.setattr("dualgate.study.inputs.StudyRows.offers", {ERRORS, REGIMES})  # they are no spectra
+    monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
+    return asked
 
 
 def planted_record(seed, errors, validation=None, n_samples=300):

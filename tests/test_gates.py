@@ -1,7 +1,6 @@
 """What a tower may be made of, how sharp its gates are asked to be, and what is said when they collapse."""
 
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -11,20 +10,20 @@ from scipy.stats import entropy
 from sklearn.base import clone
 from torch import nn
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate import HierarchicalExperts, PhysGate, QualityGate
 from dualgate.gating import NETWORKS, GateCollapseWarning, nets
 from dualgate.gating.collapse import COLLAPSED_FROM, STARVED_BELOW, warn_of_collapse
 from dualgate.gating.training import GateLoss
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(400, 4))
-REGIMES = (X[:, 0] > 0).astype(int)
-Y = np.where(REGIMES, X[:, 1], -X[:, 1])
+from small_models import REGIMES, X, Y, fitted, model, planted_model
 
 
 def wide_linear(n_features, n_outputs):
     """A network of the user's own, at module level so that it pickles."""
     return nn.Sequential(nn.Linear(n_features, 24), nn.Tanh(), nn.Linear(24, n_outputs))
+
+
+def like_the_name(n_features, n_outputs):
+    return NETWORKS["cnn"](n_features, n_outputs, (24,))
 
 
 class Blind(nn.Module):
@@ -36,20 +35,6 @@ class Blind(nn.Module):
 
     def forward(self, features):
         return self.logits.expand(len(features), -1)
-
-
-def model(**params):
-    return DualTowerMoERegressor(
-        **{"random_state": 0, "max_epochs": 15, "start": "random", "weight_decay": 0.0, **params}
-    )
-
-
-def planted_model(planted, **params):
-    return model(
-        phys_gate=PhysGate([0, 1], discriminants=False),
-        quality_gate=QualityGate(planted.error, "passthrough"),
-        experts=HierarchicalExperts(planted.flux, planted.error),
-    ).set_params(**params)
 
 
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 5, 4)])
@@ -69,9 +54,9 @@ def test_a_network_weighs_any_number_of_features_row_by_row(alias, n_features, h
 @pytest.mark.parametrize("network", [*sorted(NETWORKS), wide_linear])
 def test_any_network_finds_planted_regimes(planted, network, hidden):
     train, test = planted
-    fitted = planted_model(train, phys_gate__network=network, phys_gate__hidden=hidden, max_epochs=8, start="linear")
-    fitted.fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000])
-    assert np.mean(fitted.predict_weights(test.X).argmax(axis=1) == test.regimes) > 0.9
+    found = planted_model(train, phys_gate__network=network, phys_gate__hidden=hidden, max_epochs=8, start="linear")
+    found.fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000])
+    assert np.mean(found.predict_weights(test.X).argmax(axis=1) == test.regimes) > 0.9
 
 
 def test_convolutions_find_a_pattern_wherever_it_stands_and_a_linear_gate_does_not():
@@ -99,15 +84,13 @@ def test_convolutions_find_a_pattern_wherever_it_stands_and_a_linear_gate_does_n
     assert hits(hidden=()) < 0.7
 
 
-def test_a_network_of_ones_own_is_what_the_name_would_build():
-    def like_the_name(n_features, n_outputs):
-        return NETWORKS["cnn"](n_features, n_outputs, (8, 4))
-
+def test_a_network_of_ones_own_is_what_the_name_would_build_and_clones_and_pickles():
     named, own = (
-        model(phys_gate=PhysGate(network=network, hidden=(8, 4)), max_epochs=3).fit(X, Y, regimes=REGIMES).predict(X)
-        for network in ("cnn", like_the_name)
+        fitted(phys_gate=PhysGate(network=network, hidden=(24,)), max_epochs=3) for network in ("cnn", like_the_name)
     )
-    assert_array_equal(named, own)
+    assert_array_equal(own.predict(X), named.predict(X))
+    assert_array_equal(pickle.loads(pickle.dumps(own)).predict(X), own.predict(X))
+    assert_array_equal(clone(own).fit(X, Y, regimes=REGIMES).predict(X), own.predict(X))
 
 
 def test_a_network_sees_standardised_features_in_single_precision():
@@ -118,18 +101,12 @@ def test_a_network_sees_standardised_features_in_single_precision():
             seen.append(features)
             return super().forward(features)
 
-    model(phys_gate=PhysGate(network=Watching, discriminants=False), max_epochs=1).fit(1e3 + 50 * X, Y, regimes=REGIMES)
+    watching = model(phys_gate=PhysGate(network=Watching, discriminants=False), max_epochs=1)
+    watching.fit(1e3 + 50 * X, Y, regimes=REGIMES)
     rows = max(seen, key=len)
     assert (rows.dtype, tuple(rows.shape)) == (torch.float32, (400, 4))
     assert_allclose(rows.mean(0), 0, atol=0.1)
     assert_allclose(rows.std(0), 1, atol=0.1)
-
-
-def test_a_network_of_ones_own_clones_and_pickles_with_the_model():
-    fitted = model(phys_gate=PhysGate(network=wide_linear), max_epochs=2).fit(X, Y, regimes=REGIMES)
-    again = pickle.loads(pickle.dumps(fitted))
-    assert_array_equal(again.predict(X), fitted.predict(X))
-    assert_array_equal(clone(fitted).fit(X, Y, regimes=REGIMES).predict(X), fitted.predict(X))
 
 
 @pytest.mark.parametrize(
@@ -144,43 +121,25 @@ def test_a_network_of_ones_own_clones_and_pickles_with_the_model():
 )
 @pytest.mark.parametrize(("gate", "name"), [(PhysGate, "phys_gate"), (QualityGate, "quality_gate")])
 def test_a_network_that_is_none_is_named(gate, name, network, message):
+    wrong = model(**{name: gate(features="passthrough", network=network)}).set_params(phys_gate__discriminants=False)
     with pytest.raises(ValueError, match=rf"{gate.__name__}\.network=.*{message}"):
-        model(**{name: gate(features="passthrough", network=network)}).set_params(phys_gate__discriminants=False).fit(
-            X, Y, regimes=REGIMES
-        )
-
-
-def test_memory_computes_features_once_for_all_networks(tmp_path):
-    for network in ("mlp", "cnn", wide_linear, lambda n_features, n_outputs: nn.Linear(n_features, n_outputs)):
-        gate = PhysGate(network=network, hidden=(5,))
-        plain, cached = (
-            model(phys_gate=gate, max_epochs=1, memory=memory).fit(X, Y, regimes=REGIMES)
-            for memory in (None, str(tmp_path))
-        )
-        assert_array_equal(cached.predict(X), plain.predict(X))
-        assert (cached.phys_gate_.network, cached.phys_gate_.hidden) == (network, (5,))
-    assert len({path.name.rsplit("-", 1)[0] for path in tmp_path.rglob("*.npz")}) == len(list(tmp_path.rglob("*.npz")))
+        wrong.fit(X, Y, regimes=REGIMES)
 
 
 def test_a_large_set_goes_through_the_net_in_parts(monkeypatch):
-    fitted = model(max_epochs=1).fit(X, Y, regimes=REGIMES)
-    whole = fitted.trace(X)
+    found = fitted(max_epochs=1)
+    whole = found.trace(X)
     monkeypatch.setattr(nets, "RUN_ROWS", 130)
-    assert_allclose(fitted.trace(X).log_weights, whole.log_weights, rtol=1e-5)
+    assert_allclose(found.trace(X).log_weights, whole.log_weights, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 def test_the_larger_the_penalty_the_lower_the_entropy(planted, loss):
     train, test = planted
-    entropies = [
-        entropy(
-            planted_model(train, entropy_penalty=penalty, loss=loss, max_epochs=8)
-            .fit(train.X, train.y, regimes=train.regimes)
-            .predict_weights(test.X),
-            axis=1,
-        ).mean()
-        for penalty in (-1.0, -0.03, 0.1)
-    ]
+    some, entropies = planted_model(train, loss=loss, max_epochs=8), []
+    for penalty in (-1.0, -0.03, 0.1):
+        some.set_params(entropy_penalty=penalty).fit(train.X, train.y, regimes=train.regimes)
+        entropies.append(entropy(some.predict_weights(test.X), axis=1).mean())
     assert np.all(np.diff(entropies) < 0)
     assert entropies[0] > 1.5 * entropies[-1]
 
@@ -195,15 +154,10 @@ def test_the_penalty_is_so_many_times_the_mean_entropy():
 
 
 def test_no_penalty_changes_no_bit():
-    plain = model(max_epochs=3).fit(X, Y, regimes=REGIMES).predict(X)
-    assert not np.array_equal(model(max_epochs=3, entropy_penalty=0.01).fit(X, Y, regimes=REGIMES).predict(X), plain)
-    for zero in (0, 0.0, -0.0):
-        assert_array_equal(model(max_epochs=3, entropy_penalty=zero).fit(X, Y, regimes=REGIMES).predict(X), plain)
-
-
-def test_training_that_a_huge_penalty_breaks_says_so():
-    with pytest.raises(ValueError, match=r"entropy_penalty closer to zero than 1e\+300"):
-        model(entropy_penalty=1e300).fit(X, Y, regimes=REGIMES)
+    plain = fitted(max_epochs=3).predict(X)
+    assert not np.array_equal(fitted(max_epochs=3, entropy_penalty=0.01).predict(X), plain)
+    for zero in (0, -0.0):
+        assert_array_equal(fitted(max_epochs=3, entropy_penalty=zero).predict(X), plain)
 
 
 def test_gates_that_give_one_expert_all_are_told(planted):
@@ -212,39 +166,22 @@ def test_gates_that_give_one_expert_all_are_told(planted):
         r"DualTowerMoERegressor: the gates leave 3 of 4 experts without weight, whose cells hold 7\d% of the training "
         "rows: regime 1, regime 2, regime 3. Try a smaller lr"
     )
+    binned = r"7 of 8 experts.*: regime 1, regime 2, regime 3, regime 0 in quality bin 1"
     blind = planted_model(train, phys_gate__network=Blind, quality_gate="drop", max_epochs=2)
-    with pytest.warns(GateCollapseWarning, match=message):
-        blind.fit(train.X, train.y, regimes=train.regimes)
-    with pytest.warns(
-        GateCollapseWarning, match=r"7 of 8 experts.*: regime 1, regime 2, regime 3, regime 0 in quality bin 1"
-    ):
-        blind.set_params(experts__quality_edges=(5,)).fit(train.X, train.y, regimes=train.regimes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GateCollapseWarning)
-        blind.fit(train.X, train.y, regimes=train.regimes)
-
-
-def test_a_learning_rate_that_saturates_the_gates_is_told(planted):
-    train, _ = planted
-    with pytest.warns(GateCollapseWarning):
+    for params, words in (({}, message), ({"experts__quality_edges": (5,)}, binned)):
+        with pytest.warns(GateCollapseWarning, match=words):
+            blind.set_params(**params).fit(train.X, train.y, regimes=train.regimes)
+    with pytest.warns(GateCollapseWarning):  # a learning rate that saturates the gates
         planted_model(train, lr=10.0, max_epochs=5).fit(train.X, train.y, regimes=train.regimes)
 
 
-def test_starved_is_relative_to_a_cells_own_rows():
+def test_starved_is_relative_to_a_cells_own_rows_and_a_few_are_no_collapse():
     counts = np.array([[9_000, 0], [990, 10]])
     even = counts.ravel() / counts.sum()
     warn_of_collapse("Model", 1.1 * STARVED_BELOW * even, counts)
     with pytest.warns(GateCollapseWarning, match=r"leave 3 of 4 .* 100%.*: regime 1, regime 0 in quality bin 0\."):
         warn_of_collapse("Model", 0.9 * STARVED_BELOW * even, counts)
-
-
-def test_a_few_starved_experts_are_no_collapse():
-    def warns(share):
-        counts = np.array([[1000 - share], [share]])
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            warn_of_collapse("Model", np.array([1.0, 0.0]), counts)
-        return len(caught) == 1
-
-    edge = int(1000 * COLLAPSED_FROM)
-    assert (warns(edge - 1), warns(edge)) == (False, True)
+    one, edge = np.array([1.0, 0.0]), int(1000 * COLLAPSED_FROM)
+    warn_of_collapse("Model", one, np.array([[1001 - edge], [edge - 1]]))
+    with pytest.warns(GateCollapseWarning):
+        warn_of_collapse("Model", one, np.array([[1000 - edge], [edge]]))

@@ -14,49 +14,30 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import dualgate.statistics
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+import small_models
+from dualgate import DualTowerMoERegressor, HierarchicalExperts, QualityGate
 from dualgate.gating import FUSIONS, TemperatureFusion
 from dualgate.reduction import Reduction
 
 
 def planted_model(planted, **params):
-    model = DualTowerMoERegressor(
-        PhysGate([0, 1], discriminants=False),
-        QualityGate(planted.error, "passthrough"),
-        experts=HierarchicalExperts(planted.flux, planted.error, quality_edges=(5,)),
-        start="random",
-        weight_decay=0.0,
-        random_state=0,
-    )
-    return model.set_params(**params)
+    return small_models.planted_model(planted, **{"max_epochs": 30, "experts__quality_edges": (5,), **params})
 
 
 def quick(planted, **params):
     return planted_model(planted, **{"max_epochs": 3, "experts__quality_edges": None, **params})
 
 
-def check_recovery(model, planted):
-    """The gate finds the planted regime, and the mixture is as good as the oracle that is told."""
-    train, test = planted
-    model.fit(train.X, train.y, regimes=train.regimes)
-    trace = model.trace(test.X)
-    n_bins = model.experts_.n_quality_bins_
-    over_regimes = trace.weights.reshape(len(test.y), -1, n_bins).sum(axis=2)
-    assert np.mean(over_regimes.argmax(axis=1) == test.regimes) > 0.95
-    oracle = r2_score(test.y, model.experts_.predict(test.X, regimes=test.regimes))
-    assert r2_score(test.y, trace.prediction) > oracle - 0.02
-
-
 @pytest.mark.parametrize("edges", [None, (5,)])
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))
 def test_the_gate_recovers_planted_regimes(planted, fusion, edges):
-    check_recovery(planted_model(planted[0], fusion=fusion, experts__quality_edges=edges), planted)
-
-
-def test_a_gate_that_never_trains_is_noticed(planted, monkeypatch):
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure: closure())  # the weights stay as they are
-    with pytest.raises(AssertionError):
-        check_recovery(planted_model(planted[0]), planted)
+    train, test = planted
+    model = planted_model(train, fusion=fusion, experts__quality_edges=edges)
+    trace = model.fit(train.X, train.y, regimes=train.regimes).trace(test.X)
+    over_regimes = trace.weights.reshape(len(test.y), -1, model.experts_.n_quality_bins_).sum(axis=2)
+    assert np.mean(over_regimes.argmax(axis=1) == test.regimes) > 0.95
+    oracle = r2_score(test.y, model.experts_.predict(test.X, regimes=test.regimes))
+    assert r2_score(test.y, trace.prediction) > oracle - 0.02
 
 
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))
@@ -125,12 +106,6 @@ def test_a_dropped_tower_has_no_say(planted, dropped):
     assert trace.weights.shape == (len(test.y), 8)
 
 
-def test_cross_entropy_learns_the_regime(planted):
-    train, test = planted
-    model = quick(train, loss="cross_entropy", max_epochs=15).fit(train.X, train.y, regimes=train.regimes)
-    assert np.mean(model.predict_weights(test.X).argmax(axis=1) == test.regimes) > 0.95
-
-
 def test_in_sample_predictions_flatter_the_gate():
     rng = np.random.default_rng(0)
     X, y, one = rng.normal(size=(300, 40)), rng.normal(size=300), np.zeros(300, dtype=int)  # nothing to learn
@@ -145,30 +120,25 @@ def test_in_sample_predictions_flatter_the_gate():
 def test_same_seed_same_bits_and_global_generators_untouched(planted):
     train, test = planted
     before = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # noqa: NPY002
-    one, two = (quick(train).fit(train.X, train.y).predict(test.X) for _ in range(2))
-    assert_array_equal(one, two)
-    quick(train, random_state=None).fit(train.X, train.y)
+
+    def predictions(state):
+        return quick(train).set_params(random_state=state).fit(train.X, train.y).predict(test.X)
+
+    for make in (int, np.random.RandomState, np.random.default_rng):
+        assert_array_equal(predictions(make(5)), predictions(make(5)))
+    assert not np.array_equal(predictions(0), predictions(1))
+    predictions(None)
     assert_array_equal(before[0], np.random.get_state()[1])  # noqa: NPY002
     assert torch.equal(before[1], torch.random.get_rng_state())
-    assert not np.array_equal(one, quick(train, random_state=1).fit(train.X, train.y).predict(test.X))
-
-
-def test_generators_as_random_state(planted):
-    train, test = planted
-    for make in (np.random.RandomState, np.random.default_rng):
-        one, two = (
-            quick(train).set_params(random_state=make(5)).fit(train.X, train.y).predict(test.X) for _ in range(2)
-        )
-        assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("dump", [pickle, joblib])
 def test_a_saved_model_predicts_the_same(planted, dump, tmp_path):
     train, test = planted
     model = quick(train).fit(train.X, train.y)
-    with open(tmp_path / "model", "wb") as file:
+    with open(tmp_path / "model", "w+b") as file:
         dump.dump(model, file)
-    with open(tmp_path / "model", "rb") as file:
+        file.seek(0)
         again = dump.load(file)
     assert_array_equal(again.predict(test.X), model.predict(test.X))
 
@@ -224,27 +194,30 @@ def test_works_in_a_pipeline(planted):
     assert_array_equal(model.predict(test.X), alone.predict(test.X))
 
 
-def test_memory_fits_the_experts_once(planted, tmp_path):
-    train, test = planted
-    plain = quick(train).fit(train.X, train.y, regimes=train.regimes).predict(test.X)
-    cached = quick(train, memory=str(tmp_path))
-    assert_array_equal(cached.fit(train.X, train.y, regimes=train.regimes).predict(test.X), plain)
+def test_memory_computes_features_and_experts_once(planted, tmp_path):
+    train, _ = planted
+
+    def fit(**params):
+        return quick(train, **params).fit(train.X, train.y, regimes=train.regimes).predict(train.X)
 
     def entries():
-        return sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+        return {path.name for path in tmp_path.rglob("*") if path.is_file()}
 
+    fit(memory=str(tmp_path))
     first = entries()
     assert first
-    for fusion in FUSIONS:
-        clone(cached).set_params(fusion=fusion).fit(train.X, train.y, regimes=train.regimes)
+    networks = "cnn", torch.nn.Linear, lambda n_features, n_outputs: torch.nn.Linear(n_features, n_outputs)
+    for name, values in {"fusion": FUSIONS, "phys_gate__network": networks}.items():
+        for value in values:
+            assert_array_equal(fit(memory=str(tmp_path), **{name: value}), fit(**{name: value}))
     assert entries() == first
-    clone(cached).fit(train.X, train.y + 1, regimes=train.regimes)  # other data, other fit
+    quick(train, memory=str(tmp_path)).fit(train.X, train.y + 1, regimes=train.regimes)  # other data, other fit
     assert len(entries()) > len(first)
 
 
 def test_for_spectra_is_an_ordinary_estimator_whose_parts_can_be_set():
     wave = np.linspace(8000, 8800, 300)
-    model = DualTowerMoERegressor.for_spectra(wave, fusion="poe", random_state=3)
+    model = DualTowerMoERegressor.for_spectra(wave, experts="hierarchical", fusion="poe", random_state=3)
     assert (model.fusion, model.random_state) == ("poe", 3)
     model.set_params(experts__quality_edges=None, quality_gate="drop", max_epochs=2)
     assert clone(model).experts.quality_edges is None
@@ -319,8 +292,9 @@ def test_memory_and_a_file_give_the_same_mixture(planted, tmp_path):
     np.save(tmp_path / "x.npy", train.X)
     stored = np.load(tmp_path / "x.npy", mmap_mode="r")
     for regimes in (train.regimes, None):
-        here, there = (quick(train).fit(rows, train.y, regimes=regimes).predict(test.X) for rows in (train.X, stored))
-        assert_array_equal(there, here)
+        here, there = (quick(train).fit(rows, train.y, regimes=regimes) for rows in (train.X, stored))
+        assert_array_equal(there.predict(test.X), here.predict(test.X))
+        assert_array_equal(here.predict(stored), here.predict(train.X))
 
 
 def test_a_trace_prints_its_stages_in_a_few_lines(planted):

@@ -19,6 +19,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
+from dualgate.features.factors import split_information, unfold
 from dualgate.rows import Collect
 
 P = 30
@@ -52,6 +53,8 @@ def fitted(request, problem):
 def test_information_is_that_of_the_loadings_and_gives_the_scores_and_their_variances(fitted, problem):
     X = problem[0][:40]
     found = FrozenProjection(FrozenEstimator(fitted)).information(X)
+    folded, moments = split_information(found)
+    found = unfold(folded, moments.shape[1]), moments
     errors = X[:, ERROR] if fitted.reads_errors else np.broadcast_to(fitted.noise_, (40, P))
     loadings = getattr(fitted, "loadings_", None)
     loadings = fitted.components_.T * fitted.noise_[:, None] if loadings is None else loadings

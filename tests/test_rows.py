@@ -10,13 +10,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.decomposition import PCA, IncrementalPCA
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import SHARING, EmptyCellWarning
 from dualgate.rows import (
     ArrayRows,
@@ -24,7 +23,7 @@ from dualgate.rows import (
     Pass,
     Pieces,
     RowSource,
-    RowSubset,
+    Subset,
     as_source,
     iter_blocks,
     map_blocks,
@@ -36,6 +35,7 @@ from dualgate.rows import (
 )
 from dualgate.rows.passes import add_found
 from dualgate.statistics import CellStatistics
+from small_models import whitened_experts, whitened_mixture
 
 
 class Counted(RowSource):
@@ -60,37 +60,20 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(sources, "SAMPLE_ROWS", 512)
 
 
-def experts_of(planted, **params):
-    experts = HierarchicalExperts(
-        planted.flux, planted.error, quality_edges=(5,), projection="whitened", random_state=0
-    )
-    return experts.set_params(n_components=8, **params)
-
-
-def mixture_of(planted, **params):
-    model = DualTowerMoERegressor(
-        PhysGate([0, 1]),
-        QualityGate(planted.error, "passthrough"),
-        experts=experts_of(planted, random_state=None),
-        max_epochs=8,
-        random_state=0,
-    )
-    return model.set_params(**params)
-
-
 # ---- sources ---------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50)
-@given(rows=st.lists(st.integers(0, 299), max_size=60), again=st.data())
-def test_a_subset_of_a_subset_is_numpys(rows, again):
+@given(rows=st.lists(st.integers(0, 299), max_size=60), columns=st.permutations(range(3)), again=st.data())
+def test_a_subset_of_a_subset_is_numpys(rows, columns, again):
     X = np.arange(900.0).reshape(300, 3)
-    subset = Counted(X)[np.array(rows, dtype=int)]
-    assert isinstance(subset, RowSubset)
-    assert_array_equal(subset.read(0, len(rows)), X[rows])
-    assert_array_equal(subset.read_rows(np.arange(len(rows))[::-1]), X[rows][::-1])
+    subset = Subset(Counted(X), columns=np.array(columns))[np.array(rows, dtype=int)]
+    assert not isinstance(subset.source, Subset)
+    X = X[rows][:, columns]
+    assert_array_equal(subset.read(0, len(rows)), X)
+    assert_array_equal(subset.read_rows(np.arange(len(rows))[::-1]), X[::-1])
     key = again.draw(st.one_of(st.slices(len(rows)), st.just(np.arange(len(rows)) % 2 == 0)))
-    assert_array_equal(np.asarray(subset[key]), X[rows][key])
+    assert_array_equal(np.asarray(Subset(subset[key], columns=np.array([2, 0]))), X[key][:, [2, 0]])
 
 
 def test_blocks_are_the_rows_in_order_whatever_the_threads():
@@ -185,16 +168,19 @@ def test_rows_are_checked_once_at_the_door_or_when_they_are_read(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["U", "S", object, "string"])
 def test_text_is_no_target_even_where_it_holds_numbers(dtype):
-    X, y = np.ones((3, 2)), pd.Series(["1", "2.5", "3"], dtype=dtype) if dtype == "string" else None
-    y = np.array(["1", "2.5", "3"], dtype=dtype) if y is None else y
-    for rows in (X, Counted(X)):
+    text = pd.Series(["1", "2.5", "3"], dtype=dtype) if dtype == "string" else np.array(["1", "2.5", "3"], dtype=dtype)
+    for rows in (np.ones((3, 2)), Counted(np.ones((3, 2)))):
         with pytest.raises(ValueError, match=r"y of Ridge has shape \(3,\) and dtype .* one number per row"):
-            open_fit_rows(Ridge(), rows, y)
-    numbers = np.array([1, 2.5, np.float32(3)], dtype=object)
+            open_fit_rows(Ridge(), rows, text)
+
+
+def test_a_target_is_one_finite_number_for_each_row():
+    X, numbers = np.ones((3, 2)), np.array([1, 2.5, np.float32(3)], dtype=object)
     assert_array_equal(open_fit_rows(Ridge(), X, numbers)[1], [1, 2.5, 3])
-    with pytest.raises(ValueError, match=r"contains NaN or infinity in 1 rows \(first: row 2\)"):
-        open_fit_rows(Ridge(), X, np.array([1, 2, None], dtype=float))
-    for wrong, words in ((None, "y to be passed"), ([1, 2], "inconsistent"), (np.ones((3, 2)), r"shape \(3, 2\)")):
+    for wrong, words in (
+        (np.array([1, 2, None], dtype=float), r"contains NaN or infinity in 1 rows \(first: row 2\)"),
+        *((None, "y to be passed"), ([1, 2], "inconsistent"), (np.ones((3, 2)), r"shape \(3, 2\)")),
+    ):
         with pytest.raises(ValueError, match=words):
             open_fit_rows(Ridge(), X, wrong)
     with pytest.raises(ValueError, match="X has 3 samples: Ridge needs at least 4"):
@@ -246,17 +232,6 @@ def test_parts_of_a_pass_add_up_to_the_whole(cuts, shuffle):
     assert add_found(Moments(weight).found, {**Moments(weight).found, "n": 3})["n"] == 3  # valid before any row
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_storage_gives_the_same_fit_as_memory(kind, planted, tmp_path):
-    train, test = planted
-    stored = on_disk(kind, train.X, tmp_path)
-    here = experts_of(train).fit(train.X, train.y, regimes=train.regimes)
-    there = experts_of(train).fit(stored, train.y, regimes=train.regimes)
-    assert_allclose(there.coef_, here.coef_, rtol=1e-6)
-    assert_allclose(there.predict_each(on_disk(kind, test.X, tmp_path / "test")), here.predict_each(test.X), rtol=1e-6)
-    assert_array_equal(there.quality_bins(stored), here.quality_bins(train.X))
-
-
 @pytest.mark.parametrize("kind", ["memmap", "memmap slice", "h5py", "zarr"])
 def test_a_source_pickles_by_its_place(kind, planted, tmp_path):
     X = planted[0].X
@@ -265,10 +240,10 @@ def test_a_source_pickles_by_its_place(kind, planted, tmp_path):
     assert_array_equal(pickle.loads(data).read(5, 900), X[5:900])
 
 
-def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted, monkeypatch):
+def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted):
     train, test = planted
     source = Counted(train.X)
-    model = mixture_of(train).fit(source, train.y, regimes=train.regimes)
+    model = whitened_mixture(train).fit(source, train.y, regimes=train.regimes)
     sample = 2 * 512  # read once more, with rows in between, to learn what is typical
     assert source.reads.min() == 2
     assert source.reads.sum() <= 2 * len(train.y) + sample
@@ -278,35 +253,30 @@ def test_the_mixture_fits_in_two_readings_and_predicts_in_one(planted, monkeypat
     assert unseen.reads.max() == 1
     assert_allclose(prediction, model.predict(test.X), rtol=1e-6)
     assert_allclose(model.trace(unseen).weights, model.predict_weights(test.X), rtol=1e-6)
-    here = mixture_of(train).fit(train.X, train.y, regimes=train.regimes)
+    here = whitened_mixture(train).fit(train.X, train.y, regimes=train.regimes)
     assert model.score(test.X, test.y) > here.score(test.X, test.y) - 0.01
 
 
 def test_few_gate_rows_are_enough_and_the_experts_still_see_all(planted, monkeypatch):
     train, test = planted
     params = {"experts__alphas": [2.0], "experts__sharing": "independent"}  # the folds may differ
-    everything = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+    everything = whitened_mixture(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
     for module in ("reduction", "mixture"):
         monkeypatch.setattr(f"dualgate.{module}.HELD_ROWS", 1500)
-    few = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+    few = whitened_mixture(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
     assert_allclose(few.experts_.coef_, everything.experts_.coef_, rtol=1e-6)
     assert few.score(test.X, test.y) > everything.score(test.X, test.y) - 0.02
     assert not np.allclose(few.predict(test.X), everything.predict(test.X))
-
-
-@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_a_source_without_regimes_finds_them(planted, loss):
-    train, test = planted
-    model = mixture_of(train, n_regimes=16, loss=loss).fit(Counted(train.X), train.y)
-    assert model.experts_.n_regimes_ == 16
-    assert model.score(test.X, test.y) > model.experts_.score(test.X, test.y) + 0.1
+    found = whitened_mixture(train, n_regimes=16).fit(Counted(train.X), train.y)  # regimes are found block by block too
+    assert found.experts_.n_regimes_ == 16
+    assert found.score(test.X, test.y) > found.experts_.score(test.X, test.y) + 0.1
 
 
 @pytest.mark.parametrize("sharing", sorted(SHARING))
-@pytest.mark.parametrize("projection", [None, "whitened"])
+@pytest.mark.parametrize("projection", [None, "whitened", PCA(6)])
 def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
     train, test = planted
-    model = experts_of(train, sharing=sharing, projection=projection, quality_edges="quantile", n_jobs=2)
+    model = whitened_experts(train, sharing=sharing, projection=projection, quality_edges="quantile", n_jobs=2)
     here = model.fit_predict_each(train.X, train.y, regimes=train.regimes)
     each, edges = model.predict_each(test.X), model.quality_edges_
     there = model.fit_predict_each(Counted(train.X), train.y, regimes=train.regimes)
@@ -317,7 +287,7 @@ def test_every_sharing_finds_the_same_in_a_source(planted, sharing, projection):
 
 def test_cross_validation_slices_a_source(planted):
     train = planted[0]
-    model = experts_of(train, projection=None)
+    model = whitened_experts(train, projection=None)
     source = Counted(train.X)
     scores = cross_val_score(model, source, train.y, cv=3, params={"regimes": train.regimes})
     assert source.largest <= 512
@@ -325,31 +295,19 @@ def test_cross_validation_slices_a_source(planted):
     assert_allclose(scores, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "projection",
-    [PCA(6), IncrementalPCA(6), FrozenEstimator(PCA(6).fit(np.random.default_rng(0).normal(size=(50, 8))))],
-)
-def test_any_projection_works_on_a_source(planted, projection):
-    train, test = planted
-    experts = experts_of(train, projection=projection).fit(Counted(train.X), train.y, regimes=train.regimes)
-    assert experts.score(test.X, test.y) > 0.1
-    if isinstance(projection, FrozenEstimator):
-        assert_array_equal(experts.projection_.components_, projection.estimator.components_)
-
-
-def test_messages_give_the_row_of_the_source(planted):
+@pytest.mark.parametrize(("row", "column", "value"), [(700, 5, np.nan), (3456, 3, np.inf), (2345, 9, -1.0)])
+def test_messages_give_the_row_of_the_source(planted, row, column, value):
     train = planted[0]
     X = train.X.copy()
-    X[3456, 3] = np.nan
-    with pytest.raises(ValueError, match=r"first is X\[3456, 3\]"):
-        experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
-    X[3456, 3], X[2345, 9] = 0, -1
-    with pytest.raises(ValueError, match=r"X\[2345, 9\]"):
-        experts_of(train).fit(Counted(X), train.y, regimes=train.regimes)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        experts_of(train).fit(Counted(train.X), train.y[1:])
+    X[row, column] = value  # column 5 is read by no gate
+    model = whitened_mixture(train, max_epochs=1, n_jobs=2)
+    with pytest.raises(ValueError, match=rf"X\[{row}, {column}\]"):
+        model.fit(Counted(X), train.y, regimes=train.regimes)
+    model.fit(train.X, train.y, regimes=train.regimes)
+    with pytest.raises(ValueError, match=rf"X\[{row}, {column}\]"):
+        model.predict(Counted(X))
     with pytest.raises(ValueError, match="expecting 16 features"):
-        experts_of(train).fit(train.X, train.y).predict(Counted(train.X[:, :9]))
+        model.predict(Counted(train.X[:, :9]))
 
 
 # ---- partial_fit -----------------------------------------------------------------------------------------
@@ -357,11 +315,11 @@ def test_messages_give_the_row_of_the_source(planted):
 
 def test_partial_fit_is_the_fit_on_all_rows(planted):
     train, test = planted
-    frozen = FrozenEstimator(experts_of(train).fit(train.X, train.y).projection_)
+    frozen = FrozenEstimator(whitened_experts(train).fit(train.X, train.y).projection_)
     for projection in (None, frozen):
         params = {"projection": projection, "alphas": [2.0], "sharing": "independent"}
-        whole = experts_of(train, **params).fit(train.X, train.y, regimes=train.regimes)
-        parts = experts_of(train, **params)
+        whole = whitened_experts(train, **params).fit(train.X, train.y, regimes=train.regimes)
+        parts = whitened_experts(train, **params)
         for start in range(0, 4000, 1000):
             rows = slice(start, start + 1000)
             parts.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows], n_regimes=4)
@@ -370,23 +328,27 @@ def test_partial_fit_is_the_fit_on_all_rows(planted):
         assert_array_equal(parts.cell_counts_, whole.cell_counts_)
 
 
-def test_partial_fit_learns_a_regime_that_comes_late_and_refuses_an_unknown_one(planted):
+def test_partial_fit_learns_a_regime_that_comes_late(planted):
     train, test = planted
-    experts = experts_of(train, projection=None)
-    order = np.argsort(train.regimes, kind="stable")
+    experts, bad = whitened_experts(train, projection=None), train.X.copy()
+    bad[1700, 3] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error", EmptyCellWarning)
-        for rows in np.array_split(order, 8):
+        for rows in np.array_split(np.argsort(train.regimes, kind="stable"), 8):
             experts.partial_fit(train.X[rows], train.y[rows], regimes=train.regimes[rows], n_regimes=4)
-    whole = experts_of(train, projection=None).fit(train.X, train.y, regimes=train.regimes)
-    oracle = [each.score(test.X, test.y) for each in (experts, whole)]
-    assert oracle[0] == pytest.approx(oracle[1], abs=0.01)
-    with pytest.raises(ValueError, match="holds the code 7"):
-        experts.partial_fit(train.X[:5], train.y[:5], regimes=np.full(5, 7))
+            with pytest.raises(ValueError, match=r"X\[1700, 3\]=nan"):  # the rows before it leave no trace
+                experts.partial_fit(Counted(bad), train.y, regimes=train.regimes)
+    assert experts.cell_counts_.sum() == 4000
+    whole = whitened_experts(train, projection=None).fit(train.X, train.y, regimes=train.regimes)
+    assert experts.score(test.X, test.y) == pytest.approx(whole.score(test.X, test.y), abs=0.01)
     with pytest.raises(ValueError, match="expecting 16 features"):
         experts.partial_fit(train.X[:5, :15], train.y[:5], regimes=np.zeros(5, int))
-    experts.fit(train.X, train.y, regimes=train.regimes)
-    assert experts.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # starts from nothing after a fit
+    experts.partial_fit(train.X[:2], train.y[:2], regimes=[3, 2])  # a large code in few rows
+    one = experts.predict(test.X[:1], regimes=[3])
+    assert_allclose(one, experts.predict(test.X[:5], regimes=[3] * 5)[:1])
+    with pytest.raises(ValueError, match="X has 5 rows"):
+        experts.predict(test.X[:5], regimes=[0])
+    assert whole.partial_fit(train.X[:200], train.y[:200]).n_regimes_ == 1  # starts from nothing after a fit
 
 
 # ---- rows that were read before --------------------------------------------------------------------------
@@ -397,7 +359,7 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
     source = Counted(train.X)
 
     def reduction_of(**params):
-        return mixture_of(train, **params).make_reduction().fit(source, train.y, regimes=train.regimes)
+        return whitened_mixture(train, **params).make_reduction().fit(source, train.y, regimes=train.regimes)
 
     reduction = reduction_of(n_jobs=2)
     seen, unseen = reduction.read(source, training=True), reduction.read(test.X)
@@ -408,85 +370,34 @@ def test_a_fit_on_rows_read_before_is_the_fit_on_the_rows(planted):
         {"experts__quality_edges": None, "fusion": "poe"},
         {"experts__quality_edges": "quantile", "experts__sharing": "alpha"},
     ):
-        direct = mixture_of(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
-        reduced = mixture_of(train, **params).fit(seen, train.y, regimes=train.regimes)
+        direct = whitened_mixture(train, **params).fit(Counted(train.X), train.y, regimes=train.regimes)
+        reduced = whitened_mixture(train, **params).fit(seen, train.y, regimes=train.regimes)
         assert_allclose(reduced.experts_.coef_, direct.experts_.coef_, rtol=1e-6)
         assert_allclose(reduced.predict(unseen), reduced.predict(test.X), rtol=1e-5)
         assert reduced.score(test.X, test.y) == pytest.approx(direct.score(test.X, test.y), abs=0.02)
     assert_array_equal(seen[100:200].snr, seen.snr[100:200])
     with pytest.raises(ValueError, match="quality_gate"):
-        mixture_of(train).fit(reduction_of(quality_gate="drop").read(source), train.y, regimes=train.regimes)
+        whitened_mixture(train).fit(reduction_of(quality_gate="drop").read(source), train.y, regimes=train.regimes)
 
 
-def test_threads_change_nothing(planted):
+# ---- threads and empty sources ---------------------------------------------------------------------------
+
+
+def test_threads_change_nothing_and_processes_do_not_reach_the_readers(planted, tmp_path):
     train, test = planted
-    one, two = (mixture_of(train, n_jobs=n).fit(Counted(train.X), train.y, regimes=train.regimes) for n in (1, 2))
-    assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
-    assert joblib.hash(one.experts_.cell_counts_) == joblib.hash(two.experts_.cell_counts_)
-
-
-# ---- what a review broke -----------------------------------------------------------------------------------
-
-
-def test_a_joblib_backend_of_processes_does_not_reach_the_readers(planted, tmp_path):
-    train = planted[0]
     stored = on_disk("memmap", train.X, tmp_path)
-    expected = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+    one, two = (whitened_mixture(train, n_jobs=n).fit(stored, train.y, regimes=train.regimes) for n in (1, 2))
+    assert_allclose(one.predict(test.X), two.predict(test.X), rtol=1e-6)
+    expected = whitened_experts(train).fit(stored, train.y, regimes=train.regimes)
     with joblib.parallel_config("loky", n_jobs=2):
-        fitted = experts_of(train).fit(stored, train.y, regimes=train.regimes)
+        fitted = whitened_experts(train).fit(stored, train.y, regimes=train.regimes)
         assert_allclose(fitted.coef_, expected.coef_, rtol=1e-9)
         assert_allclose(fitted.predict_each(as_source(stored)), expected.predict_each(train.X), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.float16])
-def test_a_frame_of_other_numbers_is_read_as_floats(dtype):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame(rng.integers(-20, 20, (2000, 4)).astype(dtype), columns=list("abcd"))
-    y = frame["a"].to_numpy(float) * 2.5 + frame["b"].to_numpy(float)
-    model = DualTowerMoERegressor(max_epochs=2, random_state=0)
-    model.fit(frame, y, regimes=(frame["c"] > 0).to_numpy(int))
-    assert_allclose(model.predict(frame), model.predict(frame.astype(float)), rtol=1e-6)
-    assert model.score(frame, y) > 0.99
-
-
-@pytest.mark.parametrize("row", [700, 3333])
-def test_the_mixture_finds_a_nan_in_a_source_wherever_it_is(planted, row):
-    train = planted[0]
-    X = train.X.copy()
-    X[row, 5] = np.nan  # a column that no gate reads
-    with pytest.raises(ValueError, match=rf"first is X\[{row}, 5\]"):
-        mixture_of(train, n_jobs=2).fit(Counted(X), train.y, regimes=train.regimes)
-    model = mixture_of(train, max_epochs=1).fit(train.X, train.y, regimes=train.regimes)
-    with pytest.raises(ValueError, match=rf"first is X\[{row}, 5\]"):
-        model.predict(Counted(X))
-
-
-def test_rows_that_fail_leave_no_half_in_a_partial_fit(planted):
-    train = planted[0]
-    bad = train.X[2000:].copy()
-    bad[1700, 3] = np.nan
-    experts = experts_of(train, projection=None)
-    experts.partial_fit(train.X[:2000], train.y[:2000], regimes=train.regimes[:2000], n_regimes=4)
-    with pytest.raises(ValueError, match="NaN"):
-        experts.partial_fit(Counted(bad), train.y[2000:], regimes=train.regimes[2000:])
-    experts.partial_fit(Counted(train.X[2000:]), train.y[2000:], regimes=train.regimes[2000:])
-    assert experts.cell_counts_.sum() == 4000
-
-
-def test_few_rows_may_hold_a_large_code_once_regimes_are_known(planted):
-    train, test = planted
-    experts = experts_of(train, projection=None)
-    experts.partial_fit(train.X, train.y, regimes=train.regimes)
-    experts.partial_fit(train.X[:2], train.y[:2], regimes=[3, 2])
-    one = experts.predict(test.X[:1], regimes=[3])
-    assert_allclose(one, experts.predict(test.X[:5], regimes=[3] * 5)[:1])
-    with pytest.raises(ValueError, match="X has 5 rows"):
-        experts.predict(test.X[:5], regimes=[0])
-
-
 def test_no_rows_and_copies_of_maps_are_as_in_memory(planted, tmp_path):
     train = planted[0]
-    experts = experts_of(train).fit(train.X, train.y)
+    experts = whitened_experts(train).fit(train.X, train.y)
     with pytest.raises(ValueError, match="0 sample"):
         experts.predict(Counted(train.X)[:0])
     assert as_source(on_disk("memmap", train.X, tmp_path).astype(np.float32)) is None

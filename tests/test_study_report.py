@@ -1,6 +1,7 @@
 """The page, its tables, figures and numbers, from results whose truth is known."""
 
 import io
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -14,13 +15,13 @@ from sklearn.metrics import r2_score
 
 from dualgate.evaluation import Interval
 from dualgate.study import cli
-from dualgate.study.analysis import analyse, seed_scores
+from dualgate.study.analysis import StudyScores
 from dualgate.study.config import Thresholds
 from dualgate.study.figures import FIGURES, draw_figures
 from dualgate.study.methods import METHODS, TABLE
-from dualgate.study.report import headline, html, markdown, method_table, sections, summary, write_report
+from dualgate.study.report import PAGES, method_table, page, sections, summary, words_of, write_report
 from dualgate.study.results import StudyResults, between, measured, regime_names
-from planted_study import GOOD, planted_record, planted_results
+from planted_study import GOOD, analyse, planted_record, planted_results
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +57,18 @@ def test_results_file_carries_everything_the_report_shows(results, written, tmp_
         StudyResults.from_json('{"schema_version": 2}')
 
 
-def test_markdown_names_figures_that_exist(written):
-    directory, _ = written
-    text = (directory / "report.md").read_text()
+def test_pages_show_every_figure_and_the_answer_first(results, written):
+    directory, words = written[0], words_of(results)
+    text, page = ((directory / name).read_text() for name in PAGES)
     figures = list(directory.glob("*.png"))
     assert {path.stem for path in figures} <= FIGURES.keys()
     assert all(f"({path.name})" in text and path.read_bytes().startswith(b"\x89PNG") for path in figures)
-    assert text.count("![") == len(figures)
-
-
-def test_page_stands_alone_and_gives_the_answer_first(results, written):
-    page = (written[0] / "report.html").read_text()
-    answer, use, code = headline(results)
+    assert text.count("![") == page.count("<img") == len(figures)
     assert "http" not in page
-    assert page.index(answer[:30]) < page.index(use[:30]) < page.index("for_spectra") < page.index("<img")
-    assert page.index("<img") < page.index("Contents") < page.index("<table>")
-    assert code.startswith("DualTowerMoERegressor.for_spectra(wave)")
+    shown = [words["answer"][:30], words["use"][:30], "for_spectra", "<img", "Contents", "<table>"]
+    assert [page.index(each) for each in shown] == sorted(page.index(each) for each in shown)
+    assert words["use"].endswith(", the best on the validation rows:")
+    assert words["code"].startswith("DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')")
     for each in sections(results):
         assert page.count(f'href="#{each.anchor}"') == page.count(f'id="{each.anchor}"') == 1
     assert page.count("<details>") == sum(each.folded for each in sections(results))
@@ -79,36 +76,34 @@ def test_page_stands_alone_and_gives_the_answer_first(results, written):
 
 def test_names_cannot_break_the_page():
     results = of(planted_record(0, GOOD), environment={"cpu": "<b>&|"}, target="<i>")
-    assert {"&lt;b&gt;&amp;|", "&lt;i&gt;"} <= set(_words_of(html(results, {})))
-    assert "<b>&\\|" in markdown(results, {})
+    shown = page(results, {})
+    assert "&lt;b&gt;&amp;|" in shown
+    assert "&lt;i&gt;" in shown
+    assert {"<b>", "<i>"}.isdisjoint(re.findall("<.>", shown))
+    assert "<b>&\\|" in page(results, {}, "report.md")
 
 
-def _words_of(page):
-    return page.replace("<td", " ").replace("</td>", " ").replace(">", "> ").split()
-
-
-def test_a_figure_of_an_earlier_run_does_not_stay(results, tmp_path):
+def test_numbers_are_written_though_a_figure_fails_and_earlier_figures_do_not_stay(results, tmp_path, monkeypatch):
     (tmp_path / "places.png").write_bytes(b"old")
+    (tmp_path / "b").mkdir()
     write_report(replace(results, analysis=replace(results.analysis, places=[])), tmp_path)
     assert not (tmp_path / "places.png").exists()
     assert (tmp_path / "ablation.png").exists()
 
-
-def test_numbers_are_written_though_a_figure_fails(results, tmp_path, monkeypatch):
     def fail(results):
         raise RuntimeError("no fonts")
 
     monkeypatch.setattr("dualgate.study.report.draw_figures", fail)
     with pytest.raises(RuntimeError, match="no fonts"):
-        write_report(results, tmp_path, pd.DataFrame())
-    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.csv"}
+        write_report(results, tmp_path / "b", pd.DataFrame())
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"results.json", "results.csv"}
 
 
 def test_the_lines_of_seeds_hold_the_numbers_of_every_slice(results, tmp_path, monkeypatch):
     record = planted_record(3, GOOD)
-    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), ([9.0], [4.0])
+    record.conditions, record.edges = np.column_stack([record.snr * 0, record.snr]), [[9.0], [4.0]]
     methods = [METHODS[name] for name in ("phys_9", "poe_9x4")]
-    lines = seed_scores([record], methods, "phys_9", Thresholds(boundary=(0.5, 0.25)))
+    lines = StudyScores([record], methods, 1, Thresholds(boundary=(0.5, 0.25))).by_seed("phys_9")
     table = lines.set_index(["method", "slice", "metric"])[["value", "rows"]].sort_index()
     assert table.index.is_unique
     near = np.abs(record.snr - 4) <= 0.25
@@ -158,27 +153,31 @@ def test_the_table_has_one_line_for_every_method_grouped_and_sorted(results):
     assert table.index.nunique() == (table.index[1:] != table.index[:-1]).sum() + 1
 
 
+def with_r2(results, r2):
+    """Results whose methods have this R^2 in every slice."""
+    methods = [
+        replace(method, slices={name: scores | {"r2": r2} for name, scores in method.slices.items()})
+        for method in results.analysis.methods
+    ]
+    return replace(results, analysis=replace(results.analysis, methods=methods))
+
+
 def test_an_r2_is_not_written_above_one(results):
-    method = results.analysis.methods[0]
-    wide = method.slices["all"] | {"r2": Interval(0.9, 0.7, 1.2)}
-    changed = replace(method, slices=method.slices | {"all": wide})
-    methods = [changed, *results.analysis.methods[1:]]
-    table = method_table(replace(results, analysis=replace(results.analysis, methods=methods)))
-    assert "0.900 [0.700, 1.000]" in set(table["R²"])
+    assert set(method_table(with_r2(results, Interval(0.9, 0.7, 1.2)))["R²"]) == {"0.900 [0.700, 1.000]"}
 
 
 def test_the_proposal_is_audited_for_spectra_alone(results):
     table = planted_results(kind="table", target="protein", unit=None)
     assert {"Q6.1", "S5.2", "MVP-4.0"} <= set(frames(results)["Audit of the proposal"]["number"])
-    for page in (markdown(table, {}), html(table, {}), summary(table)):
-        assert not any(code in page for code in ("Q6.", "S1.2", "MVP", "proposal"))
+    for text in (*(page(table, {}, name) for name in PAGES), summary(table)):
+        assert not any(code in text for code in ("Q6.", "S1.2", "MVP", "proposal"))
     others = "".join(frame.to_csv() for heading, frame in frames(results).items() if heading != "Audit of the proposal")
     assert not any(code in others for code in ("Q6.", "S1.2", "MVP"))
 
 
 def test_experts_are_counted_and_regimes_named_as_they_are():
     record = planted_record(0, GOOD)
-    record.regimes, record.edges = record.regimes % 3, (np.array([12.0, 15.5]),)
+    record.regimes, record.edges = record.regimes % 3, [[12.0, 15.5]]
     record.n_experts = {name: 12 if METHODS[name].experts == "9x4" else 3 for name in record.n_experts}
     found = of(record, kind="table", config={"data": {"conditions": ["moisture [%]"]}})
     assert found.analysis.method("concat_9x4").label == "both towers (concat), 3x4 experts"
@@ -196,16 +195,16 @@ def test_methods_without_a_single_tower_have_a_report_without_verdicts(tmp_path)
     assert {"Methods", "By regime", "Gates", "Run"} <= frames(found).keys()
 
 
-def test_a_peer_that_does_better_is_named():
-    peer, other = (summary(of(planted_record(0, GOOD | {"lightgbm": miss}))) for miss in (0.1, 0.9))
-    assert "On the same columns LightGBM does better: +0." in peer
-    assert "LightGBM" not in other
-
-
-def test_a_recommended_model_that_predicts_nothing_is_called_so(results):
-    poor = of(planted_record(0, {method.name: 1.2 for method in TABLE}))
-    assert "it may predict nothing" in summary(poor)
-    assert "it may predict nothing" not in summary(results)
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        (GOOD | {"lightgbm": 0.1}, "On the same columns LightGBM does better: +0."),
+        ({method.name: 1.2 for method in TABLE}, "it may predict nothing"),
+    ],
+)
+def test_the_summary_warns_where_it_must(errors, words, results):
+    assert words in summary(of(planted_record(0, errors)))
+    assert words not in summary(results)
 
 
 def test_scores_named_after_wiener_are_of_wiener_scores():
@@ -231,7 +230,8 @@ def test_a_narrow_terminal_shows_numbers_whole(results, monkeypatch):
 # ---- what cannot be measured ---------------------------------------------------------------------------------
 
 
-def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
+def test_what_cannot_be_measured_is_said_and_not_invented(tmp_path):
+    """An empty SNR bin, and targets and qualities that do not vary: no R^2 and no rank correlation."""
     record = planted_record(0, GOOD)
     record.snr = np.full_like(record.snr, 3.0)
     found = of(record, seeds=(0,))
@@ -240,11 +240,6 @@ def test_an_empty_snr_bin_is_said_and_not_invented(tmp_path):
     assert "variation between seeds is unknown" in summary(found)
     again = StudyResults.from_json((tmp_path / "results.json").read_text())
     assert np.isnan(again.analysis.methods[0].slices["H"]["r2"].value)
-
-
-def test_what_cannot_be_measured_is_drawn_as_absent(tmp_path):
-    """Targets and qualities that do not vary: no R2, no rank correlation; intervals beside their values."""
-    record = planted_record(0, GOOD)
     record.y = np.zeros_like(record.y)
     record.entropy = {name: np.ones_like(values) for name, values in record.entropy.items()}
     assert all(path.exists() for path in write_report(of(record), tmp_path))
@@ -253,13 +248,7 @@ def test_what_cannot_be_measured_is_drawn_as_absent(tmp_path):
 
 def test_an_interval_beside_its_value_can_be_drawn(results):
     """The bootstrap of a bin with a handful of rows is skewed enough for that."""
-    skewed = Interval(-3.0, -2.0, -1.0)
-    methods = [
-        replace(method, slices={name: scores | {"r2": skewed} for name, scores in method.slices.items()})
-        for method in results.analysis.methods
-    ]
-    figures = draw_figures(replace(results, analysis=replace(results.analysis, methods=methods)))
-    assert {"r2_by_method", "r2_by_snr"} <= figures.keys()
+    assert {"r2_by_method", "r2_by_snr"} <= draw_figures(with_r2(results, Interval(-3.0, -2.0, -1.0))).keys()
 
 
 def test_a_trend_is_drawn_where_it_says_something(results):

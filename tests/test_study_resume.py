@@ -1,5 +1,7 @@
 import io
 import json
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -7,12 +9,10 @@ from rich.console import Console
 
 from dualgate.rows.store import Store, StoreError
 from dualgate.study import cli as cli_module
-from dualgate.study.analysis import analyse
-from dualgate.study.cli import StudyProgress
-from dualgate.study.inputs import REGIMES
+from dualgate.study.cli import seconds_left, show_progress
 from dualgate.study.methods import METHODS
-from dualgate.study.run import FIT, Observer, SeedWork, Stage, plan_stages, run_study
-from planted_study import BASIC, planted_rows, quick_model
+from dualgate.study.run import FIT, SeedWork, Stage, pending_stages, plan_stages, run_study
+from planted_study import BASIC, analyse, plant, planted_rows, quick_model
 
 SEEDS = (1, 2)
 
@@ -21,16 +21,16 @@ def make_data(seed):
     return planted_rows(seed, n_samples=1000)
 
 
-class Killer(Observer):
-    """Interrupts the run when a stage begins."""
+def kill_at(place):
+    """Make a watch that interrupts the run when the stage at this place begins."""
+    begun = []
 
-    def __init__(self, place):
-        self.left = place
-
-    def begin(self, stage):
-        if self.left == 0:
+    def watch(stage):
+        if len(begun) == place:
             raise KeyboardInterrupt
-        self.left -= 1
+        return nullcontext(begun.append(stage))
+
+    return watch
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def calls(monkeypatch):
     return ran
 
 
-def study(store, observer=None, methods=BASIC):
-    return run_study(make_data, SEEDS, methods, make_model=quick_model, store=store, observer=observer)
+def study(store, methods=BASIC, **more):
+    return run_study(make_data, SEEDS, methods, make_model=quick_model, store=store, **more)
 
 
 def numbers(records):
@@ -63,13 +63,13 @@ def test_a_killed_run_goes_on_from_every_stage_to_the_same_results(calls, tmp_pa
         calls.clear()
         directory = tmp_path / str(place)
         with pytest.raises(KeyboardInterrupt):
-            study(Store(directory), Killer(place))
+            study(Store(directory), watch=kill_at(place))
         assert len(calls) == place
         assert numbers(study(Store(directory))) == whole
         assert len(calls) == len(set(calls)) == n_stages  # none ran twice
 
 
-def test_a_further_method_runs_nothing_but_its_fit(calls, tmp_path):
+def test_a_further_method_runs_nothing_but_its_fit_and_finished_fits_need_no_readings(calls, tmp_path):
     before = study(Store(tmp_path))
     calls.clear()
     more = [*BASIC, METHODS["concat_9"], METHODS["concat_9_hard"]]
@@ -77,15 +77,11 @@ def test_a_further_method_runs_nothing_but_its_fit(calls, tmp_path):
     assert [(stage.seed, stage.kind) for stage in calls] == [(seed, f"{FIT} 9") for seed in SEEDS]
     for one, two in zip(before, after, strict=True):
         assert all((two.predictions[name] == one.predictions[name]).all() for name in one.predictions)
-
-
-def test_finished_fits_need_no_readings(calls, tmp_path):
-    study(Store(tmp_path))
-    calls.clear()
     for path in [*tmp_path.glob("seed_*/reduced-rows-*"), *tmp_path.glob("seed_*/reduction-*")]:
         path.unlink()  # they are large
-    study(Store(tmp_path))
-    assert calls == []
+    assert pending_stages(plan_stages(more, SEEDS), Store(tmp_path)) == []
+    study(Store(tmp_path), methods=more)
+    assert len(calls) == len(SEEDS)
 
 
 def test_a_resumed_run_has_what_a_fresh_one_has(tmp_path):
@@ -98,7 +94,7 @@ def test_a_resumed_run_has_what_a_fresh_one_has(tmp_path):
         assert (one.traces[dual.name]["permutation"] == two.traces[dual.name]["permutation"]).all()
 
 
-@pytest.mark.parametrize(("stage", "asks"), [("fit-*.npz", "none"), ("reduction-*.pickle", "fit-*.npz")])
+@pytest.mark.parametrize(("stage", "asks"), [("fit-*.zip", "none"), ("reduction-*.zip", "fit-*.zip")])
 def test_a_damaged_stage_is_named(stage, asks, tmp_path):
     study(Store(tmp_path))
     path = next(tmp_path.glob(f"seed_1/{stage}"))
@@ -110,10 +106,7 @@ def test_a_damaged_stage_is_named(stage, asks, tmp_path):
 
 
 def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("dualgate.study.inputs.stream_spectra", lambda n, *, random_state: make_data(random_state))
-    monkeypatch.setattr("dualgate.study.inputs.table_model", quick_model)
-    monkeypatch.setattr("dualgate.study.inputs.StudyRows.offers", {REGIMES})  # they are no spectra
-    monkeypatch.setattr("dualgate.study.config.LIMIT_ROWS", {False: 0, True: 0})
+    plant(monkeypatch, quick_model)
     config = tmp_path / "study.toml"
     config.write_text(
         "rows = 1000\nseeds = [3]\nmethods = ['oracle_9', 'quality_9', 'phys_9', 'poe_9']\n[training]\nmax_epochs = 1"
@@ -134,50 +127,35 @@ def test_the_command_says_how_to_go_on(calls, monkeypatch, tmp_path, capsys):
     assert f"dualgate study --config {config} --out {tmp_path / 'out'}" in shown
     assert not (tmp_path / "out" / "results.json").exists()
     assert cli_module.main(line) == 0
-    assert len(calls) == len(set(calls)) == 6
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["run"]["stages_kept"] == 4
+    assert len(calls) == len(set(calls)) == 7
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["run"]["stages_kept"] == 4
     config.write_text(config.read_text() + "\nlr = 0.02")  # other numbers: other stages, besides the first
     calls.clear()
     assert cli_module.main(line) == 0
-    assert len(calls) == 6
+    assert len(calls) == 7
     assert len(list((tmp_path / "out" / "stages").iterdir())) == 2
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_names_what_runs_and_what_is_left(terminal):
-    stages = [Stage(None, name, "fit 9", f"the fit {name}") for name in "abc"]
+def test_progress_names_what_runs_and_what_is_left(terminal, monkeypatch):
+    clock = iter(range(0, 999, 60))
+    monkeypatch.setattr("dualgate.study.cli.time.perf_counter", lambda: next(clock))
+    stages = [Stage(None, name, "fit 9", f"the fit {name}") for name in "bc"]
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
-    with StudyProgress(stages, console) as progress:
-        progress.end(stages[0], 60.0)  # in an earlier run
-        for stage in stages[1:]:
-            progress.begin(stage)
-            progress.end(stage, 60.0)
-        progress.finish()
+    with show_progress(stages, 1, console) as watch:  # one was run before
+        for stage in stages:
+            with watch(stage):
+                pass
     shown = console.file.getvalue()
-    assert progress.kept == 1
     assert "3/3" in shown
     assert "done" in shown
     if not terminal:
         assert "[2/3] the fit b, 60.0 s; about 0:01:00 left" in shown
-        assert "the fit a" not in shown
 
 
 def test_time_left_is_exact_where_stages_of_a_kind_take_the_same():
     took = {"rows": 1.0, "reduced rows": 7.0, "fit 9": 3.0}
-    stages = [Stage(1, str(place), kind, kind) for place, kind in enumerate([*took, *took, "fit 9"])]
-    progress = StudyProgress(stages)
-    assert progress.seconds_left() is None
-    for place, stage in enumerate(stages, start=1):
-        progress.end(stage, took[stage.kind])
-        if place >= len(took):
-            assert progress.seconds_left() == pytest.approx(sum(took[each.kind] for each in stages[place:]))
-
-
-def test_stages_that_were_not_needed_cost_nothing():
-    stages = [Stage(1, str(place), kind, kind) for place, kind in enumerate(["reduced rows", "fit 9", "fit 9"])]
-    progress = StudyProgress(stages)
-    progress.end(stages[0], None)
-    progress.end(stages[1], 2.0)
-    assert progress.seconds_left() == 2.0
-    assert progress.kept == 1
+    assert seconds_left(Counter(took.keys()), {}) == 0
+    found = seconds_left(Counter({"rows": 1, "fit 9": 4}), {kind: [seconds] * 2 for kind, seconds in took.items()})
+    assert found == pytest.approx(1 + 4 * 3)
+    assert seconds_left(Counter(["fit 9"]), {"reduced rows": [6.0]}) == pytest.approx(2.0)  # a third of the work

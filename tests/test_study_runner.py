@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -6,23 +7,13 @@ from numpy.testing import assert_allclose
 from sklearn.metrics import r2_score
 from sklearn.utils import Bunch
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate import HierarchicalExperts
 from dualgate.experts import EmptyCellWarning
-from dualgate.study.analysis import FAIL, PASS, analyse
-from dualgate.study.methods import (
-    BOTH,
-    DUAL,
-    GLOBAL,
-    METHODS,
-    ORACLES,
-    PHYS,
-    QUALITY,
-    SINGLE,
-    TABLE,
-    VARIANT,
-)
-from dualgate.study.run import Observer, plan_stages, run_study
-from planted_study import BASIC, planted_model, planted_rows, quick_model
+from dualgate.gating import FUSIONS
+from dualgate.study.analysis import FAIL, PASS
+from dualgate.study.methods import BOTH, DUAL, METHODS, SINGLE, TABLE, VARIANT
+from dualgate.study.run import plan_stages, run_study
+from planted_study import BASIC, analyse, planted_model, planted_rows, quick_model
 
 
 def fitted(model, data):
@@ -32,37 +23,33 @@ def fitted(model, data):
     return model.fit(rows, data.y[:1200], regimes=data.regimes[:1200])
 
 
-class Heard(Observer):
-    """Keeps the stages that began and ended."""
-
-    def __init__(self):
-        self.begun, self.ended = [], []
-
-    def begin(self, stage):
-        self.begun.append(stage)
-
-    def end(self, stage, seconds):
-        self.ended.append(stage)
+def study(data, methods, seed=3):
+    """The record of one seed, and the stages that ran."""
+    methods, ran = [METHODS[each] if isinstance(each, str) else each for each in methods], []
+    (record,) = run_study(
+        lambda seed: data, [seed], methods, make_model=quick_model, watch=lambda stage: nullcontext(ran.append(stage))
+    )
+    return record, ran
 
 
 def test_runner_trains_on_the_first_rows_and_keeps_the_last():
-    data, heard = planted_rows(7, n_samples=1500), Heard()
-    (record,) = run_study(lambda seed: data, [7], methods=BASIC, make_model=quick_model, observer=heard)
+    data = planted_rows(7, n_samples=1500)
+    record, ran = study(data, BASIC, 7)
     assert (record.n_train, record.n_validation, record.n_rows) == (1200, 150, 1500)
     assert_allclose(record.y, data.y[1350:])
     assert_allclose(record.snr, data.snr[1350:], rtol=1e-6)
-    assert heard.begun == heard.ended == plan_stages(BASIC, [7])
+    assert ran == plan_stages(BASIC, [7])
     # what a model learned does not depend on the targets and regimes of the rows held out
     changed = Bunch(X=data.X, y=data.y.copy(), regimes=data.regimes.copy(), snr=data.snr)
     changed.y[1200:], changed.regimes[1200:] = 99.0, 0
-    (other,) = run_study(lambda seed: changed, [7], methods=BASIC, make_model=quick_model)
-    for name in ("poe_9", GLOBAL.name):
+    other, _ = study(changed, BASIC, 7)
+    for name in ("poe_9", "global"):
         assert_allclose(other.predictions[name], record.predictions[name], rtol=1e-6, atol=1e-9)
     # the oracle is the row's own expert
     model = quick_model(data, 7).set_params(fusion="poe")
     model.fit(data.X[:1200], data.y[:1200], regimes=data.regimes[:1200])
     oracle = model.experts_.predict(data.X[1350:], regimes=data.regimes[1350:])
-    assert_allclose(record.predictions[ORACLES["9x4"].name], oracle, rtol=1e-4, atol=1e-5)
+    assert_allclose(record.predictions["oracle_9x4"], oracle, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_in_some_order_are_divided_at_random():
@@ -76,50 +63,33 @@ def test_rows_in_some_order_are_divided_at_random():
 
 
 def test_main_methods_are_both_towers_alone_and_every_fusion_twice():
-    from dualgate.gating import FUSIONS
-
-    methods = [method for method in TABLE if method.main]
-    assert sorted(m.name for m in methods if m.kind == SINGLE) == sorted(
-        f"{tower}_{kind}" for tower in ("phys", "quality") for kind in ("9", "9x4")
-    )
-    assert sorted(m.name for m in methods if m.kind == DUAL) == sorted(
-        f"{fusion}_{kind}" for fusion in FUSIONS for kind in ("9", "9x4")
-    )
+    found = {kind: sorted(m.name for m in TABLE if m.main and m.kind == kind) for kind in (SINGLE, DUAL)}
+    for kind, names in ((SINGLE, BOTH), (DUAL, FUSIONS)):
+        assert found[kind] == sorted(f"{name}_{experts}" for name in names for experts in ("9", "9x4"))
     assert len({method.name for method in TABLE}) == len(TABLE)
 
 
-def test_methods_that_differ_in_their_view_share_a_fit():
-    """Routing, oracle and root train nothing of their own, and predict as the model does when it is routed so."""
-    data, heard = planted_rows(3, n_samples=1500), Heard()
-    names = ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"]
-    (record,) = run_study(
-        lambda seed: data, [3], methods=[METHODS[name] for name in names], make_model=quick_model, observer=heard
-    )
-    assert [stage.kind for stage in heard.begun] == ["rows", "reduction", "reduced rows", "fit 9", "fit 9x4"]
-    model = fitted(quick_model(data, 3), data)
-    for name, routing in [("concat_9x4", "soft"), ("concat_9x4_hard", "hard"), ("concat_9x4_top3", 3)]:
-        expected = model.set_params(routing=routing).predict(data.X[1350:])
-        assert_allclose(record.predictions[name], expected, rtol=1e-3, atol=1e-4)
+def test_methods_share_fits_and_reductions_and_predict_as_their_models_do():
+    """Routing, oracle and root train nothing of their own; every reader reduces the rows once."""
+    data = planted_rows(3, n_samples=1500)
+    views = ["oracle_9", "global", "phys_9", "concat_9x4", "concat_9x4_hard", "concat_9x4_top3"]
+    record, ran = study(data, [*views, "concat_9x4_whitened"])
+    reading = ["reduction", "reduced rows"]
+    assert [stage.kind for stage in ran] == ["rows", *reading, "fit 9", "fit 9x4", *reading, "fit 9x4"]
+    assert {"reduction whitened", "reduced rows whitened"} <= record.seconds.keys()
+    whitened = {"experts__projection": "whitened", "phys_gate__discriminants": True}
+    for name, changes in [("", {}), ("_hard", {"routing": "hard"}), ("_top3", {"routing": 3}), ("_whitened", whitened)]:
+        expected = fitted(quick_model(data, 3).set_params(**changes), data).predict(data.X[1350:])
+        assert_allclose(record.predictions[f"concat_9x4{name}"], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_experts_of_quality_bins_have_no_regime():
     data = planted_rows(3, n_samples=1500)
-    (record,) = run_study(lambda seed: data, [3], methods=[METHODS["oracle_4"]], make_model=quick_model)
+    record, _ = study(data, ["oracle_4"])
     experts = HierarchicalExperts(slice(0, 12), slice(12, None), quality_edges=(2, 4, 7), random_state=0)
     experts.fit(data.X[:1200], data.y[:1200])
     expected = experts.predict(data.X[1350:], regimes=np.zeros(150, dtype=int))
     assert np.corrcoef(record.predictions["oracle_4"], expected)[0, 1] > 0.99  # other folds
-
-
-def test_every_reader_reduces_the_rows_once_in_its_own_way():
-    data, heard = planted_rows(3, n_samples=1500), Heard()
-    methods = [METHODS[name] for name in ("concat_9x4", "concat_9x4_whitened", "concat_9x4_in_sample")]
-    (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=quick_model, observer=heard)
-    assert sum(stage.kind == "reduced rows" for stage in heard.begun) == 2
-    assert not np.allclose(record.predictions["concat_9x4_whitened"], record.predictions["concat_9x4"])
-    assert {"reduction whitened", "reduced rows whitened"} <= record.seconds.keys()
-    model = fitted(quick_model(data, 3).set_params(experts__projection="whitened", phys_gate__discriminants=True), data)
-    assert_allclose(record.predictions["concat_9x4_whitened"], model.predict(data.X[1350:]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
@@ -131,7 +101,7 @@ def test_a_peer_reads_projected_columns_and_quality_features(name):
     data = planted_rows(3, n_samples=2000)
     for target, reach in [(np.log(data.X[:, 12]), 0.99), (data.X[:, 8], 0.9)]:
         data.y = target.astype(float)
-        (record,) = run_study(lambda seed: data, [3], methods=[method], make_model=quick_model)
+        record, _ = study(data, [method])
         assert r2_score(record.y, record.predictions[name]) > reach
         assert name not in record.entropy
 
@@ -139,8 +109,7 @@ def test_a_peer_reads_projected_columns_and_quality_features(name):
 def test_a_method_is_added_by_a_line():
     """The runner reads nothing of a method but its fields."""
     method = replace(METHODS["concat_9x4"], name="narrow", kind=VARIANT, settings={"quality_gate__hidden": (2,)})
-    data = planted_rows(3, n_samples=1500)
-    (record,) = run_study(lambda seed: data, [3], [method], make_model=quick_model)
+    record, _ = study(planted_rows(3, n_samples=1500), [method])
     assert analyse([record], methods=[method], n_resamples=20).methods[0].name == "narrow"
 
 
@@ -152,7 +121,7 @@ def test_fields_of_a_method_are_those_of_what_it_changes():
             fields = ("towers", "fusion", "experts", "view", "head")
             assert [getattr(method, name) for name in fields] == [getattr(reference, name) for name in fields]
         elif method.kind in (SINGLE, DUAL):
-            dropped = {f"{tower}_gate" for tower in (PHYS, QUALITY) if tower not in method.towers}
+            dropped = {f"{tower}_gate" for tower in BOTH if tower not in method.towers}
             assert {name for name, value in method.parameters.items() if value == "drop"} == dropped
 
 
@@ -163,7 +132,7 @@ def test_a_regime_without_training_rows_has_an_expert():
     names = ("global", "oracle_9", "oracle_9x4", "phys_9", "concat_9", "concat_9x4")
     methods = [METHODS[name] for name in names]
     with pytest.warns(EmptyCellWarning, match="regime 3"):
-        (record,) = run_study(lambda seed: data, [3], methods, make_model=quick_model)
+        record, _ = study(data, methods)
     unseen = record.regimes == 3
     assert_allclose(record.predictions["oracle_9"][unseen], record.predictions["global"][unseen], rtol=1e-6)
     assert record.n_experts["phys_9"] == 4
@@ -177,11 +146,8 @@ def test_rows_without_regimes_and_errors_have_what_remains():
     methods = [METHODS[name] for name in ("global", "phys_9", "concat_9")]
 
     def model(data, seed):
-        flux, error = slice(0, 12), slice(12, None)
-        return DualTowerMoERegressor(
-            PhysGate(flux), QualityGate(error), experts=HierarchicalExperts(flux), n_regimes=3, max_epochs=1,
-            random_state=seed,
-        )  # fmt: skip
+        changes = {"experts__error_columns": None, "experts__quality_edges": None, "n_regimes": 3}
+        return quick_model(data, seed).set_params(**changes)
 
     (record,) = run_study(lambda seed: data, [3], methods=methods, make_model=model)
     assert record.snr is None
@@ -194,8 +160,8 @@ def test_rows_without_regimes_and_errors_have_what_remains():
 
 CASES = {  # which tower is informative: verdicts on the gains over one tower and over physics, towers recommended
     (True, True): (PASS, PASS, BOTH),
-    (True, False): (FAIL, FAIL, (PHYS,)),
-    (False, True): (FAIL, None, (QUALITY,)),
+    (True, False): (FAIL, FAIL, BOTH[:1]),
+    (False, True): (FAIL, None, BOTH[1:]),
     (False, False): (FAIL, FAIL, ()),
 }
 

@@ -1,4 +1,3 @@
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,17 +9,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.utils import Bunch
 
 from dualgate.study import cli as cli_module
-from dualgate.study.analysis import analyse
 from dualgate.study.config import ConfigError, StudyConfig
-from dualgate.study.inputs import StudyRows, table_model
+from dualgate.study.inputs import StudyRows
 from dualgate.study.methods import METHODS, TABLE, choose_methods
 from dualgate.study.results import StudyResults
 from dualgate.study.run import run_study
-from planted_study import planted_rows, quick_model
+from planted_study import analyse, planted_rows, quick_model
 
 N_FLUX = 12
 COLUMNS = {"flux": ["flux_*"], "error": ["error_*"], "target": "y", "regimes": "regime"}
-FEW = [METHODS[name] for name in ("oracle_9", "poe_9x4", "hist_gradient_boosting")]
 
 
 def planted_frame(n_samples=1000):
@@ -46,6 +43,7 @@ def tables(tmp_path_factory):
         "npz": {"source": str(home / "t.npz"), **COLUMNS, "flux": ["flux"], "error": ["error"]},
         "plain": {"source": str(home / "plain.npy"), **plain},
         "named": {"source": str(home / "named.npy"), **COLUMNS},
+        "parquet": {"source": str(home / "t.parquet"), **COLUMNS},
     }
 
 
@@ -64,17 +62,20 @@ def kept_as(path, frame, **change):
     return rows_of(given({"source": str(path), **COLUMNS, **change}))
 
 
-def predictions(rows, methods=FEW):
-    (record,) = run_study(rows.make, [4], methods=methods, make_model=rows.make_model)
+def record_of(rows, method):
+    (record,) = run_study(rows.make, [4], methods=[METHODS[method]], make_model=rows.make_model)
     return record
 
 
 # ---- the same rows, whatever they lie in ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["csv", "npz", "plain", "named"])
+@pytest.mark.parametrize("kind", ["csv", "npz", "plain", "named", "parquet"])
 def test_a_table_gives_what_its_array_gives(kind, tables):
     frame = planted_frame()
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(tables[kind]["source"])
     expected = frame.filter(regex="flux_|error_").to_numpy()
     rows = rows_of(tables[kind])
     rows.check()
@@ -82,26 +83,6 @@ def test_a_table_gives_what_its_array_gives(kind, tables):
     assert_array_equal(rows.make(0).y, frame["y"])
     assert_array_equal(rows.make(0).regimes, frame["regime"])
     assert rows.offers == {"errors", "regimes"}
-
-
-def test_the_study_of_a_table_is_that_of_its_array(tables):
-    one, two = (predictions(rows_of(tables[kind])) for kind in ("csv", "npz"))
-    frame = planted_frame()
-    data = planted_rows(5, n_samples=1000)
-    data.update(X=frame.filter(regex="flux_|error_").to_numpy(), ordered=True, n_flux=N_FLUX, paired=True)
-    (three,) = run_study(
-        lambda seed: data, [4], methods=FEW, make_model=lambda d, s: table_model(d, s).set_params(max_epochs=1)
-    )
-    for method in FEW:
-        assert_array_equal(one.predictions[method.name], two.predictions[method.name])
-        assert_array_equal(one.predictions[method.name], three.predictions[method.name])
-
-
-def test_parquet_gives_the_same(tables, tmp_path):
-    pytest.importorskip("pyarrow")
-    planted_frame().to_parquet(tmp_path / "t.parquet")
-    one, two = rows_of(tables["csv"]), rows_of({"source": str(tmp_path / "t.parquet"), **COLUMNS})
-    assert_array_equal(one.make(0).X, two.make(0).X)
 
 
 def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
@@ -113,10 +94,8 @@ def test_parquet_without_its_package_is_named(tmp_path, monkeypatch):
 
 def test_conditions_are_cut_into_regimes(tmp_path):
     frame = planted_frame().assign(T=lambda f: 1000.0 * f["regime"], Z=0.0)
-    frame.to_csv(tmp_path / "t.csv", index=False)
     conditions = {"conditions": ["T", "Z"], "regime_edges": [[500, 1500], [-1]]}
-    named = {name: value for name, value in COLUMNS.items() if name != "regimes"}
-    data = rows_of({"source": str(tmp_path / "t.csv"), **named, **conditions}).make(0)
+    data = kept_as(tmp_path / "t.csv", frame, regimes=None, **conditions).make(0)
     assert_array_equal(data.regimes, 2 * frame["regime"] + 1)
     assert_array_equal(data.conditions[:, 0], frame["T"])
 
@@ -136,39 +115,26 @@ def test_a_target_far_from_zero_is_predicted_as_one_around_it(tables):
 # ---- what a table lacks -----------------------------------------------------------------------------------
 
 
-def test_quality_columns_stand_in_for_errors(tmp_path):
-    """A gate that reads the column with the noise level beats one that reads a constant."""
-    frame = planted_frame(3000)
-    frame["constant"] = 1.0
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "regimes": "regime"}
-    methods, left_out = choose_methods(["main"], rows_of(named | {"quality": ["depth"]}).offers)
+def test_quality_columns_stand_in_for_errors_and_the_snr_may_be_a_column(tmp_path):
+    rows = kept_as(tmp_path / "t.csv", planted_frame().assign(snr=3.0), error=None, quality=["depth"])
+    methods, left_out = choose_methods(["main"], rows.offers)
     assert {method.experts for method in methods} == {"", "9"}
     assert left_out["poe_9x4"] == "the rows have no errors"
-    rows = rows_of(named | {"quality": ["depth"]})
-    record = predictions(rows, [METHODS["concat_9"]])
+    record = record_of(rows, "concat_9")
     assert rows.make_model(rows.make(0), 0).quality_gate.features == "passthrough"
     assert record.snr is None
     assert all(gate.trends == {} for gate in analyse([record], n_resamples=20).gates.values())
+    binned = kept_as(tmp_path / "t.csv", planted_frame().assign(snr=3.0), error=None, quality=["depth"], snr="snr")
+    assert_allclose(record_of(binned, "phys_9").snr, 3.0)
 
 
-def test_the_snr_may_be_a_column(tmp_path):
-    planted_frame().assign(snr=3.0).to_csv(tmp_path / "t.csv", index=False)
-    named = {"source": str(tmp_path / "t.csv"), "flux": ["flux_*"], "target": "y", "quality": ["depth"], "snr": "snr"}
-    record = predictions(rows_of(named), [METHODS["phys_9"]])
-    assert_allclose(record.snr, 3.0)
-
-
-def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path, monkeypatch):
-    frame = planted_frame()
-    frame.to_csv(tmp_path / "t.csv", index=False)
+def test_wavelengths_that_cover_the_lines_make_it_a_spectrum(tmp_path):
     wave = np.linspace(8000, 8800, N_FLUX)
-    named = {"source": str(tmp_path / "t.csv"), **COLUMNS}
-    rows = rows_of(named | {"wave": wave.tolist()})
+    rows = kept_as(tmp_path / "t.csv", planted_frame(), wave=wave.tolist())
     assert "spectral lines" in rows.offers
     assert rows.make_model(rows.make(0), 0).phys_gate.features is not None
     np.savetxt(tmp_path / "wave.txt", wave - 5000)
-    other = rows_of(named | {"wave": str(tmp_path / "wave.txt")})
+    other = kept_as(tmp_path / "t.csv", planted_frame(), wave=str(tmp_path / "wave.txt"))
     assert other.offers == {"errors", "regimes"}
     assert_allclose(other.make(0).wave, wave - 5000)
 
@@ -185,7 +151,7 @@ def test_a_method_that_cannot_run_is_left_out_of_a_group_and_refused_by_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"flux": ["flx_1"]}, r"\[data\] flux = 'flx_1': names no column .* did you mean \"flux_1"),
+        ({"flux": ["flx_1"]}, r"\[data\] flux: 'flx_1' names no column .* did you mean \"flux_1"),
         ({"target": "name"}, r"\[data\] target: column 'name' has dtype"),
         ({"error": ["error_0"]}, r"\[data\] error: names 1 columns, flux 12"),
         ({"target": "[yd]*"}, r"\[data\] target: names 2 columns; it must name one"),
@@ -203,9 +169,9 @@ def test_a_method_that_cannot_run_is_left_out_of_a_group_and_refused_by_name():
             {"flux": ["flux_*", "depth"], "error": None, "quality": ["error_*"], "snr": "depth"},
             r"\[data\] flux: names 'depth', but snr is no measurement",
         ),
-        ({"regimes": "depth"}, r"\[data\] regimes: column 'depth' holds \d.* must hold whole numbers or texts"),
-        ({"regimes": "[yd]*"}, r"\[data\] regimes = '.yd.\*': names more than one column"),
-        ({"wave": "nowhere.txt"}, r"\[data\] wave = 'nowhere.txt': names no array"),
+        ({"regimes": "depth"}, r"\[data\] regimes: 'depth' holds 1,000 different values in 1,000 rows"),
+        ({"regimes": "[yd]*"}, r"\[data\] regimes: '.yd.\*' names more than one column"),
+        ({"wave": "nowhere.txt"}, r"\[data\] wave: 'nowhere.txt' names no array"),
         ({"source": "nowhere.csv"}, r"\[data\] source: .*nowhere.csv"),
     ],
 )
@@ -214,34 +180,51 @@ def test_columns_that_do_not_fit_are_named(change, message, tables):
         rows_of(given(tables["csv"] | change)).check()
 
 
-def test_the_documented_table_is_read(tmp_path, monkeypatch):
+def missing(frame, name):
+    return frame.assign(**{name: frame[name].where(frame.index != 17)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.assign(y=3.0), r"\[data\] target: 'y' does not vary, it is 3.0 in every row"),
+        (lambda frame: missing(frame, "flux_3"), r"column 'flux_3' is not finite in row 17, counted from 0"),
+        (lambda frame: missing(frame, "regime"), r"column 'regime' has no value in row 17, counted from 0"),
+        (lambda frame: missing(frame.assign(regime="rye"), "regime"), r"column 'regime' has no value in row 17"),
+        (lambda frame: frame.assign(regime=[f"star {n}" for n in range(1000)]), r"'regime' holds 1,000 different"),
+        (lambda frame: frame[:900], "holds 900 rows, the study needs 1000"),
+    ],
+)
+def test_values_that_do_not_fit_are_located(change, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        kept_as(tmp_path / "t.csv", change(planted_frame())).check()
+
+
+def test_the_command_runs_on_the_documented_table(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"### A table\n.*?```toml\n(.*?)```", text, flags=re.DOTALL)
-    data = tomllib.loads(block)["data"]
     rng = np.random.default_rng(0)
-    pixels = {f"nir_flux_{pixel}": rng.normal(size=1000) for pixel in range(4)}
-    errors = {f"nir_error_{pixel}": rng.uniform(1, 2, size=1000) for pixel in range(4)}
+    frame = pd.DataFrame(rng.normal(size=(1000, 4))).add_prefix("nir_flux_")
+    errors = pd.DataFrame(np.exp(rng.uniform(-3, 1, size=(1000, 1))) * np.ones(4)).add_prefix("nir_error_")
     grain = {"protein": rng.normal(size=1000), "moisture": rng.uniform(10, 17, size=1000), "variety": ["a", "b"] * 500}
     monkeypatch.chdir(tmp_path)
-    rows = kept_as(Path(data["source"]), pd.DataFrame(pixels | errors | grain), **{"regimes": None, **data})
-    rows.check()
-    assert_array_equal(rows.make(0).X, np.column_stack([*pixels.values(), *errors.values()]))
-    assert_array_equal(rows.make(0).regimes, np.digitize(grain["moisture"], data["regime_edges"][0]))
+    frame.join(errors).assign(**grain).to_csv(tomllib.loads(block)["data"]["source"], index=False)
+    few = "methods = ['reference', 'phys_9', 'concat_9']\nseeds = [1]\n[training]\nmax_epochs = 1\n"
+    Path("study.toml").write_text(few + block)
+    assert cli_module.main(["study", "--config", "study.toml", "--out", "out"]) == 0
+    results = StudyResults.from_json(Path("out", "results.json").read_text())
+    assert (results.run.target, results.run.rows) == ("protein", 1000)
+    assert results.analysis.labels["phys_9"] == "physics tower, 3 experts"
+    rows = rows_of(tomllib.loads(block)["data"]).make(0)
+    assert_array_equal(rows.X, frame.join(errors))
+    assert_array_equal(rows.regimes, np.digitize(grain["moisture"], [12, 15]))
 
 
-def test_a_row_s_snr_may_be_read_as_its_quality(tmp_path):
+def test_columns_may_be_read_twice(tmp_path):
     rows = kept_as(tmp_path / "t.csv", planted_frame(), error=None, quality=["depth"], snr="depth")
     assert_array_equal(rows.make(0).X[:, -1], rows.make(0).snr)
-
-
-def test_columns_may_share_their_error(tmp_path):
     data = kept_as(tmp_path / "t.csv", planted_frame(), error=["error_0"] * N_FLUX).make(0)
     assert_array_equal(data.X[:, N_FLUX:], np.repeat(data.X[:, [N_FLUX]], N_FLUX, axis=1))
-
-
-def test_a_target_that_does_not_vary_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"\[data\] target: 'y' does not vary, it is 3.0 in every row"):
-        kept_as(tmp_path / "t.csv", planted_frame().assign(y=3.0)).check()
 
 
 # ---- regimes and rows -------------------------------------------------------------------------------------
@@ -256,32 +239,10 @@ def test_regimes_are_numbered_in_the_order_of_their_values(values, tmp_path):
     assert_array_equal(rows.make(0).regimes, codes)
 
 
-def test_regimes_of_texts_are_read_from_any_file(tmp_path):
-    names = np.array(["rye", "barley"] * 500)
-    numbers = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
-    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, **numbers)
-    data = rows_of({"source": str(tmp_path / "t.npz"), **COLUMNS}).make(0)
-    assert_array_equal(data.regimes, names == "rye")
-
-
-def test_a_regime_that_is_missing_is_located(tmp_path):
-    frame = planted_frame().assign(regime="rye")
-    frame.loc[17, "regime"] = None
-    with pytest.raises(ConfigError, match=r"\[data\] regimes: column 'regime' is (nan|None) in row 17, counted from 0"):
-        kept_as(tmp_path / "t.csv", frame).check()
-
-
-def test_a_column_of_many_values_is_no_regime(tmp_path):
-    frame = planted_frame().assign(regime=[f"star {number}" for number in range(1000)])
-    with pytest.raises(ConfigError, match=r"\[data\] regimes: 'regime' holds 1,000 different values in 1,000 rows"):
-        kept_as(tmp_path / "t.csv", frame).check()
-
-
 def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
     frame = planted_frame(3000).sort_values("y")
-    kept_as(tmp_path / "t.csv", frame)
-    source = {"source": str(tmp_path / "t.csv"), **COLUMNS}
-    some, again, more = (rows_of(source, rows=rows).make(0) for rows in (1000, 1000, 2000))
+    data = vars(kept_as(tmp_path / "t.csv", frame).data)
+    some, again, more = (rows_of(given(data), rows=rows).make(0) for rows in (1000, 1000, 2000))
     assert len(some.X) == len(some.y) == len(some.regimes) == 1000
     assert_array_equal(some.X, again.X)
     assert (np.diff(some.y) >= 0).all()  # in the table's order
@@ -293,39 +254,14 @@ def test_some_rows_of_a_sorted_table_are_like_all_of_it(tmp_path):
     assert_allclose(some.X[:, 0], whole["flux_0"])
 
 
-def test_an_array_that_nobody_names_may_hold_anything(tmp_path):
+def test_arrays_may_hold_texts_and_what_nobody_names_anything(tmp_path):
+    names, objects = np.array(["rye", "barley"] * 500), np.array([{"a": 1}] * 1000, dtype=object)
     pixels = {f"{part}_{pixel}": np.arange(1, 1001.0) for part in ("flux", "error") for pixel in range(2)}
-    objects = np.array([{"a": 1}] * 1000, dtype=object)
-    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), notes=objects, **pixels)
-    data = given({"source": str(tmp_path / "t.npz"), **COLUMNS, "regimes": None})
-    rows_of(data).check()
+    np.savez(tmp_path / "t.npz", y=np.arange(1000.0), regime=names, notes=objects, few=np.ones(5), **pixels)
+    data = {"source": str(tmp_path / "t.npz"), **COLUMNS}
+    assert_array_equal(rows_of(data).make(0).regimes, names == "rye")
     for key in ("target", "regimes"):
         with pytest.raises(ConfigError, match=rf"\[data\] {key}: column 'notes' cannot be read from .*t.npz"):
             rows_of(data | {key: "notes"}).check()
-
-
-def test_values_that_are_missing_are_located(tmp_path):
-    frame = planted_frame()
-    frame.loc[17, "flux_3"] = np.nan
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(ConfigError, match=r"column 'flux_3' is not finite in row 17, counted from 0"):
-        rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
-
-
-def test_a_table_of_few_rows_is_refused(tmp_path):
-    planted_frame(900).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(ConfigError, match="holds 900 rows, the study needs 1000"):
-        rows_of({"source": str(tmp_path / "t.csv"), **COLUMNS}).check()
-
-
-def test_the_command_runs_on_a_table(tables, tmp_path):
-    config, data = tmp_path / "study.toml", tables["csv"]
-    lines = [f"{name} = {json.dumps(value)}" for name, value in data.items()]
-    config.write_text("\n".join(["methods = ['reference', 'phys_9', 'concat_9']", "seeds = [1]", "[training]",
-                                 "max_epochs = 1", "[data]", *lines]))  # fmt: skip
-    assert cli_module.main(["study", "--config", str(config), "--out", str(tmp_path / "out")]) == 0
-    results = StudyResults.from_json((tmp_path / "out" / "results.json").read_text())
-    assert (results.run.target, results.run.rows) == ("y", 1000)
-    labels = {method.name: method.label for method in results.analysis.methods}
-    assert labels["phys_9"] == "physics tower, 3 experts"
-    assert "MVP" not in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(ConfigError, match=r"\[data\] target: column 'few' has 5 rows; it must have 1,000"):
+        rows_of(data | {"target": "few"}).check()

@@ -14,22 +14,12 @@ from skorch.callbacks import LRScheduler
 from skorch.dataset import Dataset
 from torch import nn
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate import HierarchicalExperts, PhysGate, QualityGate
 from dualgate.gating import FUSIONS, NETWORKS, training
 from dualgate.gating.training import Batches, GateSettings, GateTarget, fit_gates, run_gates
+from small_models import NOISE, REGIMES, X, Y, fitted, model, planted_model
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(400, 4))
-REGIMES = (X[:, 0] > 0).astype(int)
-Y = np.where(REGIMES, X[:, 1], -X[:, 1])
-NOISE = RNG.normal(size=400)
 HELD_OUT = np.arange(400) < 100
-
-
-def model(**params):
-    return DualTowerMoERegressor(
-        **{"random_state": 0, "max_epochs": 15, "start": "random", "weight_decay": 0.0, **params}
-    )
 
 
 def dropping(n_features, n_outputs):
@@ -46,15 +36,8 @@ def squared_error(y):
 
 
 def settings(**params):
-    plain = {
-        "lr": 0.05,
-        "batch_size": 32,
-        "warmup_epochs": 0,
-        "patience": 3,
-        "entropy_penalty": 0.0,
-        "weight_decay": 0.0,
-    }
-    return GateSettings(**{"max_epochs": 200, **plain, **params})
+    plain = {"max_epochs": 200, "lr": 0.05, "batch_size": 32, "warmup_epochs": 0, "patience": 3}
+    return GateSettings(**plain | {"entropy_penalty": 0.0, "weight_decay": 0.0} | params)
 
 
 def fit_physics_gate(target, how, **params):
@@ -71,13 +54,13 @@ def test_rows_held_out_to_stop_are_not_trained_on(fraction, n_held_out, monkeypa
         return Dataset(features, target)
 
     monkeypatch.setattr(training, "Dataset", watching)
-    fitted = model(validation_fraction=fraction, phys_gate=PhysGate(discriminants=False)).fit(X, Y, regimes=REGIMES)
+    found = fitted(validation_fraction=fraction, phys_gate=PhysGate(discriminants=False))
     train, valid = seen
     assert (len(train), len(valid)) == (400 - n_held_out, n_held_out)
     together = np.vstack(seen)
     assert_allclose(together[np.lexsort(together.T)], X[np.lexsort(X.T)])
-    assert ("valid_loss" in fitted.history_[0]) == (n_held_out > 0)
-    assert_allclose(fitted.net_.towers["phys"].mean, train.mean(axis=0))
+    assert ("valid_loss" in found.history_[0]) == (n_held_out > 0)
+    assert_allclose(found.net_.towers["phys"].mean, train.mean(axis=0))
 
 
 def test_training_stops_early_and_goes_back_to_the_best_epoch():
@@ -94,18 +77,18 @@ def test_training_stops_early_and_goes_back_to_the_best_epoch():
 
 @pytest.mark.parametrize("penalty", [0.0, -10.0])
 def test_a_loss_that_does_not_move_ends_training_whatever_its_sign(penalty):
-    fitted = model(entropy_penalty=penalty, lr=1e-12, patience=3).fit(X, Y, regimes=REGIMES)
-    assert np.sign(fitted.history_[0]["valid_loss"]) == (1 if penalty == 0 else -1)
-    assert len(fitted.history_) == 1 + 3
+    history = fitted(entropy_penalty=penalty, lr=1e-12, patience=3).history_
+    assert np.sign(history[0]["valid_loss"]) == (1 if penalty == 0 else -1)
+    assert len(history) == 1 + 3
 
 
 @pytest.mark.parametrize("network", ["mlp", dropping])
 def test_fits_in_threads_equal_serial_ones_bit_for_bit(network):
-    fitted = model(phys_gate=PhysGate(network=network), max_epochs=5)
+    quick = model(phys_gate=PhysGate(network=network), max_epochs=5)
 
     def scores(n_jobs):
         with parallel_config("threading", n_jobs=n_jobs):
-            return cross_val_score(fitted, X, Y, cv=8, params={"regimes": REGIMES})
+            return cross_val_score(quick, X, Y, cv=8, params={"regimes": REGIMES})
 
     state, n_threads = torch.get_rng_state(), torch.get_num_threads()
     assert_array_equal(scores(4), scores(1))
@@ -122,9 +105,9 @@ def test_a_fit_leaves_the_generator_and_the_threads_of_torch_as_they_were():
     before, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)
     try:
-        model(max_epochs=1, phys_gate=PhysGate(network=dropping)).fit(X, Y, regimes=REGIMES)
+        fitted(max_epochs=1, phys_gate=PhysGate(network=dropping))
         with pytest.raises(ZeroDivisionError):
-            model(phys_gate=PhysGate(network=failing)).fit(X, Y, regimes=REGIMES)
+            fitted(phys_gate=PhysGate(network=failing))
         assert torch.get_num_threads() == 2
         assert torch.equal(torch.get_rng_state(), state)
     finally:
@@ -132,7 +115,7 @@ def test_a_fit_leaves_the_generator_and_the_threads_of_torch_as_they_were():
 
 
 def test_verbose_prints_a_plain_line_for_every_epoch(capsys):
-    history = model(max_epochs=3, verbose=1).fit(X, Y, regimes=REGIMES).history_
+    history = fitted(max_epochs=3, verbose=1).history_
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith("DualTowerMoERegressor: ")] == [
         f"epoch {epoch['epoch']}/3  train {epoch['train_loss']:.4g}  valid {epoch['valid_loss']:.4g}"
@@ -142,9 +125,10 @@ def test_verbose_prints_a_plain_line_for_every_epoch(capsys):
 
 
 def test_warm_up_starts_slowly():
+    start = fitted(max_epochs=1, lr=1e-12).net_
+
     def moved(warmup_epochs):
-        net = model(max_epochs=1, warmup_epochs=warmup_epochs).fit(X, Y, regimes=REGIMES).net_
-        start = model(max_epochs=1, lr=1e-12).fit(X, Y, regimes=REGIMES).net_
+        net = fitted(max_epochs=1, warmup_epochs=warmup_epochs).net_
         return sum((a - b).abs().sum().item() for a, b in zip(net.parameters(), start.parameters(), strict=True))
 
     assert moved(warmup_epochs=10) < 0.5 * moved(warmup_epochs=0)
@@ -164,49 +148,30 @@ def test_training_batches_are_whole_and_shuffled_and_none_has_one_row(n_rows, si
 
 
 def test_batch_normalisation_trains_where_one_row_is_left_over():
-    gate = PhysGate(network=normalising)
-    fitted = model(phys_gate=gate, batch_size=32, validation_fraction=0.0).fit(X[:33], Y[:33], regimes=REGIMES[:33])
-    assert np.isfinite(fitted.predict(X)).all()
+    some = model(phys_gate=PhysGate(network=normalising), batch_size=32, validation_fraction=0.0)
+    assert np.isfinite(some.fit(X[:33], Y[:33], regimes=REGIMES[:33]).predict(X)).all()
 
 
 def test_cross_entropy_learns_regime_and_quality_bin(planted):
     train, test = planted
-    fitted = DualTowerMoERegressor(
-        PhysGate([0, 1]),
-        QualityGate(train.error, "passthrough"),
-        experts=HierarchicalExperts(train.flux, train.error, quality_edges=(5,)),
-        loss="cross_entropy",
-        random_state=0,
-    ).fit(train.X, train.y, regimes=train.regimes)
-    cells = 2 * test.regimes + fitted.experts_.quality_bins(test.X)
-    assert np.mean(fitted.predict_weights(test.X).argmax(axis=1) == cells) > 0.9
+    found = planted_model(train, experts__quality_edges=(5,), loss="cross_entropy")
+    found.fit(train.X, train.y, regimes=train.regimes)
+    cells = 2 * test.regimes + found.experts_.quality_bins(test.X)
+    assert np.mean(found.predict_weights(test.X).argmax(axis=1) == cells) > 0.9
 
 
-def test_rows_below_the_confidence_fall_back_and_no_others():
-    fitted = model(max_epochs=3).fit(X, Y, regimes=REGIMES)
-    confidence = fitted.predict_weights(X).max(axis=1)
-    threshold = float(np.quantile(confidence, 0.2))
-    trace = fitted.set_params(fallback_confidence=threshold).trace(X)
-    assert_array_equal(trace.fell_back, confidence < threshold)
-    assert 0 < trace.fell_back.mean() < 0.25
-
-
-@pytest.mark.parametrize(
-    ("params", "name"), [({"routing": 0}, "routing"), ({"fallback_confidence": 3}, "fallback_conf")]
-)
-def test_routing_is_checked_at_prediction_too(params, name):
-    fitted = model(max_epochs=1).fit(X, Y, regimes=REGIMES).set_params(**params)
-    with pytest.raises(ValueError, match=name):
-        fitted.predict(X)
+def test_routing_is_checked_at_prediction_too():
+    found = fitted(max_epochs=1)
+    for params in ({"routing": 0}, {"routing": "soft", "fallback_confidence": 3}):
+        with pytest.raises(ValueError, match=f"{list(params)[-1]}="):
+            found.set_params(**params).predict(X)
 
 
 def test_a_constant_column_that_differs_at_prediction_is_ignored():
-    constant = X.copy()
-    constant[:, 3] = 0.1
-    fitted = model(experts=HierarchicalExperts([1, 2])).fit(constant, Y, regimes=REGIMES)
-    moved = constant.copy()
-    moved[:, 3] += 5.0
-    assert_array_equal(fitted.trace(moved).phys_logits, fitted.trace(constant).phys_logits)
+    constant, moved = X.copy(), X.copy()
+    constant[:, 3], moved[:, 3] = 0.1, 5.1
+    found = model(experts=HierarchicalExperts([1, 2])).fit(constant, Y, regimes=REGIMES)
+    assert_array_equal(found.trace(moved).phys_logits, found.trace(constant).phys_logits)
 
 
 def test_a_large_offset_keeps_its_digits():
@@ -218,52 +183,42 @@ def test_a_large_offset_keeps_its_digits():
 
 @pytest.mark.parametrize("unit", [1e40, 1e-60])
 def test_the_unit_of_the_columns_does_not_matter(unit):
-    quality = QualityGate(subset_of := [2, 3], "passthrough")
-    plain, other = (
-        model(quality_gate=quality, experts=HierarchicalExperts([1, *subset_of]))
-        .fit(X * u, Y, regimes=REGIMES)
-        .predict(X * u)
-        for u in (1.0, unit)
-    )
+    some = model(quality_gate=QualityGate([2, 3], "passthrough"), experts=HierarchicalExperts([1, 2, 3]))
+    plain, other = (some.fit(X * u, Y, regimes=REGIMES).predict(X * u) for u in (1.0, unit))
     assert_allclose(other, plain, atol=1e-3)
 
 
 def test_an_outlier_keeps_the_logits_moderate():
-    fitted = model().fit(X, Y, regimes=REGIMES)
-    wild = X[:1].copy()
+    found, wild = fitted(), X[:1].copy()
     wild[0, 2] = 1e6
-    assert np.abs(fitted.trace(wild).phys_logits).max() < 20 * np.abs(fitted.trace(X).phys_logits).max()
-    assert np.isfinite(fitted.predict(np.full((1, 4), 1e39))).all()
+    assert np.abs(found.trace(wild).phys_logits).max() < 20 * np.abs(found.trace(X).phys_logits).max()
+    assert np.isfinite(found.predict(np.full((1, 4), 1e39))).all()
 
 
-def test_training_that_diverges_is_an_error():
-    with pytest.raises(ValueError, match="lr=1e"):
-        model(lr=1e30).fit(X, Y, regimes=REGIMES)
+@pytest.mark.parametrize(
+    ("params", "words"), [({"lr": 1e30}, "lr=1e"), ({"entropy_penalty": 1e300}, r"penalty closer to zero than 1e\+300")]
+)
+def test_training_that_diverges_is_an_error(params, words):
+    with pytest.raises(ValueError, match=words):
+        fitted(**params)
 
 
-@pytest.mark.parametrize("hook", ["on_batch_end", "on_epoch_end"])
-def test_an_interrupt_leaves_the_fit_and_no_half_trained_gates(hook, monkeypatch):
+@pytest.mark.parametrize("hook", ["on_batch_end", "on_epoch_end", None])
+def test_a_fit_that_ends_early_leaves_no_half_trained_gates(hook, monkeypatch):
     def interrupt(self, net, **kwargs):
         if len(net.history) == 2:
             raise KeyboardInterrupt
 
-    fitted = model(max_epochs=3)
+    found = fitted(max_epochs=3)
+    expected = found.predict(X)
     with monkeypatch.context() as patch:
-        patch.setattr(LRScheduler, hook, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            fitted.fit(X, Y, regimes=REGIMES)
+        if hook is not None:
+            patch.setattr(LRScheduler, hook, interrupt)
+        with pytest.raises((KeyboardInterrupt, ValueError), match=None if hook else "negative"):
+            found.fit(X, Y, regimes=REGIMES if hook else REGIMES - 1)
     with pytest.raises(ValueError, match="not fitted"):
-        fitted.predict(X)
-    again = fitted.fit(X, Y, regimes=REGIMES).predict(X)
-    assert_array_equal(again, model(max_epochs=3).fit(X, Y, regimes=REGIMES).predict(X))
-
-
-def test_a_refit_that_fails_leaves_no_model_behind():
-    fitted = model(max_epochs=1).fit(X, Y, regimes=REGIMES)
-    with pytest.raises(ValueError, match="negative"):
-        fitted.fit(X, Y, regimes=REGIMES - 1)
-    with pytest.raises(ValueError, match="not fitted"):
-        fitted.predict(X)
+        found.predict(X)
+    assert_array_equal(found.fit(X, Y, regimes=REGIMES).predict(X), expected)
 
 
 def test_found_regimes_hold_twenty_rows_or_more_on_average():
@@ -273,9 +228,9 @@ def test_found_regimes_hold_twenty_rows_or_more_on_average():
 def test_the_cache_distinguishes_rows_names_callables_and_found_regimes(tmp_path):
     def fit(memory, data=X, columns=(0,), **params):
         gate = PhysGate(list(columns) if isinstance(columns, tuple) else columns)
-        return model(max_epochs=1, phys_gate=gate, memory=memory, **params).fit(data, Y)
+        return model(max_epochs=1, phys_gate=gate, memory=memory, **params).fit(data, Y).predict(data)
 
-    fits = [
+    for params in (
         {"data": X + 1.0},
         {"data": pd.DataFrame(X, columns=list("abcd")), "columns": ("a",)},
         {"data": pd.DataFrame(X, columns=list("badc")), "columns": ("a",)},
@@ -283,23 +238,12 @@ def test_the_cache_distinguishes_rows_names_callables_and_found_regimes(tmp_path
         {"columns": lambda X: [2]},
         {"n_regimes": 2},
         {"n_regimes": 5},
-    ]
-    for params in fits:
-        data = params.get("data", X)
-        assert_array_equal(fit(str(tmp_path), **params).predict(data), fit(None, **params).predict(data))
+    ):
+        assert_array_equal(fit(str(tmp_path), **params), fit(None, **params))
 
 
-def test_frames_as_output_do_not_disturb():
+def test_frames_as_output_do_not_disturb_and_a_trace_is_no_view_of_the_data():
+    expected = fitted(max_epochs=1)
+    assert not np.shares_memory(expected.trace(X).phys_features, X)
     with config_context(transform_output="pandas"):
-        fitted = model(max_epochs=1).fit(X, Y, regimes=REGIMES)
-        assert_array_equal(fitted.predict(X), model(max_epochs=1).fit(X, Y, regimes=REGIMES).predict(X))
-
-
-def test_a_trace_is_no_view_of_the_data():
-    fitted = model(max_epochs=1).fit(X, Y, regimes=REGIMES)
-    assert not np.shares_memory(fitted.trace(X).phys_features, X)
-
-
-def test_an_unknown_alias_of_a_gate_is_refused_with_drop_as_a_choice():
-    with pytest.raises(ValueError, match="'drop'"):
-        model(phys_gate="dropp").fit(X, Y)
+        assert_array_equal(fitted(max_epochs=1).predict(X), expected.predict(X))

@@ -111,7 +111,7 @@ def test_neither_the_unit_nor_the_precision_of_spectra_matters():
     data = make_spectra(700, random_state=0)
     X = data.X.reshape(700, 2, -1)[:, :, ::8].reshape(700, -1).astype(np.float64)  # [flux | error] on a coarser grid
     options = {"max_epochs": 3, "experts__quality_edges": (2, 4), "experts__projection__max_iter": 3}
-    model = DualTowerMoERegressor.for_spectra(data.wave[::8], random_state=0, **options)
+    model = DualTowerMoERegressor.for_spectra(data.wave[::8], experts="hierarchical", random_state=0, **options)
     expected = model.fit(X[:500], data.y[:500], regimes=data.regimes[:500]).predict(X[500:])
     for rows in (X.astype(np.float32), X * 1e-17, (X * 1e-17).astype(np.float32)):
         found = model.fit(rows[:500], data.y[:500], regimes=data.regimes[:500]).predict(rows[500:])

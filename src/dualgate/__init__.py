@@ -15,6 +15,8 @@ _HOMES = {
     "QualityGate": "dualgate.gating",
     "Fusion": "dualgate.gating",
     "HierarchicalExperts": "dualgate.experts",
+    "FactorExperts": "dualgate.experts",
+    "MixtureDensity": "dualgate.density",
     "OneStandardError": "dualgate.selection",
     "TowerSelection": "dualgate.selection",
     "select_towers": "dualgate.selection",

@@ -99,22 +99,26 @@ def require_samples(estimator, X, min_samples):
 
 
 def check_target(estimator, y):
-    """Return `y` as one finite number per row; text is refused even where it reads as a number."""
+    """Return `y` as one finite number per row; text is refused even where it reads as a number.
+
+    An estimator of several targets may be given (n_samples, n_targets), and is given back that.
+    """
     if y is None:
         raise ValueError(
             f"{owner_name(estimator)} requires y to be passed, but the target y is None: give one number per row."
         )
     target = np.asarray(y)
-    if target.ndim == 2 and target.shape[1] == 1:
+    several = isinstance(estimator, BaseEstimator) and get_tags(estimator).target_tags.multi_output
+    if target.ndim == 2 and target.shape[1] == 1 and not several:
         target = column_or_1d(y, warn=True)
     if target.dtype == object and all(isinstance(value, numbers.Real) for value in target.flat):
         target = target.astype(np.float64)
-    if target.ndim != 1 or target.dtype.kind not in "fiub":
+    if target.ndim not in ((1, 2) if several else (1,)) or target.dtype.kind not in "fiub":
         raise ValueError(
             f"y of {owner_name(estimator)} has shape {target.shape} and dtype {target.dtype}: it must hold one number "
-            "per row, (n_samples,)."
+            f"per row, (n_samples,){', or (n_samples, n_targets)' if several else ''}."
         )
-    finite = np.isfinite(target)
+    finite = np.isfinite(target).reshape(len(target), -1).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise ValueError(

@@ -2,18 +2,20 @@
 
 import numbers
 import time
+import warnings
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
 from dualgate._validation import check_choice, check_number, check_target, make_generator
-from dualgate.experts import HierarchicalExperts
+from dualgate.experts import FactorExperts, HierarchicalExperts
 from dualgate.experts.finding import FIND_ROWS, RegimeFinder
 from dualgate.experts.regimes import describe_conditions, regime_codes
 from dualgate.features import LineWindows, WienerScores
-from dualgate.features.discriminants import find_discriminants
 from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.gating.collapse import warn_of_collapse
@@ -23,9 +25,10 @@ from dualgate.snr import SNR_EDGES
 from dualgate.trace import MixtureTrace
 
 LOSSES, STARTS = ("mse", "cross_entropy"), ("linear", "random")
-TOWERS = ("phys", "quality")
+TOWERS, EXPERTS = ("phys", "quality"), {"hierarchical": HierarchicalExperts, "factor": FactorExperts}
 PRIOR_ROWS = 10  # rows of all cells that the residual variance of each expert includes
 LEAST_VARIANCE = 1e-6  # of y
+FACTOR_STEPS = 4  # of Wiener scores for spectra, before the factor mixture refines their loadings
 
 
 class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
@@ -34,8 +37,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     .. math:: \hat y = \sum_k w_k(x)\, f_k(x), \qquad
         w = \mathrm{fusion}(\mathrm{tower}_{phys}(x), \mathrm{tower}_{quality}(x))
 
-    The experts are ridges in closed form, one for each cell of physical regime and quality bin. The towers are small
-    networks, trained on the squared error of the final prediction with expert predictions that are cross-fitted.
+    The experts are ridges in closed form, one for each cell of physical regime and quality bin, or the components of a
+    factor mixture (:class:`~dualgate.experts.FactorExperts`), whose log evidence of a row, given its errors, is added
+    to the logits that the fusion gives. The towers are small networks, trained on the squared error of the final
+    prediction with expert predictions that are cross-fitted. With both towers dropped the evidence alone decides.
 
     Regimes are known at most while fitting. Without them the estimator finds its own: k-means clusters of the
     standardised features of the physics gate (of the quality gate where physics is dropped), refined by
@@ -49,22 +54,24 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     phys_gate : None, "drop" or PhysGate, default=None
         What kind of object is it? None is ``PhysGate()``.
     quality_gate : None, "drop" or QualityGate, default=None
-        How well was it measured? None is ``QualityGate()``. With one tower dropped, the other speaks alone.
+        How well was it measured? None is ``QualityGate()``. With one tower dropped the other decides alone; both can be
+        dropped where the experts have evidence.
     fusion : {"concat", "logit_add", "poe", "temperature"} or Fusion, default="concat"
         How both become one set of weights.
-    experts : None or HierarchicalExperts, default=None
+    experts : None, "hierarchical", "factor", HierarchicalExperts or FactorExperts, default=None
         None is ``HierarchicalExperts()``.
     routing : "soft", "hard" or int, default="soft"
         Use all experts, only the first, or only the top so many; at prediction, not while fitting.
     fallback_confidence : None or float in [0, 1], default=None
-        Rows whose largest weight, before routing, is smaller are answered by the root ridge.
+        Rows whose largest weight, before routing, is smaller are answered by the root ridge. Not for factor experts.
     loss : {"mse", "cross_entropy"}, default="mse"
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
         What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
         gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
         found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
-        loss on held-out rows is kept. A callable network has random weights.
+        loss on held-out rows is kept. A callable network has random weights. Over factor experts the towers always
+        begin without output, and stay so where training does not help.
     cross_fit : bool, default=True
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.
@@ -74,7 +81,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     weight_decay : float, default=0.1
         Decoupled weight decay of Adam: times the learning rate, the share of every weight that a step takes off.
     n_regimes : int, default=9
-        Regimes to find where none are given, at most; on average each has twenty rows or more.
+        Regimes to find where none are given, at most; on average each has twenty rows or more. Factor experts find
+        none: they choose their number of components.
     max_epochs : int, default=30
         Passes over the rows while training the gates, at most.
     lr : float, default=0.01
@@ -103,18 +111,19 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     ----------
     phys_gate_, quality_gate_ : PhysGate, QualityGate or None
     fusion_ : Fusion
-    experts_ : HierarchicalExperts
-    net_ : torch.nn.Module
-        Towers and fusion.
+    experts_ : HierarchicalExperts or FactorExperts
+    net_ : torch.nn.Module or None
+        Towers and fusion; None where both towers are dropped.
     history_ : list of dict
-        Losses by epoch, of the net that was kept.
+        Losses by epoch, of the net that was kept; empty where both towers are dropped.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if `X` has column names.
 
     See Also
     --------
-    dualgate.experts.HierarchicalExperts : The experts, and the oracle that knows the regime.
+    dualgate.experts.HierarchicalExperts : Ridges, and the oracle that knows the regime.
+    dualgate.experts.FactorExperts : A mixture whose weights are a likelihood.
 
     References
     ----------
@@ -189,20 +198,25 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self.verbose = verbose
 
     @classmethod
-    def for_spectra(cls, wave, **params):
+    def for_spectra(cls, wave, *, experts="factor", towers=None, **params):
         """Make a mixture for stellar spectra, X = [flux | error].
 
-        9 x 4 experts work on Wiener scores, whose loadings are smooth and supervised by y and the regimes; predictions
-        are held within the range of the targets. The physics gate reads nine line features and linear discriminants of
-        the scores, the quality gate ten statistics of the errors and the posterior variances of the scores.
+        By default a factor mixture alone: experts and their weights follow from the likelihood of a row, given its
+        errors (:class:`~dualgate.experts.FactorExperts`). ``experts="hierarchical"`` makes the dual tower: 9 x 4 ridges
+        on Wiener scores, whose predictions are held within the range of the targets, a physics gate that reads nine
+        line features and linear discriminants of the scores, and a quality gate that reads ten statistics of the errors
+        and the posterior variances of the scores. In both the loadings are smooth and supervised by y and the regimes.
         `regimes` may be given to `fit` as codes or as conditions (T_eff [K], [M/H] [dex]), cut at 4500, 5250; -1, 0.
-        Where there is noise-free flux, scores that learned from it are better:
+        Where there is noise-free flux, loadings that learned from it are better:
         ``experts__projection=FrozenEstimator(WienerScores(32, columns=..., error_columns=...).fit(X, clean=flux))``.
 
         Parameters
         ----------
         wave : array-like of shape (n_pixels,), [angstrom]
-            Wavelength of every pixel, increasing; at least 8143 to 8725.
+            Wavelength of every pixel, increasing; at least 8143 to 8725 where there are towers.
+        experts : {"factor", "hierarchical"}, default="factor"
+        towers : None or bool, default=None
+            Whether there are gates. None is no for factor experts, yes for hierarchical ones.
         **params : dict
             Any parameter, nested ones too, as in `set_params`: ``experts__quality_edges=None``, ``fusion="poe"``.
 
@@ -214,23 +228,34 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Examples
         --------
         >>> import numpy as np
-        >>> model = DualTowerMoERegressor.for_spectra(np.linspace(7100, 8850, 4096), quality_gate="drop")
+        >>> wave = np.linspace(7100, 8850, 4096)
+        >>> DualTowerMoERegressor.for_spectra(wave).experts.n_components
+        'auto'
+        >>> model = DualTowerMoERegressor.for_spectra(wave, experts="hierarchical", quality_gate="drop")
         >>> model.experts.quality_edges
         (2.0, 4.0, 7.0)
         """
-        wave = check_wave("DualTowerMoERegressor.for_spectra", wave)
+        if experts not in EXPERTS:
+            raise ValueError(
+                f"DualTowerMoERegressor.for_spectra: experts={experts!r} must be one of 'factor', 'hierarchical'; set "
+                "their parameters by experts__name=..., or experts of your own by set_params afterwards."
+            )
+        towers = experts == "hierarchical" if towers is None else towers
+        wave = check_wave("DualTowerMoERegressor.for_spectra", wave, windows=towers)
         flux, error = slice(0, len(wave)), slice(len(wave), None)
-        experts = HierarchicalExperts(
-            flux,
-            error,
-            quality_edges=SNR_EDGES,
-            regime_edges=((4500, 5250), (-1, 0)),
-            projection=WienerScores(12, columns=flux, error_columns=error, supervised=True, smooth=True),
-            clip=True,
-        )
-        phys_gate = PhysGate(flux, LineWindows(wave), discriminants=True)
-        quality_gate = QualityGate(error, score_variances=True)
-        return cls(phys_gate, quality_gate, experts=experts, start="random", weight_decay=0.0).set_params(**params)
+        read = {"columns": flux, "error_columns": error, "supervised": True, "smooth": True}
+        regime_edges = ((4500, 5250), (-1, 0))
+        phys_gate = PhysGate(flux, LineWindows(wave), discriminants=True) if towers else "drop"
+        quality_gate = QualityGate(error, score_variances=True) if towers else "drop"
+        if experts == "factor":
+            projection = WienerScores("auto", max_iter=FACTOR_STEPS, **read)
+            made = FactorExperts(flux, error, regime_edges=regime_edges, projection=projection)
+        else:
+            made = HierarchicalExperts(
+                flux, error, quality_edges=SNR_EDGES, regime_edges=regime_edges, projection=WienerScores(12, **read),
+                clip=True,
+            )  # fmt: skip
+        return cls(phys_gate, quality_gate, experts=made, start="random", weight_decay=0.0).set_params(**params)
 
     def fit(self, X, y, *, regimes=None, checkpoint=None):
         """Fit the experts in closed form, then train the gates.
@@ -245,8 +270,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
         checkpoint : None or path, default=None
-            File that keeps what was found so far while a source is read, so that a fit that was killed goes on where it
-            was. It needs an integer `random_state`, and stays until it is deleted.
+            Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
+            integer `random_state`, and stays until it is deleted.
 
         Returns
         -------
@@ -267,16 +292,16 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             rows, y = open_fit_rows(self, X, y)
         self._check_parameters()
         generator = make_generator(self, self.random_state)
-        vars(self).pop("net_", None)  # a fit that fails leaves no half of an older one
+        vars(self).pop("experts_", None)  # a fit that fails leaves no half of an older one
         experts, started = self._make_experts(generator), time.perf_counter()
         stages = FitStages.of(self, self.memory, checkpoint, rows, y, regimes)
         codes, n_regimes = None, self.n_regimes
         if regimes is not None:
             codes, n_regimes = regime_codes(experts, regimes, experts.regime_edges, len(y))
-        reduction, rows = self._reduce(X, rows, y, codes, n_regimes, experts, stages)
+        reduction, rows, begun = self._reduce(X, rows, y, codes, n_regimes, experts, stages)
         self._report(started, f"{len(rows):,} rows reduced")
         finder = None
-        if regimes is None:
+        if regimes is None and not isinstance(experts, FactorExperts):
             finder = stages.stage(
                 "regimes",
                 [reduction.settings, self.n_regimes, experts.random_state],
@@ -284,23 +309,40 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             )
             n_regimes = finder.n_regimes_
         kept = np.zeros(len(y), dtype=bool)
-        kept[generator.permutation(len(y))[:HELD_ROWS]] = True
+        kept[generator.permutation(len(y))[: HELD_ROWS if reduction.gates else 0]] = True
         learned = experts.learn(
-            reduction, rows, y, codes, n_regimes, finder=finder, kept=kept, stages=stages,
+            reduction, rows, y, codes, n_regimes, finder=finder, begun=begun, kept=kept, stages=stages,
             ranges=describe_conditions(regimes, experts.regime_edges), depends=[regimes, self.n_regimes],
         )  # fmt: skip
         self._report(started, f"{experts.n_experts_} experts fitted")
-        self.reduction_, self.experts_ = reduction, experts
+        self.reduction_ = reduction
         self.phys_gate_, self.quality_gate_ = (reduction.gates.get(name) for name in TOWERS)
-        self._train_gates(learned, y[kept], generator, regimes_found=regimes is None)
-        self._report(started, "gates trained")
+        self.net_, self.history_, self.discriminants_, self.fusion_ = None, [], None, self._realise("fusion")
+        if reduction.gates:
+            self._train_gates(experts, learned, y[kept], generator, regimes_found=regimes is None)
+            self._report(started, "gates trained")
+        elif self.fusion not in (None, "concat"):
+            warnings.warn(
+                f"DualTowerMoERegressor.fusion={self.fusion!r} changes nothing where both towers are dropped: keep a "
+                "tower, or compare fusions with experts='hierarchical'.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.experts_ = experts
         return self
 
     def _check_parameters(self):
         """Check the constructor arguments that are not components."""
-        if self.phys_gate == "drop" and self.quality_gate == "drop":
+        factor = isinstance(self._realise("experts"), FactorExperts)
+        if self._towerless and not factor:
             raise ValueError(
-                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one."
+                "DualTowerMoERegressor.phys_gate='drop' and quality_gate='drop' leave no tower: keep at least one, or "
+                "use experts='factor', which can do without."
+            )
+        if factor and self.fallback_confidence is not None:
+            raise ValueError(
+                f"DualTowerMoERegressor.fallback_confidence={self.fallback_confidence!r} needs a root ridge, which "
+                "factor experts do not have: leave it None."
             )
         check_choice(self, "loss", self.loss, LOSSES)
         check_choice(self, "start", self.start, STARTS)
@@ -314,6 +356,18 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         check_number(self, "weight_decay", self.weight_decay, low=0)
         check_number(self, "validation_fraction", self.validation_fraction, low=0, high=0.5)
         self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
+
+    @property
+    def _towerless(self):
+        return all(isinstance(gate, str) and gate == "drop" for gate in (self.phys_gate, self.quality_gate))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if self._towerless:  # what the experts take: gates need every pixel, and one target
+            own = get_tags(self._realise("experts"))
+            tags.input_tags.allow_nan = own.input_tags.allow_nan
+            tags.target_tags.multi_output = own.target_tags.multi_output
+        return tags
 
     def _check_routing(self):
         """Check the arguments that act at prediction, and may have been set after `fit`."""
@@ -364,18 +418,18 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         return {name: self._realise(f"{name}_gate") for name in TOWERS if getattr(self, f"{name}_gate") != "drop"}
 
     def _reduce(self, X, rows, y, codes, n_regimes, experts, stages):
-        """Fit the reduction, and hold the rows reduced where they are few enough."""
+        """Fit the reduction, and hold the rows reduced where they are few enough; with what the experts began."""
         gates = self._make_gates()
         if isinstance(rows, ReducedRows):
-            return rows.reduction.with_gates(gates), rows
+            return rows.reduction.with_gates(gates), rows, None
         reduction = experts.make_reduction(gates, self.n_jobs).prepare(X, rows)
         experts.check_memory(reduction, n_regimes)
-        reduction.learn(X, rows, y, codes, stages)
-        return reduction, reduction.hold(rows, stages)
+        begun = experts.learn_reduction(reduction, X, rows, y, codes, stages)
+        return reduction, reduction.hold(rows, stages), begun
 
     def _find_regimes(self, reduction, rows, y, seed):
         """Find regimes in some of the rows."""
-        chosen = np.arange(len(y)) if len(y) <= FIND_ROWS else choose_spread(len(y), FIND_ROWS)
+        chosen = choose_spread(len(y), FIND_ROWS)
         if isinstance(rows, ReducedRows):
             columns = rows[chosen].columns
         else:
@@ -384,26 +438,26 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         finder = RegimeFinder(self.n_regimes, seed, tower)
         return finder.fit(columns[FEATURES + tower], columns["projected"], y[chosen], common_unit=common_unit)
 
-    def _train_gates(self, learned, y, generator, *, regimes_found):
+    def _train_gates(self, experts, learned, y, generator, *, regimes_found):
         """Train towers and fusion on the rows that were kept, and warn where they leave experts without weight."""
         from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
 
-        experts, columns, solution = self.experts_, learned.columns, learned.solution
-        self.discriminants_ = None
+        columns = learned.columns
         if any(getattr(gate, "discriminants", False) for gate in self.reduction_.gates.values()):
-            found = find_discriminants(learned.statistics.scaled(solution.unit), solution.root_alpha)
-            self.discriminants_ = None if found is None else found.in_units(solution.unit)
-        features = self._tower_features(columns, columns["folds"])
+            self.discriminants_ = experts.discriminants(learned)
+        features, cells = self._tower_features(columns, columns["folds"]), columns["cells"]
+        stages = experts.cross_fitted_stages(learned) if self.cross_fit else experts.stages(columns)
         if self.loss == "cross_entropy":
-            values = columns["cells"]
+            values = cells
         else:  # in standard deviations of y, so that the learning rate means the same for every target
-            each = experts.cross_fitted(learned) if self.cross_fit else experts.predict_reduced(columns)[:, :-1]
-            values = (np.column_stack([each, y]) - y.mean()) / (y.std() or 1.0)
+            values = (np.column_stack([stages["expert_predictions"], y]) - y.mean()) / (y.std() or 1.0)
+        linear = None
+        if self.start == "linear" and "log_evidence" not in stages:
+            linear = self._linear_start(cells, values, regimes_found)
         held_out = np.zeros(len(y), dtype=bool)
         n_held_out = int(self.validation_fraction * len(y))
         if n_held_out >= 10:
             held_out[generator.permutation(len(y))[:n_held_out]] = True
-        self.fusion_ = self._realise("fusion")
         batch_size = self.batch_size or int(max(np.clip(len(y) // 30, 32, 512), min(len(y) // 150, 2048)))
         names = ("max_epochs", "lr", "warmup_epochs", "patience", "entropy_penalty", "weight_decay")
         self.net_, self.history_ = fit_gates(
@@ -414,13 +468,15 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             experts.n_quality_bins_,
             GateTarget(self.loss, values, held_out),
             GateSettings(batch_size=batch_size, **{name: getattr(self, name) for name in names}),
-            start=self._linear_start(columns["cells"], values, regimes_found) if self.start == "linear" else None,
+            log_evidence=stages.get("log_evidence"),
+            start=linear,
             seed=int(generator.integers(2**31)),
             device=self.device,
             verbose=self.verbose,
         )
         if self.history_[0]["start"] == "random":  # from a linear start experts lose their weight to better ones
-            warn_of_collapse(self, np.exp(run_gates(self.net_, features)[2]).mean(axis=0), experts.cell_counts_)
+            weights = np.exp(run_gates(self.net_, features, stages.get("log_evidence"))[2]).mean(axis=0)
+            warn_of_collapse(self, weights, experts.cell_counts_)
 
     def _linear_start(self, cells, values, regimes_found):
         """Return what linear gates are fitted to: cells and, of found regimes, residual variances of the experts."""
@@ -443,18 +499,75 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             for name, gate in self.reduction_.gates.items()
         }
 
-    def predict(self, X):
+    def predict(self, X, return_std=False):
         """Predict by the weighted experts.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or RowSource of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Whether to return the standard deviation of the predictive density too; see `predict_density`.
 
         Returns
         -------
-        prediction : ndarray of shape (n_samples,), [unit of y]
+        prediction : ndarray of shape (n_samples,) or (n_samples, n_targets), [unit of y]
+        std : ndarray of the same shape, [unit of y]
+            Only if `return_std`.
         """
-        return self._map(X, "prediction")
+        if not return_std:
+            return self._map(X, "prediction")
+        density = self.predict_density(X)
+        return density.mean, density.std
+
+    def predict_density(self, X):
+        """Predictive density of the target of every row: a mixture of Gaussians, one for each expert.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        density : MixtureDensity
+            Its mean is what `predict` returns.
+
+        Raises
+        ------
+        TypeError
+            If the experts have no variances.
+        """
+        trace = self.trace(X)
+        if trace.expert_variances is None:
+            raise TypeError(
+                f"DualTowerMoERegressor.predict_density: {type(self.experts_).__name__} has no variances; use "
+                "experts='factor'."
+            )
+        return trace.density
+
+    def score_samples(self, X):
+        """How well the experts describe each row; see :meth:`FactorExperts.score_samples`.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), [dimensionless]
+            About 0 with scatter 1 for rows like the training rows, far below for others.
+
+        Raises
+        ------
+        TypeError
+            If the experts have no likelihood.
+        """
+        check_is_fitted(self, "experts_")
+        if not isinstance(self.experts_, FactorExperts):
+            raise TypeError(
+                f"DualTowerMoERegressor.score_samples: {type(self.experts_).__name__} has no likelihood; use "
+                "experts='factor'."
+            )
+        return self.experts_.score_samples(X)
 
     def predict_weights(self, X):
         """Weights of the experts.
@@ -492,14 +605,14 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         names : dict of str to list of str
             Under "phys" and "quality"; a dropped tower is absent.
         """
-        check_is_fitted(self, "net_")
-        shape = self.experts_.n_regimes_, self.experts_.coef_.shape[1]
+        check_is_fitted(self, "experts_")
+        shape = self.experts_.n_regimes_, self.experts_.n_projected
         return {
             name: [*map(str, gate.get_feature_names_out()), *gate.extra_feature_names(*shape)]
             for name, gate in self.reduction_.gates.items()
         }
 
-    def fuse(self, features):
+    def fuse(self, features, log_evidence=None):
         """Run towers and fusion on tower features.
 
         Parameters
@@ -507,32 +620,39 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         features : dict of str to ndarray of shape (n_samples, n_tower_features)
             Under "phys" and "quality", such as `phys_features` and `quality_features` of a trace; a dropped tower is
             absent.
+        log_evidence : None or ndarray of shape (n_samples, n_experts), default=None
+            That of a trace, where the experts have evidence.
 
         Returns
         -------
         log_weights : ndarray of shape (n_samples, n_experts)
             Before routing.
         """
+        check_is_fitted(self, "experts_")
+        return self._fused(features, log_evidence)[2]
+
+    def _fused(self, features, log_evidence):
+        """Logits of both towers, None for a dropped one, and log-weights."""
+        if self.net_ is None:
+            return None, None, log_softmax(log_evidence, axis=1)
         from dualgate.gating.nets import run_gates
 
-        check_is_fitted(self, "net_")
-        return run_gates(self.net_, features)[2]
+        return run_gates(self.net_, features, log_evidence)
 
     def pixel_coefficients(self):
-        """Coefficients of every expert and, last, of the root ridge on the flux columns.
+        """Coefficients of every expert and, last, of the root ridge if there is one, on the flux columns.
 
         Returns
         -------
         coefficients : ndarray of shape (n_experts + 1, n_pixels), [unit of y per unit of flux], or None
             For rows with typical errors; None where the projection has no such coefficients.
         """
-        check_is_fitted(self, "net_")
-        coef = np.vstack([self.experts_.coef_, self.experts_.root_coef_])
-        return self.reduction_.projection_.to_pixels(coef)
+        check_is_fitted(self, "experts_")
+        return self.reduction_.projection_.to_pixels(self.experts_.projected_coefficients())
 
     def _map(self, X, what):
         """Predict block by block, and keep the named property of each block's trace, or all its stages."""
-        check_is_fitted(self, "net_")
+        check_is_fitted(self, "experts_")
         self._check_routing()
 
         def run(columns):
@@ -547,17 +667,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     def _stages(self, columns):
         """Stages of the prediction for reduced rows by name, without those of a dropped tower."""
-        from dualgate.gating.nets import run_gates
-
-        features = self._tower_features(columns)
-        logits = run_gates(self.net_, features)
-        each = self.experts_.predict_reduced(columns)  # the last is the root's
-        stages = {
-            **{f"{name}_features": values for name, values in features.items()},
-            **dict(zip(("phys_logits", "quality_logits", "log_weights"), logits, strict=True)),
-            "expert_predictions": each[:, :-1],
-            "root_prediction": each[:, -1],
-        }
+        features, stages = self._tower_features(columns), self.experts_.stages(columns)
+        logits = self._fused(features, stages.get("log_evidence"))
+        stages |= {f"{name}_features": values for name, values in features.items()}
+        stages |= dict(zip(("phys_logits", "quality_logits", "log_weights"), logits, strict=True))
         return {name: values for name, values in stages.items() if values is not None}
 
     def _trace(self, stages):
@@ -568,7 +681,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             "phys_gate": (PhysGate, PhysGate, {}),
             "quality_gate": (QualityGate, QualityGate, {}),
             "fusion": (FUSIONS["concat"], Fusion, FUSIONS),
-            "experts": (HierarchicalExperts, HierarchicalExperts, {}),
+            "experts": (HierarchicalExperts, tuple(EXPERTS.values()), EXPERTS),
         }
         default, base, aliases = table[name]
         others = ("drop",) if name.endswith("gate") else ()

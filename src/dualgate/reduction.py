@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 
 from dualgate._components import realise
 from dualgate._validation import (
+    allows_nan,
     check_choice,
     check_number,
     find_error_columns,
@@ -28,7 +29,7 @@ from dualgate.features import (
     TransformerProjection,
     WienerScores,
 )
-from dualgate.rows import Collect, ColumnSubset, FitStages, choose_spread, open_rows, spread_rows, take_rows
+from dualgate.rows import Collect, FitStages, Subset, choose_spread, open_rows, spread_rows, take_rows
 from dualgate.snr import signal_to_noise
 
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
@@ -46,6 +47,9 @@ class Reduction(BaseEstimator):
         As in :class:`~dualgate.experts.HierarchicalExperts`.
     gates : dict of str to PhysGate or QualityGate, default=None
         Under "phys" and "quality"; a dropped tower is absent.
+    information : bool, default=False
+        Whether the experts work with the information of a row, where the projection has it. Projected columns are then
+        found only where there are gates to read them.
     n_jobs : None or int, default=None
         Threads that read and compute.
     owner : str, default="HierarchicalExperts"
@@ -69,6 +73,7 @@ class Reduction(BaseEstimator):
         n_components=50,
         *,
         gates=None,
+        information=False,
         n_jobs=None,
         owner="HierarchicalExperts",
     ):
@@ -77,8 +82,14 @@ class Reduction(BaseEstimator):
         self.projection = projection
         self.n_components = n_components
         self.gates = gates
+        self.information = information
         self.n_jobs = n_jobs
         self.owner = owner
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.information and self.error_columns is not None and not self.gates
+        return tags
 
     def fit(self, X, y=None, *, regimes=None):
         """Fit projection and gate features.
@@ -115,12 +126,18 @@ class Reduction(BaseEstimator):
         return self
 
     @property
+    def informs(self):
+        """Whether reduced rows have `information`."""
+        return self.information and self.projection_.informs
+
+    @property
     def n_projected(self):
         """Number of projected columns where it is known before any row is read, else None."""
         return len(self.columns_) if isinstance(self.projection_, PlainColumns) else None
 
     def _make_projection(self):
-        check_number(self.owner, "n_components", self.n_components, kind=numbers.Integral, low=1)
+        if self.n_components != "auto":
+            check_number(self.owner, "n_components", self.n_components, kind=numbers.Integral, low=1)
         value, width, paired = self.projection, len(self.columns_), self.error_columns_ is not None
         if value == "auto" and isinstance(value, str):
             value = None if width <= self.n_components else "whitened" if paired else SignalPCA(self.n_components)
@@ -150,7 +167,7 @@ class Reduction(BaseEstimator):
     def settings(self):
         """What the reduced rows depend on, other than X, y and regimes: the key under which they are kept."""
         gates = {name: gate.feature_settings() for name, gate in (self.gates or {}).items()}
-        return [self.columns_, self.error_columns_, self.n_components, self.projection, gates]
+        return [self.columns_, self.error_columns_, self.n_components, self.projection, self.information, gates]
 
     def learn(self, X, source, y=None, codes=None, stages=None):
         """Fit gate features to a sample of the rows, and the projection to all of them.
@@ -169,13 +186,13 @@ class Reduction(BaseEstimator):
         -------
         self : Reduction
         """
-        whole = np.array_equal(self._input, np.arange(source.shape[1]))
-        inputs = source if whole else ColumnSubset(source, self._input)
+        inputs = self.inputs(source)
         with config_context(assume_finite=source.in_memory, transform_output="default"):
-            sample = spread_rows(source, n_jobs=self.n_jobs)
-            for gate in (self.gates or {}).values():
-                gate.fit_rows(X, sample)
-            del sample  # wide rows of a source: the projection draws its own
+            if self.gates:
+                sample = spread_rows(source, n_jobs=self.n_jobs)
+                for gate in self.gates.values():
+                    gate.fit_rows(X, sample)
+                del sample  # wide rows of a source: the projection draws its own
             self.projection_ = self.projection_.learn(inputs, inputs, y, codes, stages=stages, depends=self.settings)
             chosen_here = isinstance(self.projection, str) and isinstance(self.projection_, SignalPCA)
             guarded = inputs.shape[1] <= GUARD_COLUMNS  # no row is read for a comparison that is not made
@@ -183,11 +200,40 @@ class Reduction(BaseEstimator):
                 self.projection_ = PlainColumns()
         return self
 
+    def inputs(self, source):
+        """Return the rows of a source with the columns that the projection reads."""
+        whole = np.array_equal(self._input, np.arange(source.shape[1]))
+        return source if whole else Subset(source, columns=self._input)
+
+    def inform(self, source, stages, numbers=None):
+        """Read what experts need of training rows, by loadings that did not see them.
+
+        Parameters
+        ----------
+        source : RowSource of n_rows rows
+        stages : FitStages
+        numbers : None or ndarray of int of shape (n_rows,), default=None
+            Their numbers among the training rows; None is 0, 1, ...
+
+        Returns
+        -------
+        columns : dict of str to ndarray
+            ``information``, or else what the projection gives.
+        """
+        reading = Collect(partial(self._inform, numbers), n_jobs=self.n_jobs)
+        (reading,) = stages.run("information", self, [reading], self.inputs(source), self.n_jobs)
+        return reading.found.joined()
+
+    def _inform(self, numbers, first_row, block):
+        rows = first_row + np.arange(len(block))
+        rows = rows if numbers is None else numbers[rows]
+        if self.informs:
+            return {"information": self.projection_.information(block, rows)}
+        return self.projection_.project(block, rows)
+
     def _loses_target(self, inputs, y, codes):
         """Whether the components of a sample lose what the columns tell of the target."""
-        chosen = np.arange(len(inputs))
-        if len(chosen) > GUARD_ROWS:
-            chosen = choose_spread(len(inputs), GUARD_ROWS)
+        chosen = choose_spread(len(inputs), GUARD_ROWS)
         sample = take_rows(inputs, chosen, n_jobs=self.n_jobs)
         components = self.projection_.project(sample)["projected"]
         codes = None if codes is None else np.asarray(codes)[chosen]
@@ -211,7 +257,7 @@ class Reduction(BaseEstimator):
         reduction.gates = {name: self.gates[name].with_tower_of(gate) for name, gate in gates.items()}
         return reduction
 
-    def read(self, X, *, training=False):
+    def read(self, X, *, training=False, numbers=None, stages=None):
         """Reduce all rows of `X`.
 
         Parameters
@@ -219,13 +265,17 @@ class Reduction(BaseEstimator):
         X : array-like or RowSource of shape (n_samples, n_features)
         training : bool, default=False
             Whether these are the rows of `fit`, in their order.
+        numbers : None or ndarray of int of shape (n_samples,), default=None
+            Numbers of these rows among those of `fit`, where they are some of them.
+        stages : None or FitStages, default=None
+            Runs the pass over the rows.
 
         Returns
         -------
         rows : ReducedRows
             About half a kilobyte for a row of a spectrum.
         """
-        return self._collect(open_rows(self, X, reset=False), training)
+        return ReducedRows.of(self, self._collect(open_rows(self, X, reset=False), training, stages, numbers))
 
     def hold(self, source, stages):
         """Reduce all training rows where they are few enough to be held, up to `HELD_ROWS`, else return `source`.
@@ -242,13 +292,17 @@ class Reduction(BaseEstimator):
         """
         if len(source) > HELD_ROWS:
             return source
-        columns = stages.stage("reduced rows", self.settings, lambda: self._collect(source, True, stages).columns)
+        columns = stages.stage("reduced rows", self.settings, lambda: self._collect(source, True, stages))
         return ReducedRows.of(self, columns)
 
-    def _collect(self, source, training, stages=None):
-        reading = Collect(partial(self.reduce, training=training), n_jobs=self.n_jobs)
+    def _collect(self, source, training, stages=None, numbers=None):
+        reading = Collect(partial(self._reduce_block, training, numbers), n_jobs=self.n_jobs)
         (reading,) = (stages or FitStages()).run("reduced rows", self, [reading], source, n_jobs=self.n_jobs)
-        return ReducedRows.of(self, reading.found.joined())
+        return reading.found.joined()
+
+    def _reduce_block(self, training, numbers, first_row, block):
+        rows = first_row if numbers is None else numbers[first_row + np.arange(len(block))]
+        return self.reduce(rows, block, training=training or numbers is not None)
 
     def reduce(self, first_row, block, *, training=False):
         """Reduce a block of rows.
@@ -268,18 +322,27 @@ class Reduction(BaseEstimator):
         """
         row_numbers = first_row + np.arange(len(block)) if np.ndim(first_row) == 0 else first_row
         with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
-            columns = {FEATURES + name: gate.read(block) for name, gate in (self.gates or {}).items()}
-            columns |= self.projection_.project(take_columns(block, self._input), row_numbers if training else None)
-        if not np.isfinite(columns["projected"]).all():
-            row = int(np.flatnonzero(~np.isfinite(columns["projected"]).all(axis=1))[0])
+            columns = {FEATURES + name: gate.transform(block) for name, gate in (self.gates or {}).items()}
+            inputs, known = take_columns(block, self._input), row_numbers if training else None
+            if self.informs:
+                columns["information"] = self.projection_.information(inputs, known)
+            if self.gates or not self.informs:
+                columns |= self.projection_.project(inputs, known)
+        found = columns["information" if self.informs else "projected"]
+        if not np.isfinite(found).all():
+            row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
             raise ValueError(
                 f"{self.owner}.projection={self.projection!r} returned NaN or infinity for row "
                 f"{row_numbers[row]} of X: projected columns must be finite. Check its parameters and that row."
             )
         if self.error_columns_ is not None:
-            error = take_columns(block, self.error_columns_)
+            flux, error = (take_columns(block, chosen) for chosen in (self.columns_, self.error_columns_))
+            if allows_nan(self):
+                measured = np.isfinite(flux) & np.isfinite(error)
+                if not measured.all():
+                    flux, error = np.where(measured, flux, 0), np.where(measured, error, 1)
             require_positive_errors(self.owner, error, self.error_columns_, first_row=row_numbers[0])
-            columns["snr"] = signal_to_noise(take_columns(block, self.columns_), error)
+            columns["snr"] = signal_to_noise(flux, error)
         return columns
 
 
@@ -328,32 +391,36 @@ class ReducedRows:
     Parameters
     ----------
     reduction : Reduction
-    projected : ndarray of shape (n_samples, n_projected)
-        What the experts work with.
+    projected : None or ndarray of shape (n_samples, n_projected)
+        What ridge experts work with.
     snr : None or ndarray of shape (n_samples,)
         Signal-to-noise ratio ||flux|| / ||error||; None without errors.
     features : dict of str to ndarray of shape (n_samples, n_gate_features)
         Features of each gate, under "phys" and "quality".
     variances : None or ndarray of shape (n_samples, n_projected)
         Posterior variances of the projected columns, where the projection has them.
+    information : None or ndarray of shape (n_samples, n_factors * (n_factors + 3) / 2)
+        What factor experts work with; see :meth:`~dualgate.features.Projection.information`.
     """
 
     reduction: Reduction
-    projected: np.ndarray
+    projected: np.ndarray | None
     snr: np.ndarray | None
     features: dict
     variances: np.ndarray | None = None
+    information: np.ndarray | None = None
 
     @classmethod
     def of(cls, reduction, columns):
         """Make them from `columns`, a mapping such as `Reduction.reduce` returns."""
         features = {name.removeprefix(FEATURES): columns[name] for name in columns if name.startswith(FEATURES)}
-        return cls(reduction, columns["projected"], columns.get("snr"), features, columns.get("variances"))
+        named = {name: columns.get(name) for name in ("projected", "snr", "variances", "information")}
+        return cls(reduction, features=features, **named)
 
     @property
     def columns(self):
         """All arrays by name: ``projected``, ``snr``, ``variances`` where known, and ``features_phys`` and the like."""
-        named = {"projected": self.projected, "snr": self.snr, "variances": self.variances}
+        named = {name: getattr(self, name) for name in ("projected", "snr", "variances", "information")}
         named |= {FEATURES + name: values for name, values in self.features.items()}
         return {name: values for name, values in named.items() if values is not None}
 
@@ -361,7 +428,7 @@ class ReducedRows:
         return f"ReducedRows({len(self):,} rows: {', '.join(f'{n} {v.shape[1:]}' for n, v in self.columns.items())})"
 
     def __len__(self):
-        return len(self.projected)
+        return len(self.information if self.projected is None else self.projected)
 
     def __getitem__(self, rows):
         return ReducedRows.of(self.reduction, {name: values[rows] for name, values in self.columns.items()})

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualgate.density import MixtureDensity
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class MixtureTrace:
@@ -15,11 +17,18 @@ class MixtureTrace:
         Features of each tower; None for a dropped tower.
     phys_logits, quality_logits : ndarray of shape (n_samples, n_outputs) or None
         Outputs of each tower.
+    log_evidence : None or ndarray of shape (n_samples, n_experts)
+        Log probability of the row under each expert, up to a constant of the row, where the experts have it; it is
+        added to the logits that the fusion gives.
     log_weights : ndarray of shape (n_samples, n_experts)
         Output of the fusion, before routing.
     expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-    root_prediction : ndarray of shape (n_samples,), [unit of y]
-        Of the one ridge for all rows.
+        Of several targets (n_samples, n_experts, n_targets).
+    expert_variances : None or ndarray of shape (n_samples, n_experts), [unit of y, squared]
+        Of the prediction of each expert, where it has one; of several targets a covariance, (n_samples, n_experts,
+        n_targets, n_targets).
+    root_prediction : None or ndarray of shape (n_samples,), [unit of y]
+        Of the one ridge for all rows, where there is one.
     routing : "soft", "hard" or int
         How `log_weights` become `weights`.
     fallback_confidence : None or float
@@ -28,7 +37,9 @@ class MixtureTrace:
 
     log_weights: np.ndarray
     expert_predictions: np.ndarray
-    root_prediction: np.ndarray
+    root_prediction: np.ndarray | None = None
+    log_evidence: np.ndarray | None = None
+    expert_variances: np.ndarray | None = None
     phys_features: np.ndarray | None = None
     quality_features: np.ndarray | None = None
     phys_logits: np.ndarray | None = None
@@ -62,6 +73,17 @@ class MixtureTrace:
 
     @property
     def prediction(self):
-        """Weighted sum of the experts' predictions (n_samples,), [unit of y]."""
-        mixed = (self.weights * self.expert_predictions).sum(axis=1)
-        return np.where(self.fell_back, self.root_prediction, mixed)
+        """Weighted sum of the experts' predictions (n_samples,) or (n_samples, n_targets), [unit of y]."""
+        mixed = np.einsum("nk,nk...->n...", self.weights, self.expert_predictions)
+        return mixed if self.fallback_confidence is None else np.where(self.fell_back, self.root_prediction, mixed)
+
+    @property
+    def density(self):
+        """Mixture of the experts' Gaussians, as a :class:`~dualgate.MixtureDensity`."""
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.weights)
+        single = self.expert_predictions.ndim == 2
+        means, variances = self.expert_predictions, self.expert_variances
+        if single:
+            means, variances = means[..., None], variances[..., None, None]
+        return MixtureDensity(log_weights, means, variances, single)

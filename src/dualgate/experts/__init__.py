@@ -1,7 +1,8 @@
-"""Linear experts for every cell of regime x quality bin, and what they share."""
+"""Linear experts: ridges for every cell of regime x quality bin, or factor analysers that know their evidence."""
 
+from dualgate.experts.factor_experts import FactorExperts
 from dualgate.experts.hierarchical import HierarchicalExperts
 from dualgate.experts.regimes import EmptyCellWarning
 from dualgate.experts.sharing import SHARING
 
-__all__ = ["SHARING", "EmptyCellWarning", "HierarchicalExperts"]
+__all__ = ["SHARING", "EmptyCellWarning", "FactorExperts", "HierarchicalExperts"]

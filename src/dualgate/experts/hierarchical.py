@@ -23,6 +23,7 @@ from dualgate.experts.cells import (
 from dualgate.experts.regimes import describe_conditions, regime_codes
 from dualgate.experts.ridges import Ridges, check_given_alphas, check_memory_for, fit_ridges, penalties
 from dualgate.experts.sharing import SHARING
+from dualgate.features.discriminants import find_discriminants
 from dualgate.reduction import ReducedRows, Reduction
 from dualgate.rows import FitStages, map_blocks, open_fit_rows, open_rows, run_passes, spread_rows
 from dualgate.snr import quality_bins
@@ -287,9 +288,14 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         n_folds = self.cv if isinstance(self.cv, numbers.Integral) else self.cv.get_n_splits()
         check_memory_for(self, n_folds * n_regimes * n_bins, reduction.n_projected)
 
+    def learn_reduction(self, reduction, X, source, y, codes, stages):
+        """Fit a prepared reduction; what `learn` is to begin with, here nothing."""
+        reduction.learn(X, source, y, codes, stages)
+
     def learn(
-        self, reduction, rows, y, codes, n_regimes, *, finder=None, kept=None, stages=None, ranges="", depends=()
-    ):
+        self, reduction, rows, y, codes, n_regimes, *, finder=None, begun=None, kept=None, stages=None, ranges="",
+        depends=(),
+    ):  # fmt: skip
         """Fit to reduced rows, or to the rows of a source, which a fitted reduction reads once.
 
         Parameters
@@ -301,6 +307,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             Regimes, 0 to n_regimes - 1; None asks `finder` for them.
         n_regimes : int
         finder : None or RegimeFinder, default=None
+        begun : None
+            What `learn_reduction` returned.
         kept : None or ndarray of bool of shape (n_samples,), default=None
             Rows that are returned.
         stages : None or FitStages, default=None
@@ -372,6 +380,30 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self.n_experts_ = solution.counts.size
         self.coef_, self.intercept_, self.alpha_ = models.coef[-1], models.intercept[-1], models.alpha
         self.root_coef_, self.root_intercept_ = root.coef[-1, 0], root.intercept[-1, 0]
+
+    @property
+    def n_projected(self):
+        """Number of projected columns."""
+        return self.coef_.shape[1]
+
+    def projected_coefficients(self):
+        """Coefficients of every expert and, last, of the root in projected columns (n_experts + 1, n_projected)."""
+        return np.vstack([self.coef_, self.root_coef_])
+
+    def stages(self, columns):
+        """Stages of a prediction that are the experts', by the names of a `MixtureTrace`, from reduced columns."""
+        each = self.predict_reduced(columns)
+        return {"expert_predictions": each[:, :-1], "root_prediction": each[:, -1]}
+
+    def cross_fitted_stages(self, learned):
+        """Return the same for the kept training rows, by models that did not see them; without the root."""
+        return {"expert_predictions": self.cross_fitted(learned)}
+
+    def discriminants(self, learned):
+        """Linear discriminants of the cells in projected columns, None where there are too many columns."""
+        unit = learned.solution.unit
+        found = find_discriminants(learned.statistics.scaled(unit), learned.solution.root_alpha)
+        return None if found is None else found.in_units(unit)
 
     def cross_fitted(self, learned):
         """Predictions of the kept training rows (n_samples, n_experts) by models that did not see them."""
@@ -476,7 +508,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
 
     def predict_reduced(self, columns):
         """Prediction of every expert and, last, of the root, from reduced columns (n_samples, n_experts + 1)."""
-        projected, coef = columns["projected"], np.vstack([self.coef_, self.root_coef_])
+        projected, coef = columns["projected"], self.projected_coefficients()
         unit = np.abs(coef).max() or 1.0  # keeps coefficients of any unit within single precision
         product = projected @ (coef / unit).T.astype(projected.dtype)
         return np.clip(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_)

@@ -80,8 +80,14 @@ class Factors:
         return Factors(free, np.zeros((len(free), 0)), self.shift - shift)
 
 
+def split_information(packed):
+    """Split rows of information into the lower triangles of A (n_rows, n_products) and b (n_rows, width)."""
+    width = int((np.sqrt(9 + 8 * packed.shape[1]) - 3) / 2)
+    return packed[:, : n_products(width)], packed[:, n_products(width) :]
+
+
 def information(weights, weighted, factors, known=None):
-    r"""Return :math:`A = V^T E^{-1} V` and :math:`b = V^T E^{-1} (x - mean - B u)` of every row.
+    r"""Return :math:`A = V^T E^{-1} V`, as lower triangles, and :math:`b = V^T E^{-1} (x - mean - B u)` of every row.
 
     `weights` and `weighted` are from :func:`weigh`, `known` (n_rows, n_known) is u; None is no known factors.
     """
@@ -91,12 +97,23 @@ def information(weights, weighted, factors, known=None):
     given = np.ones((n_rows, 1)) if known is None else np.column_stack([known, np.ones(n_rows)])
     moment = (weighted @ factors.free.astype(dtype)).astype(np.float64)
     moment -= np.einsum("nk,nkj->nj", given, crossed, dtype=np.float64)
-    return unfold(power[:, : n_products(width)], width), moment
+    return power[:, : n_products(width)], moment
+
+
+def posterior_mean(packed):
+    """Mean of the factors of every row of information under the prior N(0, I)."""
+    folded, moment = split_information(packed)
+    width, means = moment.shape[1], np.empty(moment.shape)
+    for start in range(0, len(packed), STEP):
+        rows = slice(start, start + STEP)
+        means[rows] = np.linalg.solve(unfold(folded[rows], width) + np.eye(width), moment[rows, :, None])[..., 0]
+    return means
 
 
 def posterior(weights, weighted, factors, known=None):
     """Mean ``solve(A + I, b)`` and covariance ``inv(A + I)`` of the free factors of every row; see `information`."""
-    precision, moment = information(weights, weighted, factors, known)
+    folded, moment = information(weights, weighted, factors, known)
+    precision = unfold(folded, moment.shape[1])
     precision += np.eye(moment.shape[1])
     covariance = np.linalg.inv(precision)
     mean = np.einsum("nij,nj->ni", covariance, moment)
@@ -113,15 +130,17 @@ class FactorSums(Pass):
     """One pass of expectation-maximisation: what its maximisation needs, summed over the rows of every fold.
 
     `read` maps (block, first_row) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds the
-    known factors, row i belongs to fold ``i % n_folds``. With `width` the number of factors plus one for the mean,
-    `found` is ``gram`` (n_folds, n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second``
-    (width, width) and ``n_rows``.
+    known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or, given
+    `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and the
+    lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram`` (n_folds,
+    n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
     """
 
-    row_wise = ("known",)
+    row_wise = ("known", "information", "y")
 
-    def __init__(self, read, factors, known, n_folds, n_jobs=None):
+    def __init__(self, read, factors, known, n_folds, n_jobs=None, *, prior=None, information=None, y=None):
         self.read, self.factors, self.known, self.n_folds, self.n_jobs = read, factors, known, n_folds, n_jobs
+        self.prior, self.information, self.y = prior, information, y
 
     def begin(self):  # noqa: D102
         n_pixels, width = len(self.factors.shift), self.factors.free.shape[1] + self.known.shape[1] + 1
@@ -163,7 +182,12 @@ class FactorSums(Pass):
 
     def _expect(self, start, weights, weighted):
         """Factors of rows from number `start` on, including the known ones and a constant, and their products."""
-        known = self.known[self.rows_of(start, len(weights))]
+        these = self.rows_of(start, len(weights))
+        if self.prior is not None:
+            free, squares = self.prior.factors_of(self.information[these], self.y[these])
+            factors = np.column_stack([free, np.ones(len(weights))])
+            return factors, np.hstack([squares, factors])
+        known = self.known[these]
         free, covariance = posterior(weights, weighted, self.factors, known)
         factors = np.column_stack([free, known, np.ones(len(weights))])
         rows, columns = np.tril_indices(factors.shape[1])
@@ -176,20 +200,22 @@ class FactorSums(Pass):
 def known_factors(y, regimes=None):
     """Factors that are known while fitting: y, or with regimes their memberships and the slope of y in each.
 
-    They are uncorrelated, of mean zero and variance one (n_samples, n_known).
+    Of several targets, y (n_samples, n_targets), the slopes are common to all regimes. The factors are uncorrelated, of
+    mean zero and variance one (n_samples, n_known).
     """
-    centred = y - y.mean()
-    if np.abs(centred).max() <= 1e-12 * np.abs(y).max():
-        centred = np.zeros(len(y))  # constant but for rounding
-    columns = centred[:, None]
+    columns = y.reshape(len(y), -1)
+    centred = columns - columns.mean(axis=0)
+    centred[:, np.abs(centred).max(axis=0) <= 1e-12 * np.abs(columns).max(axis=0)] = 0  # constant but for rounding
+    spread = centred.std(axis=0)
+    columns = centred / np.where(spread > 0, spread, 1.0) if centred.shape[1] > 1 else centred
     if regimes is not None:
-        if regimes.shape != y.shape or regimes.dtype.kind not in "iu":
+        if regimes.shape != y.shape[:1] or regimes.dtype.kind not in "iu":
             raise ValueError(
                 f"WienerScores.fit: regimes of shape {regimes.shape} and dtype {regimes.dtype} must be integer codes, "
                 "one per row; numpy.digitize cuts conditions."
             )
         member = (regimes[:, None] == np.unique(regimes)).astype(np.float64)
-        columns = np.hstack([member, member * columns])
+        columns = np.hstack([member, member * columns if columns.shape[1] == 1 else columns])
     columns = columns - columns.mean(axis=0)
     scale = columns.std(axis=0)
     left, values, _ = np.linalg.svd(columns / np.where(scale > 0, scale, 1.0), full_matrices=False)

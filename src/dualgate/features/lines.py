@@ -208,8 +208,11 @@ def _mean_weights(wave, start, stop):
     return weights / (stop - start)
 
 
-def check_wave(owner, wave, n_pixels=None):
-    """Return `wave` as floats, if it has one value a pixel, increases and covers every window, else name `owner`."""
+def check_wave(owner, wave, n_pixels=None, *, windows=True):
+    """Return `wave` as floats, if it has one value a pixel, increases and covers every window, else name `owner`.
+
+    Without `windows` any range will do.
+    """
     wave = np.asarray(wave, dtype=np.float64)
     if n_pixels is not None and wave.shape != (n_pixels,):
         raise ValueError(
@@ -222,6 +225,8 @@ def check_wave(owner, wave, n_pixels=None):
             "sort wave and flux in the same order."
         )
     edges = [edge for _, *ranges in WINDOWS.values() for pair in ranges for edge in pair]
+    if not windows:
+        return wave
     if wave[0] > min(edges) or wave[-1] < max(edges):
         raise ValueError(
             f"{owner}.wave covers {wave[0]:.1f} to {wave[-1]:.1f} angstrom, the windows need {min(edges):.0f} to "

@@ -21,7 +21,8 @@ class Loadings:
 
     The loadings of each factor have a Gaussian prior: a penalty on their second differences (`smooth`) or on their
     size, of the strength that makes the loadings most probable (empirical Bayes). Free factors are turned and scaled
-    after each step so that their prior stays N(0, I), which speeds up the expectation-maximisation.
+    after each step, to ``solve(turn, z - shift)``, so that they have the covariance I: their prior stays N(0, I), which
+    speeds up the expectation-maximisation.
 
     `sums` are those of :class:`~dualgate.features.factors.FactorSums`, `n_free` is the number of free factors, which
     come before the known ones, `penalties` (width,) are those of the previous step.
@@ -37,7 +38,8 @@ class Loadings:
         free, rest = slice(0, self.n_free), slice(self.n_free, None)
         self._slope = np.linalg.lstsq(second[rest, rest], second[rest, free], rcond=None)[0]  # z on (u, 1)
         spread = second[free, free] - self._slope.T @ second[rest, rest] @ self._slope
-        self._turn = np.linalg.cholesky(spread + 1e-12 * np.eye(self.n_free))
+        self.turn = np.linalg.cholesky(spread + 1e-12 * np.eye(self.n_free))
+        self.shift = self._slope[-1]
         gram, moment = sums["gram"].sum(axis=0), sums["moment"].sum(axis=0)
         gram = unfold(gram, moment.shape[1])
         if penalties is None:
@@ -55,7 +57,7 @@ class Loadings:
     def _factors(self, solution):
         free = solution[:, : self.n_free]
         rest = solution[:, self.n_free :] + free @ self._slope.T
-        return Factors(free @ self._turn, rest[:, :-1], rest[:, -1])
+        return Factors(free @ self.turn, rest[:, :-1], rest[:, -1])
 
 
 def _power(loadings, smooth):
@@ -123,9 +125,9 @@ def open_clean(clean, columns, n_features):
     return rows, columns if rows.shape[1] == n_features else np.arange(len(columns))
 
 
-def clean_factors(owner, rows, columns):
-    """Principal components of noise-free rows, in units of the noise of `owner`, a WienerScores, as factors."""
-    n_kept, origin = max(1, min(owner.n_components, len(columns), len(rows) - 1)), owner.mean_ / owner.noise_
+def clean_factors(owner, n_kept, rows, columns):
+    """At most `n_kept` principal components of noise-free rows, in units of the noise of `owner`, as factors."""
+    n_kept, origin = max(1, min(n_kept, len(columns), len(rows) - 1)), owner.mean_ / owner.noise_
     sums = CellStatistics.zeros(1, len(columns), origin=origin)
     for first, block in iter_blocks(owner, rows):
         flux = take_columns(block, columns)

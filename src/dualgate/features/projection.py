@@ -14,7 +14,7 @@ from dualgate._validation import (
     resolve_columns,
     take_columns,
 )
-from dualgate.features.factors import information, weigh
+from dualgate.features.factors import STEP, information, weigh
 from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
 WHOLE_CELLS = 1 << 28  # values up to which a transformer is fitted to all rows at once
@@ -34,6 +34,10 @@ class Projection(ABC):
         Whether its input is [flux | error], and not flux alone.
     rows_read_ : None or ndarray of int
         Numbers of the rows that its passes read; None is all.
+    informs : bool, default=False
+        Whether `information` is defined and each row has its own.
+    refinable : bool, default=False
+        Whether `refining_pass` returns a pass.
     common_unit : bool, default=True
         Whether its columns share a unit, so that their variances are comparable.
     transformer : transformer or None
@@ -42,6 +46,8 @@ class Projection(ABC):
 
     reads_errors = False
     rows_read_ = None
+    informs = False
+    refinable = False
     common_unit = True
 
     @property
@@ -89,7 +95,7 @@ class Projection(ABC):
             shape.
         """
 
-    def information(self, block):
+    def information(self, block, rows=None):
         """Return the information of each row on its factors.
 
         With loadings V, the row's squared errors E and the identity I, the posterior of the factors has the mean
@@ -98,13 +104,13 @@ class Projection(ABC):
         Parameters
         ----------
         block : ndarray of shape (n_rows, n_features)
+        rows : None or ndarray of int of shape (n_rows,), default=None
+            As in `project`.
 
         Returns
         -------
-        A : ndarray of shape (n_rows, n_factors, n_factors)
-            V' E^-1 V.
-        b : ndarray of shape (n_rows, n_factors)
-            V' E^-1 (x - mean).
+        information : ndarray of shape (n_rows, n_factors * (n_factors + 3) / 2)
+            The lower triangle of ``A = V' E^-1 V``, row by row, then ``b = V' E^-1 (x - mean)``.
 
         Raises
         ------
@@ -112,6 +118,53 @@ class Projection(ABC):
             If the projection has no loadings.
         """
         raise TypeError(f"{owner_name(self)} has no loadings: the information of a row is not defined.")
+
+    def typical_information(self):
+        """Return the lower triangle of A of a row with typical errors; raises a TypeError as `information`."""
+        return self.information(np.zeros((0, 0)))
+
+    def chi_square(self, block):
+        """Return the squared deviations of each row from the mean in units of its errors, summed, and their number.
+
+        Parameters
+        ----------
+        block : ndarray of shape (n_rows, n_features)
+
+        Returns
+        -------
+        chi_square : ndarray of shape (n_rows,), [dimensionless]
+        n_measured : ndarray of shape (n_rows,)
+
+        Raises
+        ------
+        TypeError
+            As `information`.
+        """
+        raise TypeError(f"{owner_name(self)} reads no errors: deviations in units of the errors are not defined.")
+
+    def refining_pass(self, prior, information, y):
+        """Return a pass over the rows `rows_read_` that learns the loadings again, under another prior of the factors.
+
+        Parameters
+        ----------
+        prior : object
+            ``prior.factors_of(information, y)`` returns <z> (n_rows, n_factors) and the lower triangle of <z z'>.
+        information : ndarray of shape (n_read, n_factors * (n_factors + 3) / 2)
+            Of those rows, by loadings that did not see them.
+        y : ndarray of shape (n_read, n_targets)
+
+        Returns
+        -------
+        step : Pass
+            For `end_refining`, which returns ``shift`` (n_factors,) and ``turn`` (n_factors, n_factors): the factors
+            are then ``solve(turn, z - shift)``.
+
+        Raises
+        ------
+        TypeError
+            If the projection is not `refinable`.
+        """
+        raise TypeError(f"{owner_name(self)} has no loadings that could be learned again.")
 
     def noise_power(self, block):
         """Return the mean squared error of each row in units of the typical one.
@@ -195,6 +248,8 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         """Whether `error_columns` are given."""
         return self.error_columns is not None
 
+    informs = reads_errors
+
     def _find_columns(self, X, n_features):
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
@@ -216,8 +271,46 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
         return weigh(*self._split(block, first_row), self.mean_, self.noise_)
 
-    def information(self, block):  # noqa: D102
-        return information(*self.read(block), self._bases[-1])
+    def information(self, block, rows=None):  # noqa: D102
+        def found(weights, weighted, factors):
+            return [np.hstack(information(weights, weighted, factors))]
+
+        return self._by_basis(block, rows, found)[0]
+
+    def typical_information(self):  # noqa: D102
+        loadings = self._bases[-1].free
+        return (loadings.T @ loadings)[np.tril_indices(loadings.shape[1])]
+
+    def _by_basis(self, block, rows, function, first_row=0):
+        """Join ``function(weights, weighted, factors)``, a list of arrays, with the loadings that did not see a row."""
+        folds = np.full(len(block), -1) if rows is None else self._folds_of(rows)
+        joined = None
+        for start in range(0, max(len(block), 1), STEP):
+            weights, weighted = self.read(block[start : start + STEP], first_row + start)
+            present = folds[start : start + STEP]
+            for fold in np.unique(present) if len(block) else [-1]:
+                here = present == fold
+                own = (weights, weighted) if here.all() else (weights[here], weighted[here])
+                found = function(*own, self._bases[fold])
+                if joined is None:
+                    joined = [np.empty((len(block), *values.shape[1:]), block.dtype) for values in found]
+                for values, part in zip(joined, found, strict=True):
+                    values[start + np.flatnonzero(here)] = part
+        return joined
+
+    def _folds_of(self, rows):
+        """Return the number of the basis of training rows by their numbers; -1 is that of all rows."""
+        return np.full(len(rows), -1)
+
+    def chi_square(self, block):  # noqa: D102
+        pieces = []
+        for start in range(0, max(len(block), 1), STEP):
+            weights, weighted = self.read(block[start : start + STEP], start)
+            shift, measured = self._bases[-1].shift.astype(weights.dtype), weights > 0
+            squares = np.divide(weighted**2, weights, where=measured, out=np.zeros_like(weights))
+            squares += weights * shift**2 - 2 * weighted * shift
+            pieces.append((squares.sum(axis=1, dtype=np.float64), measured.sum(axis=1)))
+        return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
 
     def noise_power(self, block):  # noqa: D102
         error = self._split(block)[1]
@@ -344,7 +437,7 @@ class FrozenProjection(Projection):
         self.transformer = transformer
         self._inner = transformer.estimator
         check_is_fitted(self._inner)
-        self.reads_errors = self._inner.reads_errors
+        self.reads_errors, self.informs = self._inner.reads_errors, self._inner.informs
 
     def learn(self, X, source, y=None, codes=None, *, stages=None, depends=()):  # noqa: D102
         if source.shape[1] != self._inner.n_features_in_:
@@ -358,8 +451,14 @@ class FrozenProjection(Projection):
     def project(self, block, rows=None):  # noqa: D102
         return self._inner.project(block)
 
-    def information(self, block):  # noqa: D102
+    def information(self, block, rows=None):  # noqa: D102
         return self._inner.information(block)
+
+    def typical_information(self):  # noqa: D102
+        return self._inner.typical_information()
+
+    def chi_square(self, block):  # noqa: D102
+        return self._inner.chi_square(block)
 
     def noise_power(self, block):  # noqa: D102
         return self._inner.noise_power(block)

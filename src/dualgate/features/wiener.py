@@ -6,10 +6,12 @@ import numpy as np
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._validation import check_number, check_target, require_samples
-from dualgate.features.factors import STEP, FactorSums, fill, known_factors, posterior
+from dualgate.features.factors import FactorSums, fill, known_factors, posterior
 from dualgate.features.loadings import Loadings, clean_factors, first_factors, open_clean
 from dualgate.features.projection import PixelProjection
 from dualgate.rows import choose_spread, open_rows, spread_rows
+
+IN_ALL, FEWEST = 24, 6  # factors of ``n_components="auto"`` in all, and free ones at least
 
 
 class WienerScores(PixelProjection):
@@ -31,8 +33,9 @@ class WienerScores(PixelProjection):
 
     Parameters
     ----------
-    n_components : int, default=24
-        Free factors. A supervised fit adds one for y, and with K regimes ``2 K - 1`` for both.
+    n_components : int or "auto", default=24
+        Free factors. A supervised fit adds one for y, and with K regimes ``2 K - 1`` for both. ``"auto"`` is as many as
+        make 24 factors in all, and at least 6.
     columns : None or column specification, default=None
         Flux columns, as in ColumnTransformer; None is all columns.
     error_columns : None or column specification, default=None
@@ -64,7 +67,8 @@ class WienerScores(PixelProjection):
     noise_ : ndarray of shape (n_pixels,)
         Typical error of each pixel.
     loadings_ : ndarray of shape (n_pixels, n_factors)
-        V in the unit of the flux, strongest factor first; columns are orthogonal in units of the noise.
+        V in the unit of the flux. The strongest factor is first and columns are orthogonal in units of the noise,
+        unless :class:`~dualgate.experts.FactorExperts` refined them.
     n_iter_ : int
         Steps of expectation-maximisation that were done; 0 after a fit with `clean`.
     signal_variance_ : ndarray of shape (n_factors,)
@@ -118,6 +122,7 @@ class WienerScores(PixelProjection):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.target_tags.multi_output = True
         return tags
 
     @property
@@ -157,8 +162,9 @@ class WienerScores(PixelProjection):
             self._split(rows.read(0, len(rows)))  # a message then has the number of the row
         if clean is None:
             return self.learn(X, rows, y, regimes)
-        self._start_fit(X, spread_rows(rows, n_jobs=self.n_jobs, finite=False), len(rows))
-        factors = clean_factors(self, *open_clean(clean, self.columns_, self.n_features_in_))
+        self._start_fit(X, spread_rows(rows, n_jobs=self.n_jobs, finite=False), len(rows), clean=True)
+        n_kept = self._factors.free.shape[1]
+        factors = clean_factors(self, n_kept, *open_clean(clean, self.columns_, self.n_features_in_))
         self.rows_read_, self.n_iter_ = np.zeros(0, dtype=np.intp), 0
         self._finish(factors, [], np.eye(factors.free.shape[1]))
         return self
@@ -184,24 +190,27 @@ class WienerScores(PixelProjection):
         self.fit(X, y, regimes=regimes, clean=clean)
         return self._project_all(X, training=True)
 
-    def _start_fit(self, X, sample, n_rows):
+    def _start_fit(self, X, sample, n_rows, y=None, codes=None, *, clean=False):
+        auto = isinstance(self.n_components, str) and self.n_components == "auto"
         for name, low in {"n_components": 1, "max_iter": 1, "cv": 2}.items():
-            check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
+            if name != "n_components" or not auto:
+                check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
         if self.max_rows is not None:
             check_number(self, "max_rows", self.max_rows, kind=numbers.Integral, low=2)
         self._find_columns(X, sample.shape[1])
-        flux, error = fill(*self._split(sample))
-        self.mean_, self.noise_, self._factors = first_factors(flux, error, self.n_components, self.random_state)
         few = self.max_rows is None or n_rows <= self.max_rows
         self.rows_read_ = None if few else choose_spread(n_rows, self.max_rows)
-
-    def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
-        self._start_fit(X, sample, n_rows)
-        chosen = slice(None) if self.rows_read_ is None else self.rows_read_
+        chosen = slice(None) if few else self.rows_read_
         self._known = np.zeros((n_rows, 0))[chosen]
-        if self.supervised:
+        if self.supervised and not clean:
             codes = None if codes is None else np.asarray(codes)[chosen]
             self._known = known_factors(check_target(self, y)[chosen], codes)
+        n_free = max(FEWEST, IN_ALL - self._known.shape[1]) if auto else self.n_components
+        flux, error = fill(*self._split(sample))
+        self.mean_, self.noise_, self._factors = first_factors(flux, error, n_free, self.random_state)
+
+    def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
+        self._start_fit(X, sample, n_rows, y, codes)
         self._factors.known = np.zeros((len(self.mean_), self._known.shape[1]))
         self.n_iter_, self._penalties = 0, None
 
@@ -218,9 +227,10 @@ class WienerScores(PixelProjection):
             folds = [found.without(fold) for fold in range(self.cv)]
             _, _, turned = np.linalg.svd(np.hstack([self._factors.free, self._factors.known]), full_matrices=False)
             self._finish(self._factors, folds, turned.T)
+            self._penalties = None  # those of other factors: before the rotation
 
     def _finish(self, factors, folds, rotation):
-        """Keep means and loadings, in units of the noise, in one orientation for all folds."""
+        """Keep means and loadings, in units of the noise, in one orientation for all folds, which is returned."""
         loadings = factors.turned(rotation, 0).free
         signs = np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(loadings.shape[1])])
         rotation = rotation * np.where(signs == 0, 1.0, signs)
@@ -228,21 +238,33 @@ class WienerScores(PixelProjection):
         self._bases = [each.turned(rotation, factors.shift) for each in (*folds, factors)]  # the last is of all rows
         self.loadings_ = self._bases[-1].free * self.noise_[:, None]
         self.signal_variance_ = np.square(self._bases[-1].free).sum(axis=0)
-        for name in ("_factors", "_known", "_penalties"):  # of the fit alone
+        for name in ("_factors", "_known"):  # of the fit alone
             self.__dict__.pop(name, None)
+        return rotation
+
+    @property
+    def refinable(self):
+        """Whether the loadings were learned from noisy rows."""
+        return self.n_iter_ > 0
+
+    def refining_pass(self, prior, information, y):  # noqa: D102
+        known = np.zeros((len(y), 0))
+        return FactorSums(
+            self.read, self._bases[-1], known, self.cv, self.n_jobs, prior=prior, information=information, y=y
+        )
+
+    def end_refining(self, step):  # noqa: D102
+        found = Loadings(step.found, len(self.signal_variance_), self.smooth, self._penalties)
+        self._penalties = found.penalties
+        folds = [found.without(fold) for fold in range(self.cv)]
+        return found.shift, found.turn @ self._finish(found.all, folds, np.eye(len(found.shift)))
 
     def project(self, block, rows=None, first_row=0):  # noqa: D102
-        folds = np.full(len(block), -1) if rows is None else self._folds_of(rows)
-        scores, variances = np.empty((2, len(block), len(self.signal_variance_)), block.dtype)
-        for start in range(0, len(block), STEP):
-            weights, weighted = self.read(block[start : start + STEP], first_row + start)
-            present = folds[start : start + STEP]
-            for fold in np.unique(present):
-                here = present == fold
-                own = (weights, weighted) if here.all() else (weights[here], weighted[here])
-                means, covariances = posterior(*own, self._bases[fold])
-                rows = start + np.flatnonzero(here)
-                scores[rows], variances[rows] = means, np.einsum("nii->ni", covariances)
+        def found(weights, weighted, factors):
+            means, covariances = posterior(weights, weighted, factors)
+            return means, np.einsum("nii->ni", covariances)
+
+        scores, variances = self._by_basis(block, rows, found, first_row)
         return {"projected": scores, "variances": variances}
 
     def _folds_of(self, rows):

@@ -34,34 +34,15 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def tower_features(self, features, discriminants, variances):
-        """Return what the tower reads: the gate's features, followed by estimates from the projected columns.
+        """Append estimates from the projected columns to the gate's features (n_samples, n_gate_features).
 
-        Parameters
-        ----------
-        features : ndarray of shape (n_samples, n_gate_features)
-            From `transform`.
-        discriminants : callable () -> ndarray of shape (n_samples, n_discriminants), or None
-            Of the projected columns; None where there are too many of them.
-        variances : ndarray of shape (n_samples, n_projected) or None
-            Posterior variances of the projected columns, where the projection has them.
-
-        Returns
-        -------
-        features : ndarray of shape (n_samples, n_tower_features)
+        ``discriminants()`` returns (n_samples, n_discriminants), `variances` is (n_samples, n_projected); each is None
+        where there are none.
         """
 
     @abstractmethod
     def extra_feature_names(self, n_regimes, n_projected):
-        """Names of what `tower_features` appends to the features, in its order.
-
-        Parameters
-        ----------
-        n_regimes, n_projected : int
-
-        Returns
-        -------
-        names : list of str
-        """
+        """Names of what `tower_features` appends, in its order."""
 
     def fit(self, X, y=None):
         """Fit the features.
@@ -85,18 +66,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         return self.fit_rows(X, check_rows(self, X, reset=True))
 
     def fit_rows(self, X, rows):
-        """Fit the features to rows that were validated.
-
-        Parameters
-        ----------
-        X : array-like or RowSource
-            As the user gave it, for the names of its columns.
-        rows : ndarray of shape (n_samples, n_features)
-
-        Returns
-        -------
-        self : object
-        """
+        """Fit the features to rows that were validated; `X` is what the user gave, for the names of its columns."""
         self.check_tower()
         self.n_features_in_ = rows.shape[1]
         self.columns_ = resolve_columns(self, "columns", self.columns, X, rows.shape[1])
@@ -129,11 +99,7 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
             If the features are not finite numbers, one row for each of `X`.
         """
         check_is_fitted(self, "features_")
-        return self.read(check_rows(self, X, reset=False))
-
-    def read(self, rows):
-        """Compute the features of rows (n_samples, n_features) that were validated; see `transform`."""
-        selected = take_columns(rows, self.columns_)
+        selected = take_columns(check_rows(self, X, reset=False), self.columns_)
         features = np.array(self.features_.transform(selected), dtype=np.float64)  # never a view of the caller's X
         if features.ndim != 2 or len(features) != len(selected) or not np.isfinite(features).all():
             raise ValueError(
@@ -175,7 +141,11 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
                 f"{', '.join(map(repr, sorted(NETWORKS)))}, or a callable network(n_features, n_outputs) that returns "
                 "a torch.nn.Module."
             )
-        return _check_hidden(self, self.hidden)
+        if isinstance(self.hidden, (str, numbers.Number)) or not hasattr(self.hidden, "__iter__"):
+            raise ValueError(
+                f"{type(self).__name__}.hidden={self.hidden!r} must be a sequence of layer widths, such as (32, 16)."
+            )
+        return tuple(check_number(self, "hidden", width, kind=numbers.Integral, low=1) for width in self.hidden)
 
     def build_network(self, n_features, n_outputs):
         """Make the module from standardised features (n_samples, n_features) to logits (n_samples, n_outputs)."""
@@ -310,12 +280,3 @@ class QualityGate(_Gate):
 
     def _default_features(self, n_samples, n_columns):
         return QualityStatistics()
-
-
-def _check_hidden(owner, hidden):
-    """Return `hidden` as a tuple of widths, or say what it should be."""
-    if isinstance(hidden, (str, numbers.Number)) or not hasattr(hidden, "__iter__"):
-        raise ValueError(
-            f"{type(owner).__name__}.hidden={hidden!r} must be a sequence of layer widths, such as (32, 16)."
-        )
-    return tuple(check_number(owner, "hidden", width, kind=numbers.Integral, low=1) for width in hidden)

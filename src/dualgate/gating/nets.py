@@ -108,17 +108,12 @@ def build_network(name, network, n_features, n_outputs):
     try:
         with torch.no_grad():
             outputs = built.eval()(torch.zeros(2, n_features))
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        problem = f"turns features of shape (2, {n_features:,}) into {found}, not (2, {n_outputs:,})"
     except RuntimeError as error:
-        raise ValueError(
-            f"{name}={network!r} returned a module that fails on float32 features of shape (2, {n_features:,}): "
-            f"{error}. It must be {wanted}."
-        ) from error
-    found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        found, problem = None, f"fails on float32 features of shape (2, {n_features:,}): {error}"
     if found != (2, n_outputs):
-        raise ValueError(
-            f"{name}={network!r} returned a module that turns features of shape (2, {n_features:,}) into {found}, not "
-            f"(2, {n_outputs:,}): it must be {wanted}."
-        )
+        raise ValueError(f"{name}={network!r} returned a module that {problem}: it must be {wanted}.")
     return built
 
 
@@ -213,10 +208,12 @@ class GateNet(nn.Module):
         super().__init__()
         self.towers, self.fusion = nn.ModuleDict(towers), fusion
 
-    def stages(self, **features):
-        """Return phys_logits, quality_logits (None where dropped) and log_weights."""
+    def stages(self, log_evidence=None, **features):
+        """Return phys_logits, quality_logits (None where dropped) and log_weights; evidence is added to the logits."""
         logits = {name: tower(features[name]) for name, tower in self.towers.items()}
         log_weights = self.fusion(*logits.values())
+        if log_evidence is not None:
+            log_weights = log_softmax(log_weights + log_evidence.to(log_weights.dtype), dim=1)
         return logits.get("phys"), logits.get("quality"), log_weights
 
     def forward(self, **features):
@@ -233,7 +230,14 @@ def as_tensors(features, rows=slice(None)):
     return {name: torch.tensor(values[rows], dtype=torch.float64) for name, values in features.items()}
 
 
-def run_gates(net, features):
+def with_evidence(features, log_evidence):
+    """Features by name with the log evidence of the experts among them, less its largest value of the row."""
+    if log_evidence is None:
+        return features
+    return {**features, "log_evidence": log_evidence - log_evidence.max(axis=1, keepdims=True)}
+
+
+def run_gates(net, features, log_evidence=None):
     """Run the stages of a trained net.
 
     Parameters
@@ -241,6 +245,8 @@ def run_gates(net, features):
     net : GateNet
     features : dict of str to ndarray of shape (n_samples, n_gate_features)
         By tower name, "phys" and "quality".
+    log_evidence : None or ndarray of shape (n_samples, n_experts), default=None
+        Of experts that have it.
 
     Returns
     -------
@@ -250,7 +256,7 @@ def run_gates(net, features):
         Logarithms of the experts' weights; the weights of a row sum to 1.
     """
     n_rows = len(next(iter(features.values())))
-    pieces = []
+    features, pieces = with_evidence(features, log_evidence), []
     with torch.inference_mode():
         for first in range(0, max(n_rows, 1), RUN_ROWS):
             stages = net.stages(**as_tensors(features, slice(first, first + RUN_ROWS)))

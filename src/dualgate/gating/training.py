@@ -15,7 +15,7 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from dualgate.gating.nets import GateNet, Tower, as_tensors, run_gates
+from dualgate.gating.nets import GateNet, Tower, as_tensors, run_gates, with_evidence
 
 __all__ = ["GateSettings", "GateStart", "GateTarget", "fit_gates", "run_gates"]
 
@@ -133,8 +133,9 @@ def _exclusively(seed):
 
 
 def fit_gates(
-    features, networks, fusion, n_regimes, n_bins, target, settings, *, start=None, seed, device="cpu", verbose=0
-):
+    features, networks, fusion, n_regimes, n_bins, target, settings, *, log_evidence=None, start=None, seed,
+    device="cpu", verbose=0
+):  # fmt: skip
     """Train towers and fusion together.
 
     Parameters
@@ -148,6 +149,8 @@ def fit_gates(
         Numbers of regimes and of quality bins.
     target : GateTarget
     settings : GateSettings
+    log_evidence : None or ndarray of shape (n_samples, n_experts), default=None
+        Of the experts, cross-fitted; the towers then start without output, and stay so where training does not help.
     start : None or GateStart, default=None
         Trains two nets, one from random weights and one from linear gates that were fitted by L-BFGS, a logistic
         regression of the cells followed by the mixture's likelihood, and returns the one with the smaller loss on the
@@ -164,7 +167,8 @@ def fit_gates(
     net : GateNet
         On the CPU, in evaluation mode, at its best epoch.
     history : list of dict
-        By epoch: "start" ("random" or "linear"), "loss", "epoch", "train_loss" and, with held-out rows, "valid_loss".
+        By epoch: "start" ("random", "linear" or "evidence"), "loss", "epoch", "train_loss" and, with held-out rows,
+        "valid_loss".
 
     Raises
     ------
@@ -181,7 +185,11 @@ def fit_gates(
         seen = {name: each[~target.held_out] for name, each in features.items()}
         generator = torch.Generator().manual_seed(seed)
         net = _build(seen, networks, fusion, n_regimes, n_bins)
-        history, loss = _train(net, features, target, settings, generator, device, verbose)
+        corrects = log_evidence is not None and net.reset() is not None
+        features = with_evidence(features, log_evidence)
+        history, loss = _train(net, features, target, settings, generator, device, verbose, keep_start=corrects)
+        if corrects:
+            history = [{**epoch, "start": "evidence"} for epoch in history]
         if start is not None:
             other = _build(seen, networks, fusion, n_regimes, n_bins)
             if _fit_linear(other, seen, target, start, one_tower=n_bins == 1):
@@ -279,12 +287,8 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
         history.append({"start": "random", "loss": target.loss, "epoch": len(history) + 1, **losses})
         watched = losses.get("valid_loss", losses["train_loss"])
         if watched < threshold:
-            n_misses, best, lowest, threshold = (
-                0,
-                deepcopy(net.state_dict()),
-                watched,
-                watched - MIN_GAIN * abs(watched),
-            )
+            n_misses, best, lowest = 0, deepcopy(net.state_dict()), watched
+            threshold = watched - MIN_GAIN * abs(watched)
         else:
             n_misses += 1
         if verbose:

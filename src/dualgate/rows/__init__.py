@@ -3,9 +3,8 @@
 from dualgate.rows.passes import Collect, Pass, Pieces, map_blocks, run_passes
 from dualgate.rows.sources import (
     ArrayRows,
-    ColumnSubset,
     RowSource,
-    RowSubset,
+    Subset,
     as_source,
     choose_spread,
     in_threads,
@@ -20,14 +19,13 @@ from dualgate.rows.store import FitStages, Store, StoreError, whole_file
 __all__ = [
     "ArrayRows",
     "Collect",
-    "ColumnSubset",
     "FitStages",
     "Pass",
     "Pieces",
     "RowSource",
-    "RowSubset",
     "Store",
     "StoreError",
+    "Subset",
     "as_source",
     "choose_spread",
     "in_threads",

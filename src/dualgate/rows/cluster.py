@@ -61,14 +61,9 @@ def use(client, *, chunk_rows=None):
     if chunk_rows is not None:
         check_number("cluster.use", "chunk_rows", chunk_rows, low=1)
 
-    def run(owner, passes, source, n_jobs, keeper):
+    def run(owner, passes, source, n_jobs):
         if source.in_memory:
-            return run_here(owner, passes, source, n_jobs, keeper)
-        if keeper is not None:
-            raise ValueError(
-                f"{owner_name(owner)}: checkpoint= and memory= are for one machine: leave them None on a cluster, "
-                "where work that is lost is done again."
-            )
+            return run_here(owner, passes, source, n_jobs)
         return _run_there(client, chunk_rows, owner, passes, source)
 
     token = runner.set(run)

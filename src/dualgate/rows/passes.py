@@ -11,10 +11,14 @@ from dualgate.rows.sources import in_threads, iter_blocks, join
 
 
 class Pass(ABC):
-    """A computation over all rows, fed block by block; picklable.
+    """A computation over all rows, fed block by block, whose result adds up over parts of the rows; picklable.
 
-    A subclass writes `update`, which adds to `found`, and `begin` where 0 is no empty `found`. A checkpoint keeps
-    `found`, and a cluster sends it; nothing else may change while rows are read.
+    A subclass writes `update`, which adds the rows of a block to `found`, and `begin` where 0 is no empty `found`. The
+    rest is common: a cluster runs a `part` of the pass over each chunk of the rows, and `merge` adds what the parts
+    found; a checkpoint keeps `found` and sets it again. So nothing but `found` may change while rows are read. What
+    follows from the sums is no part of the pass: the caller reads `found` at the end, as
+    :meth:`~dualgate.features.projection.Projection.end_pass` does. An algorithm that iterates makes a new pass for each
+    step.
 
     Attributes
     ----------
@@ -32,7 +36,15 @@ class Pass(ABC):
 
     @abstractmethod
     def update(self, start, block):
-        """Take in the rows from number `start` on; the block is overwritten afterwards."""
+        """Add rows to `found`.
+
+        Parameters
+        ----------
+        start : int
+            Number of the first row.
+        block : ndarray of shape (n_rows, n_features)
+            Overwritten afterwards, and not to be changed.
+        """
 
     def begin(self):
         """Return what is found in no rows."""
@@ -122,23 +134,19 @@ def map_blocks(owner, function, source, *, n_jobs=None):
     return collected.found.joined()
 
 
-def run_passes(owner, passes, source, *, n_jobs=None, keeper=None):
+def run_passes(owner, passes, source, *, n_jobs=None):
     """Run several passes over the rows of a source at once, here or on a cluster, reading every row once.
 
-    `owner` names whose `X` it is in messages, `n_jobs` threads read, and a `Keeper` stores what was found every few
-    blocks. Returns the passes.
+    `owner` names whose `X` it is in messages, `n_jobs` threads read. Returns the passes.
     """
-    return runner.get()(owner, passes, source, n_jobs, keeper)
+    return runner.get()(owner, passes, source, n_jobs)
 
 
-def run_here(owner, passes, source, n_jobs, keeper=None):
+def run_here(owner, passes, source, n_jobs):
     """Run passes on this machine; the arguments are those of `run_passes`."""
-    start = 0 if keeper is None else keeper.resume(passes)
-    for first, block in iter_blocks(owner, source, start=start, n_jobs=n_jobs):
+    for first, block in iter_blocks(owner, source, n_jobs=n_jobs):
         for each in passes:
             each.update(first, block)
-        if keeper is not None:
-            keeper.step(passes, first, block)
     return passes
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
@@ -86,7 +87,7 @@ class RowSource(ABC):
         if isinstance(key, (int, np.integer)):
             row = range(len(self))[key]
             return self.read(row, row + 1)[0]
-        return RowSubset(self, np.arange(len(self))[key])
+        return Subset(self, np.arange(len(self))[key])
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.read(0, len(self)), dtype=dtype)
@@ -95,45 +96,45 @@ class RowSource(ABC):
         return f"{type(self).__name__}({self.shape[0]:,} rows x {self.shape[1]:,} columns, {self.dtype})"
 
 
-class RowSubset(RowSource):
-    """Some rows of another source.
+class Subset(RowSource):
+    """Some rows of another source, some of its columns, or both.
 
     Parameters
     ----------
     source : RowSource
-    rows : ndarray of int of shape (n_rows,)
-        Their numbers, in any order.
+    rows, columns : None or ndarray of int, default=None
+        Their numbers, in any order; None is all.
     """
 
-    def __init__(self, source, rows):
-        if isinstance(source, RowSubset):
-            source, rows = source.source, source.rows[rows]
-        self.source, self.rows, self.files = source, rows, source.files
-        self.shape, self.dtype = (len(rows), source.shape[1]), source.dtype
+    def __init__(self, source, rows=None, columns=None):
+        if isinstance(source, Subset):
+            rows, columns = _within(source.row_numbers, rows), _within(source.column_numbers, columns)
+            source = source.source
+        self.source, self.row_numbers, self.column_numbers, self.files = source, rows, columns, source.files
+        self.in_memory, self.dtype = source.in_memory and rows is None, source.dtype
+        self.shape = tuple(
+            n if some is None else len(some) for n, some in zip(source.shape, (rows, columns), strict=True)
+        )
 
     def read(self, start, stop):  # noqa: D102
-        rows = self.rows[start:stop]
-        if len(rows) and np.all(np.diff(rows) == 1):
-            return self.source.read(int(rows[0]), int(rows[-1]) + 1)
-        return self.source.read_rows(rows)
+        rows = None if self.row_numbers is None else self.row_numbers[start:stop]
+        if rows is None:
+            block = self.source.read(start, stop)
+        elif len(rows) and np.all(np.diff(rows) == 1):
+            block = self.source.read(int(rows[0]), int(rows[-1]) + 1)
+        else:
+            block = self.source.read_rows(rows)
+        return block if self.column_numbers is None else take_columns(block, self.column_numbers)
 
 
-class ColumnSubset(RowSource):
-    """Some columns of another source, by their numbers."""
-
-    def __init__(self, source, columns):
-        self.source, self.columns, self.files, self.in_memory = source, columns, source.files, source.in_memory
-        self.shape, self.dtype = (len(source), len(columns)), source.dtype
-
-    def read(self, start, stop):  # noqa: D102
-        return take_columns(self.source.read(start, stop), self.columns)
+def _within(chosen, some):
+    """Numbers of `some` of the chosen ones; None is all."""
+    return chosen if some is None else some if chosen is None else chosen[some]
 
 
 def whole_of(source):
-    """Return the source that a subset of rows and columns was taken from."""
-    while isinstance(source, (RowSubset, ColumnSubset)):
-        source = source.source
-    return source
+    """Return the source that a subset was taken from, any other source itself."""
+    return source.source if isinstance(source, Subset) else source
 
 
 class ArrayRows(RowSource):
@@ -169,7 +170,7 @@ class ArrayRows(RowSource):
         return np.asarray(self.array[start:stop], dtype=self.dtype)
 
     def read_rows(self, rows):  # noqa: D102
-        return np.array(self.array[rows], self.dtype, order="C") if self.in_memory else super().read_rows(rows)
+        return np.asarray(self.array[rows], self.dtype, order="C") if self.in_memory else super().read_rows(rows)
 
     def __reduce__(self):
         if not self.files:
@@ -235,9 +236,10 @@ def open_fit_rows(estimator, X, y, *, reset=True, min_samples=2):
 
 
 def spread_rows(source, n_rows=None, *, n_jobs=None, finite=True):
-    """Return at most `n_rows` rows (None is `SAMPLE_ROWS`), in short runs spread evenly over all."""
-    n_rows = SAMPLE_ROWS if n_rows is None else n_rows
-    chosen = np.arange(len(source)) if len(source) <= n_rows else choose_spread(len(source), n_rows)
+    """Return at most `n_rows` rows (None is `SAMPLE_ROWS`), in short runs spread evenly over all, not to be changed."""
+    chosen = choose_spread(len(source), SAMPLE_ROWS if n_rows is None else n_rows)
+    if source.in_memory and len(chosen) == len(source):
+        return np.ascontiguousarray(source.read(0, len(source)))
     return take_rows(source, chosen, n_jobs=n_jobs, finite=finite)
 
 
@@ -251,7 +253,9 @@ def take_rows(source, chosen, *, n_jobs=None, finite=True):
 
 
 def choose_spread(n_rows, n_chosen):
-    """Numbers of at most `n_chosen` rows out of more, in short runs spread evenly."""
+    """Numbers of at most `n_chosen` rows, in short runs spread evenly over all; of as many or fewer all."""
+    if n_rows <= n_chosen:
+        return np.arange(n_rows)
     run = min(RUN_ROWS, n_chosen)
     starts = np.linspace(0, n_rows - run, n_chosen // run).astype(int)
     return np.unique(starts[:, None] + np.arange(run))
@@ -272,28 +276,26 @@ def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None, finite=None):
     stop = len(source) if stop is None else stop
     finite = not allows_nan(owner) if finite is None else finite
     step = block_rows(source.shape[1], source.dtype)
-    if not source.in_memory:
-        buffer = np.empty((min(step, stop - start), source.shape[1]), source.dtype)
+    buffer = None if source.in_memory else np.empty((min(step, stop - start), source.shape[1]), source.dtype)
     for first in range(start, stop, step):
         last = min(first + step, stop)
-        if source.in_memory:
+        if buffer is None:
             yield first, np.ascontiguousarray(source.read(first, last))
             continue
         block = buffer[: last - first]
-        _fill(source, first, block, n_jobs)
+
+        def fill(low, high, first=first, block=block):
+            source.read_into(first + low, first + high, block[low:high])
+
+        in_threads(fill, len(block), n_jobs)
         if finite:
             require_finite(owner, "X", block, first_row=first)
         yield first, block
 
 
-def _fill(source, first, block, n_jobs):
-    """Read rows from `first` on into `block`, in threads."""
-    in_threads(lambda start, stop: source.read_into(first + start, first + stop, block[start:stop]), len(block), n_jobs)
-
-
 def in_threads(function, n_rows, n_jobs):
     """Join ``function(start, stop)`` over short runs of rows, in joblib threads; BLAS keeps to one in each."""
-    ranges = [(start, min(start + _THREAD_ROWS, n_rows)) for start in range(0, n_rows, _THREAD_ROWS)]
+    ranges = [(rows.start, rows.stop) for rows in gen_batches(n_rows, _THREAD_ROWS)]
     if effective_n_jobs(n_jobs) == 1 or len(ranges) <= 1:
         return function(0, n_rows)
     with threadpool_limits(1, user_api="blas"):

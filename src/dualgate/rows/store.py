@@ -1,11 +1,11 @@
 """What was computed before: a store of results by name, and the keys that tell when a result may be used again."""
 
-import ast
 import hashlib
 import inspect
 import numbers
 import os
 import pickle
+import re
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import ZipFile
 
 import joblib
 import numpy as np
@@ -21,13 +22,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_memory
 
 from dualgate._validation import check_number, owner_name
-from dualgate.rows.passes import run_passes
-from dualgate.rows.sources import RUN_ROWS, ColumnSubset, RowSource, RowSubset, iter_blocks, spread_rows
+from dualgate.rows.passes import run_here, run_passes, runner
+from dualgate.rows.sources import RUN_ROWS, RowSource, Subset, iter_blocks, spread_rows
 
 EVERY_BLOCKS = 16  # blocks between two writings; with wide rows a write takes about as long as a quarter of a block
 NEUTRAL = ("n_jobs", "verbose", "device", "memory")  # parameters of estimators that change no result
 PACKAGE = Path(__file__).parents[1]
-_SUFFIXES = (".npz", ".pickle")  # of arrays by name, and of other objects
+_CODE = (".py", ".npz", ".csv")  # suffixes of what may change a result
 _DEPENDENCIES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
 
 
@@ -36,14 +37,14 @@ class StoreError(RuntimeError):
 
 
 class Store:
-    """Results by name, in memory or in a directory.
+    """Results by name, in memory or in the files of a directory. A result is a dictionary of values by name.
 
-    A dictionary of arrays and numbers is kept as `.npz`, anything else as a pickle, as trustworthy as its writer. A
-    file is replaced in one step, so that a kill at any moment, or two processes that write one name, leave a whole one.
+    A file is a `.zip` of pickles, one for each value, as trustworthy as its writer. It is replaced in one step, so that
+    a kill at any moment, or two processes that write one name, leave a whole one.
 
     Parameters
     ----------
-    directory : None, str, Path or joblib.Memory, default=None
+    directory : None, str or Path, default=None
         None keeps results in memory. A directory is made when the first result is written.
 
     Raises
@@ -53,76 +54,55 @@ class Store:
     """
 
     def __init__(self, directory=None):
-        if isinstance(directory, joblib.Memory):  # below what `Memory.clear` clears
-            directory = Path(directory.store_backend.location, "dualgate") if directory.store_backend else None
-        self.directory = None if directory is None else Path(directory)
+        self.directory, self._memory = None if directory is None else Path(directory), {}
         if self.directory is not None and self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{directory}: is a file, results are stored in a directory: delete it or name another.")
-        self._memory = {}
 
     def __contains__(self, name):
-        return name in self._memory or self._find(name) is not None
+        return name in self._memory if self.directory is None else self._path(name).exists()
 
     def load(self, name):
-        """Return a result. Arrays of an `.npz` file are read when they are asked for, by name.
+        """Return a result as a mapping; a value in a file is read when it is asked for.
 
         Raises
         ------
         KeyError
             If there is none.
         StoreError
-            If its file is damaged.
+            If its file is damaged, here or when a value is asked for.
         """
-        path = self._find(name)
-        if path is None:
-            return self._memory[name]
-        with _readable(path):
-            if path.suffix == ".npz":
-                return StoredArrays(path)
-            with open(path, "rb") as file:
-                return pickle.load(file)
+        return self._memory[name] if self.directory is None else StoredResult(self._path(name))
 
-    def save(self, name, value):
-        """Keep a result: arrays and numbers by name, or any object that can be pickled."""
+    def save(self, name, result):
+        """Keep a result, a dictionary of values that can be pickled."""
         if self.directory is None:
-            self._memory[name] = value
+            self._memory[name] = result
             return
-        arrays = isinstance(value, dict) and all(isinstance(key, str) and _is_numeric(value[key]) for key in value)
-        path, other = (self.directory / f"{name}{suffix}" for suffix in _SUFFIXES[:: 1 if arrays else -1])
+        path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            if arrays:
-                np.savez(file, **value)
-            else:
-                pickle.dump(value, file, protocol=5)
-        other.unlink(missing_ok=True)
+        with whole_file(path) as file, ZipFile(file, "w") as archive:
+            for key, value in result.items():
+                with archive.open(key, "w", force_zip64=True) as part:
+                    pickle.dump(value, part, protocol=5)
 
     def discard(self, name):
         """Forget a result, if there is one."""
-        self._memory.pop(name, None)
-        path = self._find(name)
-        if path is not None:
-            path.unlink(missing_ok=True)
-
-    def _find(self, name):
-        """Path of a result's file, None where there is none."""
         if self.directory is None:
-            return None
-        paths = (self.directory / f"{name}{suffix}" for suffix in _SUFFIXES)
-        return next((path for path in paths if path.exists()), None)
+            self._memory.pop(name, None)
+        else:
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name):
+        return self.directory / f"{name}.zip"
 
 
-def _is_numeric(value):
-    return isinstance(value, (np.ndarray, np.generic, numbers.Number)) and np.asarray(value).dtype != object
-
-
-class StoredArrays(Mapping):
-    """Arrays of an `.npz` file by name, each read when it is asked for."""
+class StoredResult(Mapping):
+    """Values of a result in a file, each read when it is asked for; no file stays open."""
 
     def __init__(self, path):
         self.path = path
-        with open(path, "rb") as file, np.load(file) as arrays:  # NumPy leaves a damaged file open
-            self._names = arrays.files
+        with self._open() as archive:
+            self._names = archive.namelist()
 
     def __iter__(self):
         return iter(self._names)
@@ -133,19 +113,19 @@ class StoredArrays(Mapping):
     def __getitem__(self, name):
         if name not in self._names:
             raise KeyError(name)
-        with _readable(self.path), open(self.path, "rb") as file, np.load(file) as arrays:
-            return arrays[name]
+        with self._open() as archive, archive.open(name) as part:
+            return pickle.load(part)
 
-
-@contextmanager
-def _readable(path):
-    try:
-        yield
-    except FileNotFoundError:  # another process discarded it
-        raise KeyError(path.name) from None
-    except Exception as error:  # damaged bytes make zip files, NumPy and pickles raise nearly anything
-        reason = str(error) or type(error).__name__
-        raise StoreError(f"{path}: cannot be read ({reason}): delete it, and it is computed again.") from None
+    @contextmanager
+    def _open(self):
+        try:
+            with ZipFile(self.path) as archive:
+                yield archive
+        except FileNotFoundError:  # there is none, or another process discarded it
+            raise KeyError(self.path.stem) from None
+        except Exception as error:  # damaged bytes make zip files and pickles raise nearly anything
+            reason = str(error) or type(error).__name__
+            raise StoreError(f"{self.path}: cannot be read ({reason}): delete it, and it is computed again.") from None
 
 
 @contextmanager
@@ -213,54 +193,29 @@ def fingerprint(source):
     """
     shape = tuple(source.shape), source.dtype.str
     if source.in_memory:
-        found = hashlib.sha256()
-        for _, block in iter_blocks(source, source):
-            found.update(block.reshape(-1).view(np.uint8))
-        return *shape, found.hexdigest()
+        return *shape, joblib.hash(np.ascontiguousarray(source.read(0, len(source))), hash_name="sha1")
     times = [(os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in source.files]
     return *shape, spread_rows(source, 3 * RUN_ROWS, finite=False), times
 
 
 @cache
-def code_hash(*modules):
-    """SHA-256 over the source of modules of dualgate, and of everything of dualgate that they import.
+def code_hash(module=None):
+    """SHA-256 over all code and numbers of dualgate below the study, and the versions of the numerical libraries.
 
-    Imports inside functions and in the tables of lazy packages count, as do the numbers (`.npz`, `.csv`) in a module's
-    directory and the versions of the numerical libraries. Raises a ValueError where there is no such module.
+    With a module of the study it covers that one too, and all modules of the study that it imports, directly or not.
     """
-    unknown = [module for module in modules if _source_path(module) is None]
-    if unknown:
-        raise ValueError(f"code_hash: {unknown[0]!r} is no module of dualgate.")
-    found = hashlib.sha256(repr([version(name) for name in _DEPENDENCIES]).encode())
-    waiting, seen = list(modules), set()
+    study = PACKAGE / "study"
+    files = {path for path in PACKAGE.rglob("*.*") if path.suffix in _CODE and study not in path.parents}
+    waiting = [] if module is None else [module]
     while waiting:
-        path = _source_path(waiting.pop())
-        if path is not None and path not in seen:
-            seen |= {path, *path.parent.glob("*.npz"), *path.parent.glob("*.csv")}
-            waiting += _imported(path)
-    for path in sorted(seen):
-        found.update(f"{path.name}:".encode() + path.read_bytes())
+        path = PACKAGE.parent.joinpath(*waiting.pop().split(".")).with_suffix(".py")
+        if path not in files:
+            files.add(path)
+            waiting += re.findall(r"dualgate\.study\.\w+", path.read_text())
+    found = hashlib.sha256(repr([version(name) for name in _DEPENDENCIES]).encode())
+    for path in sorted(files):
+        found.update(f"{path.relative_to(PACKAGE)}:".encode() + path.read_bytes())
     return found.hexdigest()
-
-
-def _imported(path):
-    """Names that a file may import as modules."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("dualgate."):
-            names.append(node.value)
-    return names
-
-
-def _source_path(module):
-    """Path of a module of dualgate, None where there is none of that name."""
-    place = PACKAGE.parent.joinpath(*module.split("."))
-    paths = (place / "__init__.py", place.with_name(f"{place.name}.py"))
-    return next((path for path in paths if PACKAGE in path.parents and path.is_file()), None)
 
 
 # ---- stages of a fit -------------------------------------------------------------------------------------------------
@@ -269,12 +224,12 @@ def _source_path(module):
 class FitStages:
     """The stages of a fit, each of which is computed once for what it depends on.
 
-    Without a store nothing is kept; a store in memory keeps finished stages. `identity` is what every stage depends on,
-    such as rows, targets and seed.
+    Without a store nothing is kept. `identity` is what every stage depends on, such as rows, targets and seed; the code
+    counts as well.
     """
 
     def __init__(self, store=None, identity=None):
-        self.store, self.identity = store, None if store is None else digest(identity)
+        self.store, self.identity = store, None if store is None else digest(identity, code_hash())
         self._stage, self._runs = "", []  # the stage that is computed now, and the names of its runs
 
     @classmethod
@@ -288,28 +243,26 @@ class FitStages:
         if checkpoint is not None:
             hint = "with checkpoint= it must be an integer, so that a fit that continues draws what the first one drew."
             check_number(estimator, "random_state", seed, kind=numbers.Integral, low=0, hint=hint)
-            store = Store(checkpoint)
-        elif memory is None or not isinstance(seed, numbers.Integral) or check_memory(memory).store_backend is None:
-            return cls()
         else:
-            store = Store(check_memory(memory))
-        return cls(store, (fingerprint(source), int(seed), values))
+            cache = check_memory(memory).store_backend
+            if cache is None or not isinstance(seed, numbers.Integral):
+                return cls()
+            checkpoint = Path(cache.location, "dualgate")  # below what `Memory.clear` clears
+        return cls(Store(checkpoint), (fingerprint(source), int(seed), values))
 
     def stage(self, name, depends, compute):
-        """Return a stage's result, stored or from ``compute()`` now.
+        """Return a stage's result, stored or from ``compute()`` now, which depends on `depends` and the identity.
 
-        It depends on `depends`, the identity and the code of the module of `compute`. Passes that `compute` runs by
-        `run` are continued after a kill. A stage has no stages inside.
+        Passes that `compute` runs by `run` are continued after a kill. A stage has no stages inside.
         """
         if self.store is None:
             return compute()
-        module = getattr(compute, "func", compute).__module__
-        key = self._key(name, depends, code_hash(module) if _source_path(module) else module)
+        key = self._key(name, depends)
         with suppress(KeyError):
-            return self.store.load(key)
+            return self.store.load(key)["result"]
         self._stage, self._runs = key, []
         result = compute()
-        self.store.save(key, result)
+        self.store.save(key, {"result": result})
         for run in self._runs:  # the result of the stage replaces them
             self.store.discard(run)
         self._stage, self._runs = "", []
@@ -318,57 +271,39 @@ class FitStages:
     def run(self, name, owner, passes, source, n_jobs=None):
         """Run passes as `run_passes` does; a directory keeps what they found every few blocks, to continue from there.
 
-        Raises a ValueError if rows are not those that were read before.
+        Raises a ValueError if rows are not those that were read before, or on a cluster.
         """
         if self.store is None or self.store.directory is None:
             return run_passes(owner, passes, source, n_jobs=n_jobs)
-        key, chosen, whole = self._key(name, self._stage), [], source
-        while isinstance(whole, (RowSubset, ColumnSubset)):
-            chosen.append(whole.rows if isinstance(whole, RowSubset) else whole.columns)
-            whole = whole.source
+        if runner.get() is not run_here and not source.in_memory:
+            raise ValueError(
+                f"{owner_name(owner)}: checkpoint= and memory= are for one machine: leave them None on a cluster, "
+                "where work that is lost is done again."
+            )
+        key, chosen = self._key(name, self._stage), ()
+        if isinstance(source, Subset):
+            chosen = source.row_numbers, source.column_numbers
+        sums = self._key("checksums", source.shape, chosen)
         self._runs.append(key)
-        keeper = Keeper(self.store, key, owner, self._key("checksums", source.shape, chosen))
-        passes = run_passes(owner, passes, source, n_jobs=n_jobs, keeper=keeper)
-        keeper.save(passes, len(source))
+        checksums, n_read = self.store.load(sums)["blocks"] if sums in self.store else {}, 0
+        if key in self.store:
+            stored = self.store.load(key)
+            n_read = int(stored["n_rows"])
+            for each, found in zip(passes, stored["found"], strict=True):
+                each.found = found
+        for number, (first, block) in enumerate(iter_blocks(owner, source, start=n_read, n_jobs=n_jobs), start=1):
+            last, checksum = first + len(block) - 1, zlib.crc32(block.data)
+            if checksums.setdefault((first, last), checksum) != checksum:
+                raise ValueError(
+                    f"X of {owner_name(owner)} changed since {self.store.directory} was begun: rows {first:,} to "
+                    f"{last:,} are not those that were read before. Delete the store, and fit again."
+                )
+            for each in passes:
+                each.update(first, block)
+            if number % EVERY_BLOCKS == 0 or last + 1 == len(source):
+                self.store.save(key, {"found": [each.found for each in passes], "n_rows": last + 1})
+                self.store.save(sums, {"blocks": checksums})
         return passes
 
     def _key(self, name, *depends):
         return f"{name}-{digest(name, self.identity, depends)[:40]}"
-
-
-class Keeper:
-    """Stores under `name` what running passes have found, and under `checksums` those of the blocks that were read."""
-
-    def __init__(self, store, name, owner, checksums):
-        self.store, self.name, self.owner, self.checksums = store, name, owner, checksums
-        self._n_blocks, self._n_rows = 0, 0
-        self._known = store.load(checksums) if checksums in store else {}
-
-    def resume(self, passes):
-        """Give passes what they had found, and return the row to continue from."""
-        if self.name in self.store:
-            stored = self.store.load(self.name)
-            self._n_rows = stored["n_rows"]
-            for each, found in zip(passes, stored["found"], strict=True):
-                each.found = found
-        return self._n_rows
-
-    def step(self, passes, first, block):
-        """Compare a block with what was read before, and store what was found every few blocks."""
-        last, found = first + len(block) - 1, zlib.crc32(block.data)
-        if self._known.setdefault((first, last), found) != found:
-            raise ValueError(
-                f"X of {owner_name(self.owner)} changed since {self.store.directory} was begun: rows "
-                f"{first:,} to {last:,} are not those that were read before. Delete the store, and fit again."
-            )
-        self._n_blocks += 1
-        if self._n_blocks % EVERY_BLOCKS == 0:
-            self.save(passes, last + 1)
-
-    def save(self, passes, n_rows):
-        """Store what was found in the first `n_rows` rows, unless it is stored already."""
-        if n_rows == self._n_rows:
-            return
-        self.store.save(self.name, {"found": [each.found for each in passes], "n_rows": n_rows})
-        self.store.save(self.checksums, self._known)
-        self._n_rows = n_rows

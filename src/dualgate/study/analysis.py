@@ -1,14 +1,14 @@
 """From the predictions of a study to its results: scores pooled over seeds, verdicts, and the model to recommend."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
 from scipy.stats import sem, t
-from sklearn.metrics import confusion_matrix, r2_score
+from sklearn.metrics import r2_score
 
 from dualgate import evaluation
 from dualgate.evaluation import Estimate, Interval, bootstrap_weights
@@ -20,7 +20,6 @@ from dualgate.study.methods import (
     BOTH,
     DUAL,
     GLOBAL,
-    METHODS,
     MIXTURE,
     ORACLE,
     ORACLES,
@@ -28,20 +27,20 @@ from dualgate.study.methods import (
     PHYS,
     PLAIN,
     QUALITY,
+    READERS,
     REFERENCE,
     SINGLE,
+    TABLE,
     VARIANT,
     Method,
 )
-from dualgate.study.run import AUDIT_NUMBERS, SeedRecord, gate_trace
+from dualgate.study.run import SeedRecord, gate_trace
 
 PASS, MARGINAL, FAIL = LADDER = "pass", "marginal", "fail"  # from best to worst
 METRICS = ("r2", "mae", "rmse", "bias")
 LOW_BINS = SNR_NAMES[:2]  # where a quality tower must be worth the most
 MIN_BIN_ROWS = 30  # of all seeds, for a verdict within an SNR bin
 FUSION_SIZES = {"logit_add": 0, "temperature": 1, "poe": 2, "concat": 3}  # by what each adds to two towers
-READERS = {"pixels": "pixels", "whitened": "whitened components", "wiener": "Wiener scores",
-           "wiener clean": "Wiener scores, noise-free loadings"}  # from no use of the errors to most  # fmt: skip
 MIN_TREND_ROWS = 4
 AXIS_RESAMPLES = 300
 MAX_POINTS = 1500  # rows of the figures that show rows
@@ -50,23 +49,23 @@ PIXELS_SHOWN = 1024  # of the coefficients
 # ---- intervals over seeds, and verdicts ---------------------------------------------------------------------
 
 
-def judge(found: Interval, bar: float, *, what: str = "", zero: float | None = 0.0) -> results.Part:
+def judge(found: Interval, bar: float, *, what: str = "", zero: bool = True) -> results.Part:
     """Verdict on a number that should reach a bar; the interval decides, never the estimate alone.
 
     Pass where the whole interval is at or above the bar. Fail where the whole interval is below it, and where the
-    interval includes `zero`, the number without any effect, if there is one. Marginal in between.
+    interval includes zero, if that is the number without any effect. Marginal in between.
     """
-    asked = f"{bar:+g}" if zero == 0 else f"{bar:g}"
+    asked = f"{bar:+g}" if zero else f"{bar:g}"
     if not all(map(math.isfinite, (found.value, found.low, found.high))):
         decided = FAIL, "it could not be measured"
     elif found.low >= bar:
         decided = PASS, f"the whole interval is at or above {asked}"
     elif found.high < bar:
         decided = FAIL, f"the whole interval is below {asked}"
-    elif zero is not None and not found.low > zero:
-        decided = FAIL, "the interval includes zero" if zero == 0 else f"the interval includes {zero:g}"
+    elif zero and not found.low > 0:
+        decided = FAIL, "the interval includes zero"
     else:
-        decided = MARGINAL, f"the interval {'excludes zero and ' * (zero == 0)}includes {asked}"
+        decided = MARGINAL, f"the interval {'excludes zero and ' * zero}includes {asked}"
     return results.Part(what, found, bar, *decided)
 
 
@@ -101,27 +100,35 @@ def seed_interval(found: Iterable[Estimate | Interval], *, confidence: float = 0
 
 
 class StudyScores:
-    """Paired scores of all methods on the test rows, and on the validation rows that choose among them.
+    """Paired scores of methods on the test rows of records, and on the validation rows that choose among them.
 
+    Methods are all that the records hold unless given; `n_resamples` counts bootstrap resamples of each seed's rows.
     `tables` and `validation` hold a ScoreTable for each seed; `slices` are "all", the SNR bins, "regime 0", ...,
-    "boundary" and "interior", as far as they are known, and `counts` the test rows in each, over all seeds; `sizes`
-    are the regimes and quality bins of the experts.
+    "boundary" and "interior", as far as they are known, and `counts` the test rows in each, over all seeds;
+    `boundaries` are the boundary samples of each seed, or None; `sizes` the regimes and quality bins of the experts.
     """
 
-    def __init__(self, records: Sequence[SeedRecord], methods: Sequence[Method], n_resamples: int, thresholds):
-        self.records, self.methods = list(records), list(methods)
-        self.names = tuple(method.name for method in methods)
-        known = [record.regimes for record in records if record.regimes is not None]
-        n_regimes = 1 + max(int(codes.max()) for codes in known) if known else None
-
-        def table(record, y, predictions, slices=None):
-            chosen = {name: predictions[name] for name in self.names}
-            return evaluation.bootstrap_scores(y, chosen, slices, n_resamples=n_resamples, random_state=record.seed)
-
-        self.tables = [table(r, r.y, r.predictions, slices_of(r, thresholds, n_regimes)) for r in records]
-        self.validation = [table(r, r.y_validation, r.validation) for r in records]
-        self.slices, self.sizes = self.tables[0].slices, _sizes(self.records[0], methods, n_regimes)
+    def __init__(self, records: Iterable[SeedRecord], methods=None, n_resamples=1000, thresholds=None):
+        self.records, self.n_resamples, self.bars = list(records), n_resamples, thresholds or Thresholds()
+        held = self.records[0].predictions
+        self.methods = [method for method in TABLE if method.name in held] if methods is None else list(methods)
+        known = [record.regimes.max() for record in self.records if record.regimes is not None]
+        n_regimes = 1 + int(max(known)) if known else None
+        self.boundaries = [_boundary(record, self.bars) for record in self.records]
+        self.tables, self.validation = [], []
+        for record, edge in zip(self.records, self.boundaries, strict=True):
+            near = None if edge is None else edge.near
+            slices = evaluation.row_slices(
+                len(record.y), snr=record.snr, regimes=record.regimes, n_regimes=n_regimes, near=near
+            )
+            self.tables.append(self._table(record, record.y, record.predictions, slices))
+            self.validation.append(self._table(record, record.y_validation, record.validation))
+        self.slices, self.sizes = self.tables[0].slices, _sizes(self.records[0], self.methods, n_regimes)
         self.counts = dict(zip(self.slices, sum(table.counts for table in self.tables).tolist(), strict=True))
+
+    def _table(self, record, y, predictions, slices=None):
+        chosen = {method.name: predictions[method.name] for method in self.methods}
+        return evaluation.bootstrap_scores(y, chosen, slices, n_resamples=self.n_resamples, random_state=record.seed)
 
     def find(self, among: Iterable[Method] = (), **fields) -> Method | None:
         """Return the first method, of all or of some, with these fields; None where there is none."""
@@ -156,14 +163,12 @@ class StudyScores:
 
     def shapley(self, dual: Method) -> dict[str, Interval]:
         """Shapley value of each tower of a dual model; empty where one of the four methods is missing."""
-        four = self.find(name=GLOBAL.name), *(
-            self.find(kind=SINGLE, towers=(tower,), experts=dual.experts) for tower in BOTH
-        ), dual  # fmt: skip
+        singles = (self.find(kind=SINGLE, towers=(tower,), experts=dual.experts) for tower in BOTH)
+        four = [self.find(name=GLOBAL.name), *singles, dual]
         if dual.kind != DUAL or None in four:
             return {}
         estimates = ([table.estimate("r2", each.name) for each in four] for table in self.tables)
-        found = [evaluation.shapley_values(*each) for each in estimates]
-        return {share: seed_interval([values[share] for values in found]) for share in found[0]}
+        return pool([evaluation.shapley_values(*each) for each in estimates])
 
     def validation_r2(self, method: Method) -> float:
         """R^2 on the validation rows, averaged over seeds."""
@@ -179,6 +184,26 @@ class StudyScores:
         errors = [float(np.nanstd(np.mean([each.draws for each in found], axis=0)))]
         return float(np.mean(values)), max([*errors, *([float(sem(values))] if len(values) > 1 else [])])
 
+    def by_seed(self, best_single: str | None) -> pd.DataFrame:
+        """Score every method in every slice of each seed's test rows, one line each.
+
+        Slices are "all", "snr X" to "snr H", "regime 0", ..., "boundary", "interior" and, for the R^2 that chose among
+        models, "validation"; those without rows are left out. Metrics are r2, delta_r2 (over `best_single`) and the
+        errors; r2 is NaN where the targets of a slice do not vary.
+        """
+        lines, metrics = [], {"r2": ("r2", None), "delta_r2": ("r2", best_single)}
+        metrics |= {name: (name, None) for name in METRICS[1:]}
+        if best_single is None:
+            del metrics["delta_r2"]
+        for (record, table), method in product(zip(self.records, self.tables, strict=True), self.methods):
+            head = record.seed, method.name, method.group
+            lines.append((*head, "validation", "r2", record.validation_r2[method.name], record.n_validation))
+            parts = [(part, count) for part, count in zip(table.slices, table.counts.tolist(), strict=True) if count]
+            for (part, count), (metric, (score, reference)) in product(parts, metrics.items()):
+                value = table.estimate(score, method.name, part, reference=reference).value
+                lines.append((*head, f"snr {part}" if part in SNR_NAMES else part, metric, value, count))
+        return pd.DataFrame(lines, columns=["seed", "method", "group", "slice", "metric", "value", "rows"])
+
 
 def _sizes(record, methods, n_known):
     """Regimes and quality bins of the experts: as the models of the first seed have them, else as the rows do."""
@@ -188,61 +213,25 @@ def _sizes(record, methods, n_known):
     return n_regimes, width[BINNED] // n_regimes if BINNED in width else 4
 
 
-def slices_of(record: SeedRecord, thresholds: Thresholds, n_regimes: int | None = None) -> dict[str, np.ndarray]:
-    """Mark the test rows (n_test,) of every slice that is known, by name."""
-    found = boundary_of(record, thresholds)
-    near = None if found is None else found.near
-    return evaluation.row_slices(len(record.y), snr=record.snr, regimes=record.regimes, n_regimes=n_regimes, near=near)
-
-
-def boundary_of(record: SeedRecord, thresholds: Thresholds):
+def _boundary(record, bars):
     """Boundary samples of the test rows; None where conditions or distances are not known."""
-    if record.conditions is None or thresholds.boundary is None or not record.edges:
+    if record.conditions is None or bars.boundary is None or not record.edges:
         return None
-    return evaluation.boundary_samples(record.conditions, record.edges, thresholds.boundary)
-
-
-def seed_scores(
-    records: Sequence[SeedRecord],
-    methods: Sequence[Method],
-    best_single: str | None,
-    thresholds: Thresholds | None = None,
-) -> pd.DataFrame:
-    """Score every method in every slice of each seed's test rows, one line each.
-
-    Slices are "all", "snr X" to "snr H", "regime 0", ..., "boundary", "interior" and, for the R^2 that chose among
-    models, "validation"; those without rows are left out. Metrics are r2, delta_r2 (over `best_single`) and the errors;
-    r2 is NaN where the targets of a slice do not vary.
-    """
-    scores, lines = StudyScores(records, methods, 1, thresholds or Thresholds()), []
-    compared = [] if best_single is None else [("delta_r2", "r2", best_single)]
-    metrics = [("r2", "r2", None), *compared, *((name, name, None) for name in METRICS[1:])]
-    for record, table in zip(records, scores.tables, strict=True):
-        parts = [(part, count) for part, count in zip(table.slices, table.counts.tolist(), strict=True) if count]
-        for method in methods:
-            head = record.seed, method.name, method.group
-            lines.append((*head, "validation", "r2", record.validation_r2[method.name], record.n_validation))
-            lines += [
-                (*head, f"snr {part}" if part in SNR_NAMES else part, metric,
-                 table.estimate(score, method.name, part, reference=reference).value, count)
-                for part, count in parts
-                for metric, score, reference in metrics
-            ]  # fmt: skip
-    return pd.DataFrame(lines, columns=["seed", "method", "group", "slice", "metric", "value", "rows"])
+    return evaluation.boundary_samples(record.conditions, record.edges, bars.boundary)
 
 
 # ---- questions, and what to recommend -------------------------------------------------------------------------
 
 
-def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[results.Answer]:
+def answer_all(scores: StudyScores, gates: Mapping[str, results.GateReport]) -> list[results.Answer]:
     """Every question that the methods can answer, the main one first.
 
     Validation rows choose the dual model and the single tower of each comparison, the test rows judge these two alone:
     the largest of many gains on the test rows would be biased upwards.
     """
-    best, find = scores.best, scores.find
+    best, find, bars = scores.best, scores.find, scores.bars
     both, plain = (best(DUAL), best(SINGLE)), best(SINGLE, (PLAIN,))
-    added = [find(kind=DUAL, fusion="logit_add", experts=experts) for experts in (PLAIN, BINNED)]
+    added = [method for method in scores.methods if method.name in gates and gates[method.name].axes]
     over, same = "ΔR² over the best single tower", "ΔR² over the best single tower with the same experts"
 
     def gain(bar, what):
@@ -259,7 +248,7 @@ def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[resul
 
     def recovery(dual):
         kept, what = scores.recovery(dual), "share of the gain from the global ridge to the true-regime experts"
-        return [] if kept is None else [judge(kept, bars.rho, what=what, zero=None)]
+        return [] if kept is None else [judge(kept, bars.rho, what=what, zero=False)]
 
     def temperature(dual, single):
         """Whether the temperature falls with SNR, and whether that gains R^2 where SNR is low."""
@@ -295,50 +284,36 @@ def answer_all(scores: StudyScores, gates: dict, bars: Thresholds) -> list[resul
          (find(kind=DUAL, fusion="temperature", experts=PLAIN), find(kind=SINGLE, towers=(PHYS,), experts=PLAIN)),
          temperature),
         ("axes", "Q6.3", "Can factorised gates be interpreted: does each tower follow its own axis?",
-         [each for each in added if each is not None and each.name in gates and gates[each.name].axes][:1] or [None],
-         axes),
+         added[:1] or [None], axes),
     )  # fmt: skip
     answers, bins = [], [bin_ for bin_ in SNR_NAMES if bin_ in scores.slices]
     for key, code, words, models, measure in questions:
         parts = [] if None in models else measure(*models)
         if parts:
-            verdict, reason = DECIDE.get(key, _decide_alone)(parts)
+            part = DECIDE[key](parts) if key in DECIDE else parts[0]
+            reason = f"{part.what}: {part.reason}" if key in DECIDE else part.reason
             compared = key not in DECIDE and len(models) == 2
             by_snr = {bin_: scores.gain(*models, bin_) for bin_ in bins} if compared else {}
             names = (model.name for model in models)
-            answers.append(results.Answer(key, words, code, verdict, reason, parts, *names, gain_by_snr=by_snr))
+            answers.append(results.Answer(key, words, code, part.verdict, reason, parts, *names, gain_by_snr=by_snr))
     return answers
 
 
-def _decide_alone(parts):
-    return parts[0].verdict, parts[0].reason
+def best_of(parts: Sequence[results.Part]) -> results.Part:
+    """Return the part with the best verdict, of equals that with the largest number."""
+    return min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
 
 
-def _decide_by_the_best(parts):
-    first = min(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
-    return first.verdict, f"{first.what}: {first.reason}"
+def weakest_of(parts: Sequence[results.Part]) -> results.Part:
+    """Return the part with the weakest verdict, of equals that with the smallest number."""
+    return max(parts, key=lambda part: (LADDER.index(part.verdict), -part.found.value))
 
 
-def _decide_temperature(parts):
-    """Decide by the weaker of the fall with SNR and the better of the gains at low SNR."""
-    falls, gained = parts[0], min((part.verdict for part in parts[1:]), key=LADDER.index)
-    does = "falls" if falls.verdict == PASS else "rises" if falls.found.high < 0 else "may rise or fall"
-    pays = {PASS: "there is a gain", MARGINAL: "there is a gain, perhaps smaller than asked for"}
-    verdict = max(falls.verdict, gained, key=LADDER.index)
-    return verdict, f"it {does} with SNR, and at low SNR {pays.get(gained, 'the gain fails')}"
-
-
-def _decide_by_the_weakest(parts):
-    off = [part.what.split(":")[0] for part in parts if part.verdict != PASS]
-    verdict = max((part.verdict for part in parts), key=LADDER.index)
-    return verdict, (
-        f"the interval of the {' and that of the '.join(off)} includes zero or less"
-        if off
-        else "both intervals are above zero"
-    )
-
-
-DECIDE = {"low_snr": _decide_by_the_best, "temperature": _decide_temperature, "axes": _decide_by_the_weakest}
+DECIDE = {  # which of several parts decides
+    "low_snr": best_of,
+    "temperature": lambda parts: weakest_of([parts[0], best_of(parts[1:])]),
+    "axes": weakest_of,
+}
 
 
 def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
@@ -374,99 +349,121 @@ def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
     n_regimes, n_bins = scores.sizes
     counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
-    words = {reader: READERS.get(reader, "columns") for reader in dict.fromkeys(m.reader for m in plain)}
+    words = {reader: READERS[reader].words for reader in dict.fromkeys(m.reader for m in plain)}
     both, phys, known = {"towers": BOTH, "fusion": "concat"}, {"towers": (PHYS,)}, {"view": ORACLE}
-    found = []
+    pairs = [  # two methods each, given by fields, experts and reader
+        *(("gate", f"{counted[size]}, {words[reader]}", (both, size, reader), (phys, size, reader))
+          for size, reader in product(counted, words)),
+        *(("experts", f"{kind}, {words[reader]}", (fields, BINNED, reader), (fields, PLAIN, reader))
+          for (kind, fields), reader in product((("true regime known", known), ("both towers", both)), words)),
+        *(("representation", f"{counted[size]}: {READERS[after].words} instead of {READERS[before].words}",
+           (both, size, after), (both, size, before))
+          for size, (before, after) in product(counted, pairwise(list(READERS)[1:]))),
+    ]  # fmt: skip
 
-    def compare(place, what, better, worse):
-        """Compare two methods given by fields, experts and reader, where both are there."""
-        pair = [scores.find(plain, **fields, experts=size, reader=reader) for fields, size, reader in (better, worse)]
-        found.extend([] if None in pair else [_paired(scores, place, what, *pair)])
+    def find(fields, size, reader):
+        return scores.find(plain, **fields, experts=size, reader=reader)
 
-    for size, reader in product(counted, words):
-        compare("gate", f"{counted[size]}, {words[reader]}", (both, size, reader), (phys, size, reader))
-    for (kind, fields), reader in product({"true regime known": known, "both towers": both}.items(), words):
-        compare("experts", f"{kind}, {words[reader]}", (fields, BINNED, reader), (fields, PLAIN, reader))
-    for size, (before, after) in product(counted, pairwise(READERS)):
-        what = f"{counted[size]}: {READERS[after]} instead of {READERS[before]}"
-        compare("representation", what, (both, size, after), (both, size, before))
-    return found
+    return _paired_gains(scores, ((place, what, find(*better), find(*worse)) for place, what, better, worse in pairs))
 
 
 def gains_of_changes(scores: StudyScores) -> list[results.PairedGain]:
     """Gains of R^2 of every variant of both towers over the method that it changes."""
     variants = (m for m in scores.methods if m.kind == VARIANT and m.towers == BOTH and m.view == MIXTURE)
-    found = ((m.group, m.words, m, scores.find(name=m.changes)) for m in variants)
-    return [_paired(scores, *each) for each in found if None not in each]
+    return _paired_gains(scores, ((m.group, m.words, m, scores.find(name=m.changes)) for m in variants))
 
 
-def _paired(scores, place, what, better, worse):
-    return results.PairedGain(place, what, better.name, worse.name, scores.gain(better, worse))
+def _paired_gains(scores, pairs):
+    """Gains of those pairs whose methods are both there."""
+    return [
+        results.PairedGain(place, what, better.name, worse.name, scores.gain(better, worse))
+        for place, what, better, worse in pairs
+        if better is not None and worse is not None
+    ]
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------
 
 
-def describe_gates(
-    records: Sequence[SeedRecord], methods: Sequence[Method], scores: StudyScores, bars: Thresholds
-) -> dict[str, results.GateReport]:
+def describe_gates(scores: StudyScores, methods: Iterable[Method]) -> dict[str, results.GateReport]:
     """Describe the gates of the given methods by name, pooled over seeds, as far as rows and methods allow."""
-    traced = {m.name: m for m in methods if all(m.name in record.traces for record in records)}
-    return {m.name: _describe_gate(records, m, scores, bars) if m.name in traced else results.GateReport()
-            for m in methods}  # fmt: skip
+    return {method.name: _describe_gate(scores, method) for method in methods}
 
 
-def _describe_gate(records, method, scores, bars):
-    outputs = []  # weights and towers' outputs of the test rows
-    for record in records:
-        trace = gate_trace(method, record.traces[method.name])
-        parts = {"weights": trace.weights, PHYS: trace.phys_logits, QUALITY: trace.quality_logits}
-        outputs.append({k: None if each is None else each[record.n_validation :] for k, each in parts.items()})
-    permuted = [record.traces[method.name].get("permutation") for record in records]
-    lost = {} if any(each is None for each in permuted) else {
-        part: seed_interval(Interval(*map(float, each[place])) for each in permuted)
-        for place, part in enumerate((*BOTH, "both"))
-    }  # fmt: skip
-    added = method.fusion == "logit_add" and all(r.snr is not None and r.regimes is not None for r in records)
-    return results.GateReport(
-        trends=_trends(records, method, outputs), axes=_axes(records, outputs) if added else {},
-        shapley=scores.shapley(method), permutation=lost,
-        **_regimes_of_gate(records, method, outputs, scores.sizes, bars),
-    )  # fmt: skip
-
-
-def _trends(records, method, outputs):
-    """Trends with SNR of entropy, confidence and temperature."""
-    if any(record.snr is None or len(record.snr) < MIN_TREND_ROWS for record in records):
-        return {}
-    columns = {
-        "entropy": [record.entropy[method.name] for record in records],
-        "confidence": [each["weights"].max(axis=1) for each in outputs],
-    }
-    if method.fusion == "temperature":
-        columns["temperature"] = [1 + np.logaddexp(0, each[QUALITY][:, 0]) for each in outputs]
-    pooled = {}
-    for name, values in columns.items():
-        found = [evaluation.trend(record.snr, each) for record, each in zip(records, values, strict=True)]
-        rho = seed_interval(each.rho for each in found)  # the interval of three seeds may be wider than any correlation
+def _describe_gate(scores, method):
+    if any(method.name not in record.traces for record in scores.records):
+        return results.GateReport()
+    records = zip(scores.records, scores.boundaries, strict=True)
+    seeds = [_gate_of_seed(record, edge, method, scores.sizes) for record, edge in records]
+    found, trends = pool(seeds), {}
+    for name, each in found.pop("trends", {}).items():
+        rho = each["rho"]  # the interval of three seeds may be wider than any correlation
         rho = replace(rho, low=max(rho.low, -1.0), high=min(rho.high, 1.0))
-        means = [seed_interval(each) for each in zip(*(each.means for each in found), strict=True)]
-        pooled[name] = results.PooledTrend(rho, max(each.p_value for each in found), means)
-    return pooled
+        p_value = max(seed["trends"][name].p_value for seed in seeds)
+        trends[name] = results.PooledTrend(rho, p_value, each["means"])
+    return results.GateReport(trends, shapley=scores.shapley(method), **found)
 
 
-def _axes(records, outputs):
-    """By how much each tower's own axis explains more of its outputs than the other axis does."""
-    leads = {PHYS: [], QUALITY: []}
-    for record, each in zip(records, outputs, strict=True):
-        axes = {PHYS: record.regimes, QUALITY: quality_bins(record.snr)}
-        weights = bootstrap_weights(len(record.snr), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
-        for tower, other in (BOTH, BOTH[::-1]):
-            values = each[tower] - each[tower].mean(axis=1, keepdims=True)  # a common offset changes no weight
-            lead = float(lead_of(values, axes[tower], axes[other], np.ones((1, len(values))))[0])
-            resampled = lead_of(values, axes[tower], axes[other], weights)  # rows drawn twice look like groups: a bias
-            leads[tower].append(Estimate(lead, resampled - resampled.mean() + lead))
-    return {"physics": seed_interval(leads[PHYS]), "quality": seed_interval(leads[QUALITY])}
+def pool(found: Sequence):
+    """Pool what every seed has, by name: intervals of estimates and intervals, means of numbers and of weights."""
+    first = found[0]
+    if isinstance(first, Mapping):
+        return {name: pool([each[name] for each in found]) for name in first if all(name in each for each in found)}
+    if isinstance(first, (Estimate, Interval)):
+        return seed_interval(found)
+    if isinstance(first, tuple):
+        return [pool(each) for each in zip(*found, strict=True)]
+    if np.ndim(first) == 0:
+        return float(np.mean(found))
+    return (
+        np.ma.masked_invalid(np.stack(found)).mean(axis=0).filled(np.nan).round(4).tolist()
+    )  # NaN where no seed has it
+
+
+def _gate_of_seed(record, edge, method, sizes):
+    """Fields of `GateReport` in one seed, as far as the rows allow."""
+    found, arrays = {}, record.traces[method.name]
+    trace = gate_trace(method, arrays, slice(record.n_validation, None))
+    regimes, bins = record.regimes, None if record.snr is None else quality_bins(record.snr)
+    if "permutation" in arrays:
+        lines = zip((*BOTH, "both"), arrays["permutation"], strict=True)
+        found["permutation"] = {part: Interval(*map(float, line)) for part, line in lines}
+    if bins is not None and len(bins) >= MIN_TREND_ROWS:
+        columns = {"entropy": record.entropy[method.name], "confidence": trace.weights.max(axis=1)}
+        if method.fusion == "temperature":
+            columns["temperature"] = 1 + np.logaddexp(0, trace.quality_logits[:, 0])
+        found["trends"] = {name: evaluation.trend(record.snr, values) for name, values in columns.items()}
+    if method.fusion == "logit_add" and bins is not None and regimes is not None:
+        draws = bootstrap_weights(len(bins), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
+        towers = {"physics": (trace.phys_logits, regimes, bins), "quality": (trace.quality_logits, bins, regimes)}
+        found["axes"] = {tower: _lead(*given, draws) for tower, given in towers.items()}
+    n_regimes, n_bins = sizes[0], sizes[1] if method.experts == BINNED else 1
+    if regimes is None or regimes.max() >= n_regimes or trace.weights.shape[1] != n_regimes * n_bins:
+        return found
+    weights = trace.weights.astype(float).reshape(-1, n_regimes, n_bins).sum(axis=2)
+    found["accuracy"] = np.mean(weights.argmax(axis=1) == regimes)
+    found["confusion"] = mean_weights(weights, regimes, n_regimes=n_regimes)
+    if bins is not None:
+        found["weights"] = mean_weights(weights, regimes, bins, n_regimes=n_regimes)
+    if edge is not None and math.prod(edge.shape) == n_regimes:
+        crossings = evaluation.boundary_crossings(weights.argmax(axis=1), edge)
+        found["boundary"] = {name: crossings[name] for name in ("crossing_rate", "missed_near", "missed_far")}
+    return found
+
+
+def mean_weights(weights, *codes, n_regimes):
+    """Mean weights (n_regimes, ..., n_experts) of the rows of every regime, or regime and SNR bin; NaN without rows."""
+    shape = (n_regimes, len(SNR_NAMES))[: len(codes)]
+    means = pd.DataFrame(weights).groupby(np.ravel_multi_index(codes, shape)).mean()
+    return means.reindex(range(math.prod(shape))).to_numpy().reshape(*shape, -1)
+
+
+def _lead(logits, own, other, draws):
+    """By how much a tower's own axis explains more of its outputs than the other axis does."""
+    values = logits - logits.mean(axis=1, keepdims=True)  # a common offset changes no weight
+    lead = float(lead_of(values, own, other, np.ones((1, len(values))))[0])
+    resampled = lead_of(values, own, other, draws)  # rows drawn twice look like groups: a bias
+    return Estimate(lead, resampled - resampled.mean() + lead)
 
 
 def lead_of(outputs, own, other, weights) -> np.ndarray:
@@ -494,64 +491,30 @@ def lead_of(outputs, own, other, weights) -> np.ndarray:
     return np.divide(lead, whole, where=whole > 1e-12, out=np.full_like(lead, np.nan))
 
 
-def _regimes_of_gate(records, method, outputs, sizes, bars):
-    """Accuracy, mean weights and edges, where regimes are known and each has its own experts."""
-    n_regimes, n_bins = sizes[0], {PLAIN: 1, BINNED: sizes[1]}.get(method.experts)
-    right = n_bins and all(each["weights"].shape[1] == n_regimes * n_bins for each in outputs)
-    if not right or any(r.regimes is None or r.regimes.max() >= n_regimes for r in records):
-        return {}
-    summed = [each["weights"].astype(float).reshape(-1, n_regimes, n_bins).sum(axis=2) for each in outputs]
-    pairs = list(zip(records, summed, strict=True))
-    counts = sum(confusion_matrix(r.regimes, w.argmax(axis=1), labels=range(n_regimes)) for r, w in pairs)
-    found = {"accuracy": float(np.trace(counts) / counts.sum())}
-    axes = {"confusion": lambda r: (r.regimes,)}
-    if all(record.snr is not None for record in records):
-        axes["weights"] = lambda r: (r.regimes, quality_bins(r.snr))
-    for name, codes in axes.items():  # means over seeds of what is known; NaN where no seed has it
-        tables = [mean_weights(w, codes(r), n_regimes) for r, w in pairs]
-        found[name] = np.ma.masked_invalid(np.stack(tables)).mean(axis=0).filled(np.nan).round(4).tolist()
-    edges = [boundary_of(record, bars) for record in records]
-    if all(each is not None and int(np.prod(each.shape)) == n_regimes for each in edges):
-        near = zip(summed, edges, strict=True)
-        crossings = [evaluation.boundary_crossings(each.argmax(axis=1), edge) for each, edge in near]
-        names = ("crossing_rate", "missed_near", "missed_far")
-        found["boundary"] = {name: seed_interval(getattr(each, name) for each in crossings) for name in names}
-    return found
-
-
-def mean_weights(weights, codes, n_regimes):
-    """Mean weights (n_regimes, ..., n_experts) of the rows of every regime, or regime and SNR bin; NaN without rows."""
-    shape = (n_regimes, len(SNR_NAMES))[: len(codes)]
-    means = pd.DataFrame(weights).groupby(np.ravel_multi_index(codes, shape)).mean()
-    return means.reindex(range(math.prod(shape))).to_numpy().reshape(*shape, -1)
-
-
 # ---- the Bayes limit ------------------------------------------------------------------------------------------
 
 
-def bayes_limit_of(records: Sequence[SeedRecord], n_resamples: int) -> results.BayesLimit | None:
+def bayes_limit_of(scores: StudyScores) -> results.BayesLimit | None:
     """Pool the Bayes limit over seeds; None where it is not known.
 
     Its expected R^2, 1 - mean posterior variance / prior variance, scatters less than the R^2 of the posterior means of
     as few rows. Nothing is trained for it, so that its interval is that of the rows.
     """
+    records = scores.records
     if any(record.limit is None for record in records):
         return None
-    limits, sizes = [record.limit for record in records], [int(record.limit["rows"]) for record in records]
-    left = np.concatenate([np.square(each["std"]) / float(each["prior_variance"]) for each in limits])
-    bins = [np.full(n, -1) if r.snr is None else quality_bins(r.snr)[:n] for r, n in zip(records, sizes, strict=True)]
-    weights = bootstrap_weights(len(left), n_resamples=n_resamples, random_state=[record.seed for record in records])
-
-    def expected(members):
-        if not members.any():
-            return Interval(math.nan, math.nan, math.nan)
-        count, sums = weights[:, members].sum(axis=1), weights[:, members] @ left[members]
-        draws = 1 - np.divide(sums, count, where=count > 0, out=np.full(len(count), math.nan))
-        return Estimate(1 - left[members].mean(), draws).interval()
-
-    observed = [r2_score(r.y[:n], r.limit["prediction"]) for r, n in zip(records, sizes, strict=True)]
-    by_snr = {name: expected(np.concatenate(bins) == code) for code, name in enumerate(SNR_NAMES)}
-    return results.BayesLimit(len(left), expected(np.ones(len(left), dtype=bool)), by_snr, float(np.mean(observed)))
+    limits = [(record, record.limit, int(record.limit["rows"])) for record in records]
+    expected = np.concatenate([1 - np.square(each["std"]) / float(each["prior_variance"]) for _, each, _ in limits])
+    known = all(record.snr is not None for record in records)
+    snr = np.concatenate([record.snr[:n] for record, _, n in limits]) if known else None
+    table = evaluation.bootstrap_scores(
+        np.zeros(len(expected)), {"": expected}, evaluation.row_slices(len(expected), snr=snr),
+        n_resamples=scores.n_resamples, random_state=[record.seed for record in records],
+    )  # fmt: skip
+    r2 = {part: table.estimate("bias", "", part).interval() for part in table.slices}  # the bias from zero is a mean
+    by_snr = {name: r2.get(name, Interval(math.nan, math.nan, math.nan)) for name in SNR_NAMES}
+    observed = [r2_score(record.y[:n], each["prediction"]) for record, each, n in limits]
+    return results.BayesLimit(len(expected), r2["all"], by_snr, float(np.mean(observed)))
 
 
 def ratio(part: Interval, whole: Interval) -> Interval:
@@ -565,31 +528,17 @@ def ratio(part: Interval, whole: Interval) -> Interval:
 # ---- all of it ------------------------------------------------------------------------------------------------
 
 
-def analyse(
-    records: Sequence[SeedRecord],
-    *,
-    methods: Sequence[Method] | None = None,
-    n_resamples: int = 1000,
-    thresholds: Thresholds | None = None,
-) -> results.Analysis:
-    """Find everything that the report shows; `methods` are all that the records hold unless given.
-
-    `n_resamples` counts bootstrap resamples of each seed's test rows.
-    """
-    bars = thresholds or Thresholds()
-    if methods is None:
-        methods = [method for method in METHODS.values() if method.name in records[0].predictions]
-    scores = StudyScores(records, methods, n_resamples, bars)
-    single, limit = scores.best(SINGLE), bayes_limit_of(records, n_resamples)
-    gates = describe_gates(records, _gates_shown(scores, single), scores, bars)
-    answers = answer_all(scores, gates, bars)
-    gain = next((answer for answer in answers if answer.key == "gain"), None)
-    recommended = recommend(scores, None if gain is None else gain.verdict)
-    first = records[0]
+def analyse(scores: StudyScores) -> results.Analysis:
+    """Find everything that the report shows."""
+    records, methods, first = scores.records, scores.methods, scores.records[0]
+    single, limit = scores.best(SINGLE), bayes_limit_of(scores)
+    gates = describe_gates(scores, _gates_shown(scores, single))
+    answers = answer_all(scores, gates)
+    recommended = recommend(scores, next((answer.verdict for answer in answers if answer.key == "gain"), None))
     return results.Analysis(
         rows=results.RowCounts(first.n_train, first.n_validation, len(first.y), scores.counts),
-        thresholds=bars,
-        edges=[np.asarray(each, dtype=float).tolist() for each in first.edges],
+        thresholds=scores.bars,
+        edges=first.edges,
         methods=[_describe_method(method, scores, single, limit) for method in methods],
         best_single=None if single is None else single.name,
         answers=answers,
@@ -598,7 +547,7 @@ def analyse(
         changes=gains_of_changes(scores),
         gates=gates,
         limit=limit,
-        audit=_audit(records, bars),
+        audit=_audit(records, scores.bars),
         entropy={
             name: _points(name, [r.snr for r in records], [r.entropy[name] for r in records], MAX_POINTS,
                           first.n_experts[name])
@@ -653,9 +602,10 @@ def _audit(records, bars):
     found = next((record.audit for record in records if record.audit is not None), None)
     if found is None:
         return None
-    numbers = {name: Interval(*map(float, line)) for name, line in zip(AUDIT_NUMBERS, found["audit"], strict=True)}
-    target, snr = ({each: numbers[f"{what} {each}"] for each in ("ridge", "boosting")} for what in ("target", "snr"))
-    audit = evaluation.LeakageAudit(target, snr, numbers["errors"], bars.leak_target, bars.leak_snr)
+    audit = replace(found["audit"], target_limit=bars.leak_target, snr_floor=bars.leak_snr)
+    read = {"target": audit.target, "snr": audit.snr}
+    numbers = {f"{what} {name}": each for what, by_name in read.items() for name, each in by_name.items()}
+    numbers["errors"] = audit.errors
     return results.AuditNumbers(int(found["rows"]), audit.verdict, "; ".join(audit.reasons), numbers)
 
 
@@ -668,20 +618,18 @@ def _points(name, x, y, n_points, n_experts=None):
 
 def _coefficients(record, methods):
     """Coefficients of each regime's expert on pixels, neighbours averaged, in the first seed; None where unknown."""
-    if record.wave is None:
+    kinds = (REFERENCE, SINGLE, DUAL)
+    plain = [method.name for method in methods if method.experts == PLAIN and method.kind in kinds]
+    name = next((name for name in plain if "coef_pixels" in record.traces.get(name, {})), None)
+    if record.wave is None or name is None:
         return None
-    for method in methods:
-        arrays = record.traces.get(method.name, {})
-        if method.experts == PLAIN and method.kind in (REFERENCE, SINGLE, DUAL) and "coef_pixels" in arrays:
-            coefs, wave = np.asarray(arrays["coef_pixels"], dtype=float), np.asarray(record.wave, dtype=float)
-            step = max(1, len(wave) // PIXELS_SHOWN)
-            kept = len(wave) // step * step
-            shown = coefs[:, :kept].reshape(len(coefs), -1, step).mean(axis=2)
-            return results.Coefficients(
-                method.name, wave[:kept].reshape(-1, step).mean(axis=1).round(2).tolist(),
-                [[_rounded(each) for each in row] for row in shown],
-            )  # fmt: skip
-    return None
+    step = max(1, len(record.wave) // PIXELS_SHOWN)
+    kept = len(record.wave) // step * step
+    wave, *experts = (
+        np.asarray(line[:kept], dtype=float).reshape(-1, step).mean(axis=1)
+        for line in (record.wave, *record.traces[name]["coef_pixels"])
+    )
+    return results.Coefficients(name, wave.round(2).tolist(), [[_rounded(each) for each in line] for line in experts])
 
 
 def _rounded(value):

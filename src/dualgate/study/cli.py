@@ -101,30 +101,15 @@ def _study(args, line):
         args.parser.error("argument --full: runs every method, it cannot be given with --methods.")
     flags = {name: getattr(args, name) for name in ("rows", "seeds", "out", "methods", "full") if name in args}
     flags |= {"data": {"source": args.data}} if "data" in args else {}
-    try:
-        config = load_config(getattr(args, "config", None), flags)
-        _make_directory(config.out, args.parser)
-        return _run(config, line)
-    except ConfigError as error:
-        args.parser.error(str(error))
-
-
-def _make_directory(out, parser):
-    """Make the output directory now, not after minutes of work."""
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        parser.error(f"argument --out: {out} must be a directory that can be written: {error.strerror}.")
-
-
-def _run(config, line):
     run = None
     try:
-        with Interrupts():
+        config = load_config(getattr(args, "config", None), flags)
+        _make_directory(config.out)
+        with interrupts():
             run = StudyRun(config)
             run()
+    except ConfigError as error:
+        args.parser.error(str(error))
     except KeyboardInterrupt:
         words, finished = "No stage was finished, nothing has been written.", 0 if run is None else run.n_finished()
         if finished:
@@ -138,25 +123,37 @@ def _run(config, line):
     return 0
 
 
-class Interrupts:
-    """Context that Ctrl-C leaves as KeyboardInterrupt, also where compiled code or an import raised something else."""
+def _make_directory(out):
+    """Make the output directory now, not after minutes of work."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"out = {out!r}: must be a directory that can be written: {error.strerror}") from None
 
-    def __enter__(self):
-        self._came, self._former = False, signal.getsignal(signal.SIGINT)
-        self._ours = callable(self._former) and threading.current_thread() is threading.main_thread()
-        if self._ours:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
 
-    def __exit__(self, kind, error, traceback):
-        if self._ours:
-            signal.signal(signal.SIGINT, self._former)
-        if self._came and kind is not None:
-            raise KeyboardInterrupt from error
+@contextmanager
+def interrupts():
+    """Leave the block as KeyboardInterrupt on Ctrl-C, also where compiled code or an import raised something else."""
+    came, former = [], signal.getsignal(signal.SIGINT)
+    ours = callable(former) and threading.current_thread() is threading.main_thread()
 
-    def _remember(self, number, frame):
-        self._came = True
+    def remember(number, frame):
+        came.append(number)
         raise KeyboardInterrupt
+
+    if ours:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    except BaseException as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, former)
 
 
 # ---- a run of the study ------------------------------------------------------------------------------------
@@ -186,28 +183,24 @@ class StudyRun:
 
     def __call__(self):
         """Run what is not finished, write the files, print the table, and return the `StudyResults`."""
-        from dualgate.study.analysis import analyse, seed_scores
+        from dualgate.study.analysis import StudyScores, analyse
         from dualgate.study.report import write_report
         from dualgate.study.results import StudyResults
-        from dualgate.study.run import Stage, run_study
+        from dualgate.study.run import Stage, pending_stages, run_study
 
-        config, start = self.config, time.perf_counter()
+        config, start, n_kept = self.config, time.perf_counter(), self.n_finished()
         last = [Stage(None, kind, kind, kind) for kind in (SCORES, REPORT)]
-        with StudyProgress([*self.plan, *last]) as progress:
+        with show_progress([*pending_stages(self.plan, self.store), *last], n_kept) as watch:
             records = run_study(
                 self.rows.make, config.seeds, self.methods, make_model=self.rows.make_model, store=self.store,
-                observer=progress, **self.extras,
+                watch=watch, **self.extras,
             )  # fmt: skip
-            with progress.measure(last[0]):
-                analysis = analyse(
-                    records, methods=self.methods, n_resamples=config.bootstrap.resamples, thresholds=config.thresholds
-                )
-                scores = seed_scores(records, self.methods, analysis.best_single, config.thresholds)
-            with progress.measure(last[1]):
-                facts = self._facts(records[0].n_rows, time.perf_counter() - start, progress.kept)
-                results = StudyResults(facts, analysis)
-                paths = write_report(results, Path(config.out), scores)
-            progress.finish()
+            with watch(last[0]):
+                scores = StudyScores(records, self.methods, config.bootstrap.resamples, config.thresholds)
+                analysis = analyse(scores)
+            with watch(last[1]):
+                results = StudyResults(self._facts(records[0].n_rows, time.perf_counter() - start, n_kept), analysis)
+                paths = write_report(results, Path(config.out), scores.by_seed(analysis.best_single))
         _print(results, paths)
         return results
 
@@ -252,77 +245,58 @@ def _print(results, paths):
         console.print(line, highlight=False, markup=False, soft_wrap=line not in lines)
 
 
-class StudyProgress:
-    """Context that shows the stages of a study on stderr: live on a terminal, a line for every stage elsewhere."""
+@contextmanager
+def show_progress(stages, n_kept=0, console=None):
+    """Show stages on stderr: live on a terminal, a line for every stage elsewhere; `n_kept` were finished before.
 
-    def __init__(self, stages, console=None):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    Yields a function from a stage to the context to run it in.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.console = console or Console(stderr=True)
-        self.left, self.took = Counter(stage.kind for stage in stages), defaultdict(list)
-        self.n_stages, self.n_done, self.kept, self._running = len(stages), 0, 0, set()
-        columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
-        self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self._task = self._bar.add_task("", total=self.n_stages)
+    console = console or Console(stderr=True)
+    columns = [BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    left, took, n_stages = Counter(stage.kind for stage in stages), defaultdict(list), n_kept + len(stages)
+    task = bar.add_task("", total=n_stages, completed=n_kept)
 
-    def __enter__(self):
-        self._bar.start()
-        return self
+    def write(line):
+        if not console.is_terminal:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def __exit__(self, *reason):
-        self._bar.live.stop()  # `Progress.stop` writes an empty line where there is no terminal
-
-    def begin(self, stage):
-        """Show what runs."""
-        self._running.add(stage)
-        self._bar.update(self._task, description=f"{stage.label}{self._words()}")
-
-    def end(self, stage, seconds: float | None):
-        """Count what is finished; elsewhere than on a terminal, write a line for what ran now."""
-        ran = stage in self._running
-        self._running.discard(stage)
-        self.left[stage.kind] -= 1
-        self.n_done += 1
-        if seconds is not None:
-            self.took[stage.kind].append(seconds)
-            self.kept += not ran
-        self._bar.update(self._task, completed=self.n_done)
-        if ran:
-            self._write(f"[{self.n_done}/{self.n_stages}] {stage.label}, {seconds:.1f} s{self._words()}")
+    def remaining():
+        seconds = seconds_left(left, took)
+        return f"; about {timedelta(seconds=round(seconds))} left" if seconds else ""
 
     @contextmanager
-    def measure(self, stage):
-        """Begin a stage, and end it with its duration."""
-        since = time.perf_counter()
-        self.begin(stage)
+    def watch(stage):
+        bar.update(task, description=f"{stage.label}{remaining()}")
+        start = time.perf_counter()
         yield
-        self.end(stage, time.perf_counter() - since)
+        took[stage.kind].append(time.perf_counter() - start)
+        left[stage.kind] -= 1
+        bar.advance(task)
+        n_done = n_stages - left.total()
+        write(f"[{n_done}/{n_stages}] {stage.label}, {took[stage.kind][-1]:.1f} s{remaining()}")
 
-    def finish(self):
-        """Show that all is finished."""
-        self._bar.update(self._task, description="done")
-        self._write("done")
+    bar.start()
+    try:
+        yield watch
+        bar.update(task, description="done")
+        write("done")
+    finally:
+        bar.live.stop()  # `Progress.stop` writes an empty line where there is no terminal
 
-    def seconds_left(self) -> float | None:
-        """Return how long the rest takes; None before anything is finished.
 
-        A stage takes what those of its kind took; of a kind that has none, its weight times the seconds a unit took.
-        """
-        weighed = sum(len(each) * WEIGHTS[kind] for kind, each in self.took.items())
-        if not weighed:
-            return None
-        unit = sum(map(sum, self.took.values())) / weighed
-        typical = {kind: sum(each) / len(each) for kind, each in self.took.items()}
-        return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in self.left.items())
+def seconds_left(left: Counter, took: dict[str, list[float]]) -> float:
+    """How long stages take that are left, counted by kind, after others took so many seconds; 0 after none.
 
-    def _write(self, line):
-        if not self.console.is_terminal:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _words(self):
-        left = self.seconds_left()
-        return "" if left is None or self.n_done == self.n_stages else f"; about {timedelta(seconds=round(left))} left"
+    A stage takes what those of its kind took; of a kind that has none, its weight times the seconds a unit took.
+    """
+    weighed = sum(len(each) * WEIGHTS[kind] for kind, each in took.items())
+    unit = sum(map(sum, took.values())) / weighed if weighed else 0.0
+    typical = {kind: sum(each) / len(each) for kind, each in took.items()}
+    return sum(n_left * typical.get(kind, unit * WEIGHTS[kind]) for kind, n_left in left.items())
 
 
 # ---- what a result depends on ------------------------------------------------------------------------------

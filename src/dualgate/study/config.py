@@ -7,14 +7,20 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 ROWS = 20_000
 LIMIT_ROWS = {False: 150, True: 1000}  # whether every method runs
-SCORES = {False: (8, 20_000, False), True: (10, 60_000, True)}  # the same; the latter as in `for_spectra`
+SCORES = {  # the same; the latter as in `for_spectra`
+    False: {"max_iter": 8, "max_rows": 20_000, "smooth": False},
+    True: {"max_iter": 10, "max_rows": 60_000, "smooth": True},
+}
 MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
 TABLES = (".npz", ".npy", ".csv", ".parquet")
 STELLAR_BOUNDARY = (100.0, 0.1)  # [K, dex] how near an edge a spectrum is called a boundary sample
@@ -24,76 +30,21 @@ class ConfigError(ValueError):
     """A key of the study's configuration is unknown, or its value is not what it must be; the message names it."""
 
 
-# ---- checks of values: each returns the value as it is kept ------------------------------------------------
+# ---- types of values: what must hold of them in words, and a function that tells whether it does ---------------
+
+Text = Annotated[str, "must not be empty", len]
+Texts = Annotated[tuple[str, ...], "must be a text or a list that is not empty", len]
+Count = Annotated[int, "must be at least 0", lambda value: value >= 0]
+Positive = Annotated[int, "must be at least 1", lambda value: value >= 1]
+Rows = Annotated[int, f"must be at least {MIN_ROWS:,}", lambda value: value >= MIN_ROWS]
+Seed = Annotated[int, "must be at least 0 and at most 4,294,967,295", lambda value: 0 <= value < 2**32]
+Seeds = Annotated[tuple[Seed, ...], "must name one value or more, and none twice", lambda v: 0 < len(v) == len(set(v))]
+Share = Annotated[float, "must be at least 0 and at most 1", lambda value: 0 <= value <= 1]
+Distance = Annotated[float, "must be at least 0", lambda value: value >= 0]
+Increase = Annotated[tuple[float, ...], "must increase", lambda v: v and all(low < high for low, high in pairwise(v))]
 
 
-def a_text(value):
-    """Check a text that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a text that is not empty")
-    return value
-
-
-def a_texts(value):
-    """Check a text, or a list of them."""
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple)) or not values:
-        raise ValueError('must be a text or a list of texts, such as ["flux_*"]')
-    return tuple(map(a_text, values))
-
-
-def a_flag(value):
-    """Check a truth value."""
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def a_number(low=-math.inf, high=math.inf, *, above=False, integer=False) -> Callable:
-    """Check a number within [low, high], above `low` where it is strict."""
-    bounds = [f"above {low:g}" if above else f"at least {low:,g}"] if low > -math.inf else []
-    bounds += [f"at most {high:,g}"] if high < math.inf else []
-    words = f"must be {'an integer' if integer else 'a number'} {' and '.join(bounds)}".rstrip()
-
-    def check(value):
-        right = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
-        if not (right and math.isfinite(value) and low <= value <= high) or (above and value == low):
-            raise ValueError(words)
-        return value if integer else float(value)
-
-    return check
-
-
-def a_list(each: Callable, *, distinct=False) -> Callable:
-    """Check every item of a list that is not empty."""
-
-    def check(value):
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ValueError("must be a list that is not empty")
-        values = tuple(map(each, value))
-        if distinct and len(set(values)) < len(values):
-            raise ValueError("names a value twice")
-        return values
-
-    return check
-
-
-def an_increase(value):
-    """Check numbers that increase."""
-    values = a_list(a_number())(value)
-    if any(after <= before for before, after in pairwise(values)):
-        raise ValueError("must increase")
-    return values
-
-
-def a_wave(value):
-    """Check wavelengths, or where they are."""
-    return a_text(value) if isinstance(value, str) else an_increase(value)
-
-
-def key(default, check):
-    """Make a field of a section, with the check of its value."""
-    return field(default=default, metadata={"check": check})
+NOUNS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a section of keys"}
 
 
 # ---- the sections ------------------------------------------------------------------------------------------
@@ -103,16 +54,16 @@ def key(default, check):
 class DataConfig:
     """Section `[data]`: where rows come from and, for a table, what its columns are."""
 
-    source: str = key("embedded", a_text)  # or a file that ends in one of `TABLES`, or a path or pattern of shards
-    flux: tuple = key(None, a_texts)
-    error: tuple = key(None, a_texts)  # in the order of flux [same unit]
-    quality: tuple = key(None, a_texts)
-    target: str = key(None, a_text)
-    regimes: str = key(None, a_text)
-    conditions: tuple = key(None, a_texts)
-    regime_edges: tuple = key(None, a_list(an_increase))  # for each condition, in its unit
-    snr: str = key(None, a_text)
-    wave: str | tuple = key(None, a_wave)  # [angstrom]
+    source: Text = "embedded"  # or a file that ends in one of `TABLES`, or a path or pattern of shards
+    flux: Texts | None = None
+    error: Texts | None = None  # in the order of flux [same unit]
+    quality: Texts | None = None
+    target: Text | None = None
+    regimes: Text | None = None
+    conditions: Texts | None = None
+    regime_edges: tuple[Increase, ...] | None = None  # for each condition, in its unit
+    snr: Text | None = None
+    wave: str | Increase | None = None  # [angstrom], or where they are
 
     @property
     def kind(self) -> str:
@@ -126,59 +77,59 @@ class DataConfig:
 class Thresholds:
     """Section `[thresholds]`: what a gain, a Delta R^2, and other numbers must reach."""
 
-    continue_: float = key(0.01, a_number(0, 1))  # the key is `continue`
-    first: float = key(0.005, a_number(0, 1))  # of the smallest dual model over one tower
-    low_snr: float = key(0.02, a_number(0, 1))  # within an SNR bin
-    rho: float = key(0.8, a_number(0, 2))  # share of the gain of known regimes that a gate should keep
-    boundary: tuple = key(None, a_list(a_number(0)))  # for each condition, distance from an edge in its unit
-    leak_snr: float = key(0.5, a_number(0, 1))  # R^2 that quality features must reach on the SNR
-    leak_target: float = key(0.05, a_number(0, 1))  # R^2 that they must not exceed on the target
+    continue_: Share = 0.01  # the key is `continue`
+    first: Share = 0.005  # of the smallest dual model over one tower
+    low_snr: Share = 0.02  # within an SNR bin
+    rho: Annotated[float, "must be at least 0 and at most 2", lambda value: 0 <= value <= 2] = 0.8  # as `recovery`
+    boundary: tuple[Distance, ...] | None = None  # for each condition, distance from an edge in its unit
+    leak_snr: Share = 0.5  # R^2 that quality features must reach on the SNR
+    leak_target: Share = 0.05  # R^2 that they must not exceed on the target
 
 
 @dataclass(frozen=True)
 class Training:
     """Section `[training]`: parameters of every mixture's gates, as in `DualTowerMoERegressor`."""
 
-    max_epochs: int = key(30, a_number(1, integer=True))
-    lr: float = key(0.01, a_number(0, above=True))
-    warmup_epochs: int = key(2, a_number(0, integer=True))
-    patience: int = key(8, a_number(1, integer=True))
-    batch_size: int = key(None, a_number(1, integer=True))
-    validation_fraction: float = key(0.1, a_number(0, 0.5))
+    max_epochs: Positive = 30
+    lr: Annotated[float, "must be above 0", lambda value: value > 0] = 0.01
+    warmup_epochs: Count = 2
+    patience: Positive = 8
+    batch_size: Positive | None = None
+    validation_fraction: Annotated[float, "must be at least 0 and at most 0.5", lambda value: 0 <= value <= 0.5] = 0.1
 
 
 @dataclass(frozen=True)
 class Scores:
     """Section `[scores]`: how Wiener scores of spectra are computed; None depends on `full`, as in `SCORES`."""
 
-    max_iter: int = key(None, a_number(1, integer=True))
-    max_rows: int = key(None, a_number(1000, integer=True))
-    smooth: bool = key(None, a_flag)
+    max_iter: Positive | None = None
+    max_rows: Rows | None = None
+    smooth: bool | None = None
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """Section `[bootstrap]`: resamples of every seed's test rows."""
 
-    resamples: int = key(1000, a_number(20, integer=True))
+    resamples: Annotated[int, "must be at least 20", lambda value: value >= 20] = 1000
 
 
 @dataclass(frozen=True)
 class Limit:
     """Section `[limit]`: test rows of every seed whose Bayes limit is computed; None is `LIMIT_ROWS`, or 0."""
 
-    rows: int = key(None, a_number(0, integer=True))
+    rows: Count | None = None
 
 
 @dataclass(frozen=True)
 class StudyConfig:
     """Everything a study is asked to do."""
 
-    rows: int | None = key(None, a_number(MIN_ROWS, integer=True))  # per seed; None is `ROWS`, or all that files hold
-    seeds: tuple = key((42, 123, 456), a_list(a_number(0, 2**32 - 1, integer=True), distinct=True))
-    out: str = key("dualgate-study", a_text)
-    methods: tuple = key(("main",), a_texts)
-    full: bool = key(False, a_flag)
+    rows: Rows | None = None  # per seed; None is `ROWS`, or all that files hold
+    seeds: Seeds = (42, 123, 456)
+    out: Text = "dualgate-study"
+    methods: Texts = ("main",)
+    full: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     thresholds: Thresholds = field(default_factory=Thresholds)
     training: Training = field(default_factory=Training)
@@ -189,19 +140,18 @@ class StudyConfig:
     @classmethod
     def of(cls, mapping: Mapping) -> "StudyConfig":
         """Check a nested mapping, as TOML gives it, and fill in what it leaves out; a ConfigError names the key."""
-        config = _build(cls, mapping, "")
-        _check_data(config.data)
-        _check_thresholds(config.thresholds, config.data)
-        embedded, bars, limit = config.data.kind == "embedded", config.thresholds, config.limit
-        if bars.boundary is None and config.data.kind != "table":
-            bars = replace(bars, boundary=STELLAR_BOUNDARY)
-        if limit.rows is None:
-            limit = Limit(LIMIT_ROWS[config.full] if embedded else 0)
-        elif limit.rows and not embedded:
-            words = f"must be 0 where source = {config.data.source!r}; it needs the simulator"
-            raise ConfigError(f"[limit] rows = {limit.rows}: {words}")
-        rows = ROWS if config.rows is None and embedded else config.rows
-        return replace(config, rows=rows, thresholds=bars, limit=limit, scores=_fill_scores(config))
+        config = read_typed(cls, mapping)
+        for fault in _faults(config):
+            raise ConfigError(fault)
+        embedded, table = config.data.kind == "embedded", config.data.kind == "table"
+        spectra = not table or config.data.wave is not None
+        return _fill(
+            config,
+            rows=ROWS if embedded else None,
+            thresholds=_fill(config.thresholds, boundary=None if table else STELLAR_BOUNDARY),
+            limit=_fill(config.limit, rows=LIMIT_ROWS[config.full] if embedded else 0),
+            scores=_fill(config.scores, **(SCORES[config.full] if spectra else {})),
+        )
 
     def as_dict(self) -> dict:
         """Return the effective configuration as plain numbers, texts, lists and mappings, ready for JSON."""
@@ -235,67 +185,96 @@ def nearest(word: str, known) -> str:
     return f"there are {', '.join(known)}."
 
 
-def _build(cls, mapping, where):
+def read_typed(kind, value, where: str = ""):
+    """Make a value of a type, annotated as above, from what TOML or JSON has for it, dataclasses from mappings.
+
+    A ValueError tells what must hold; a ConfigError also names the key.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _read_section(kind, value, where)
+    if origin is Annotated:
+        plain, words, holds = inner
+        found = read_typed(plain, value)
+        if not holds(found):
+            raise ValueError(words)
+        return found
+    if origin in (Union, UnionType):
+        *others, last = (each for each in inner if each is not NoneType)
+        for each in others:
+            with suppress(ValueError):
+                return read_typed(each, value)
+        return None if value is None else read_typed(last, value, where)
+    if origin in (list, tuple):
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, (list, tuple)):
+            raise ValueError("must be a list, or a text where it is one of texts")
+        return origin(read_typed(inner[0], each) for each in values)
+    if origin is dict:
+        return {name: read_typed(inner[1], each) for name, each in value.items()}
+    if kind is float and value is None:  # in JSON
+        return math.nan
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"must be {NOUNS[kind]}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError("must be finite")
+    return kind(value)
+
+
+def _read_section(cls, mapping, where):
     """Make a dataclass from a mapping whose keys are its fields."""
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where.strip()}: must be a section of keys, not {mapping!r}")
-    parts = {each.name.rstrip("_"): each for each in fields(cls)}
-    values = {}
-    for name, value in mapping.items():
-        if name not in parts:
-            raise ConfigError(f"{where}{name}: unknown key; {nearest(name, list(parts))}")
-        part = parts[name]
-        if "check" not in part.metadata:
-            values[part.name] = _build(part.default_factory, value, f"[{name}] ")
-            continue
+        raise ConfigError(f"{where}must be a section of keys, not {mapping!r}")
+    kinds, values = get_type_hints(cls, include_extras=True), {}
+    names = {each.name.rstrip("_"): each.name for each in fields(cls)}
+    for key, value in mapping.items():
+        name = names.get(key.rstrip("_"))
+        if name is None:
+            raise ConfigError(f"{where}{key}: unknown key; {nearest(key, list(names))}")
         try:
-            values[part.name] = part.metadata["check"](value)
+            values[name] = read_typed(kinds[name], value, f"[{key}] ")
+        except ConfigError:
+            raise
         except ValueError as error:
-            raise ConfigError(f"{where}{name} = {value!r}: {error}") from None
+            raise ConfigError(f"{where}{key} = {value!r}: {error}") from None
     return cls(**values)
 
 
-def _check_data(data):
-    """Check that columns are named where there is a table, and fit together."""
-    named = [name for name, value in vars(data).items() if name != "source" and value is not None]
-    if data.kind != "table":
-        for name in named:
-            words = f"source = {data.source!r} is none; tables end in {', '.join(TABLES)}"
-            raise ConfigError(f"[data] {name}: names a column of a table, but {words}")
-        return
+def _faults(config):
+    """Yield what does not fit together, each as the words of an error."""
+    data, bars = config.data, config.thresholds
+    given = [name for name, value in vars(data).items() if name != "source" and value is not None]
+    source, table = f"source = {data.source!r}", data.kind == "table"
+    for name in () if table else given:
+        words = f"{source} is none; tables end in {', '.join(TABLES)}"
+        yield f"[data] {name}: names a column of a table, but {words}"
     for name in ("flux", "target"):
-        if name not in named:
-            raise ConfigError(f"[data] {name}: missing; source = {data.source!r} is a table: name its columns")
-    if "error" not in named and "quality" not in named:
-        raise ConfigError("[data] error: missing, and quality too; one of both must name what the quality tower reads")
+        if table and name not in given:
+            yield f"[data] {name}: missing; {source} is a table: name its columns"
+    if table and "error" not in given and "quality" not in given:
+        yield "[data] error: missing, and quality too; one of both must name what the quality tower reads"
     for one, other in [("error", "quality"), ("error", "snr"), ("regimes", "conditions")]:
-        if one in named and other in named:
-            raise ConfigError(f"[data] {other}: cannot be given together with {one}; leave one of both out")
-    if ("conditions" in named) != ("regime_edges" in named):
-        raise ConfigError("[data] regime_edges: must be given where conditions are, and only there")
+        if one in given and other in given:
+            yield f"[data] {other}: cannot be given together with {one}; leave one of both out"
     n_edges, n_conditions = len(data.regime_edges or ()), len(data.conditions or ())
     if n_edges != n_conditions:
-        words = f"holds edges for {n_edges} conditions, conditions names {n_conditions}; there must be edges for each"
-        raise ConfigError(f"[data] regime_edges: {words}")
-
-
-def _check_thresholds(bars, data):
+        yield f"[data] regime_edges: must hold edges for each of {n_conditions} conditions, not for {n_edges}"
     if bars.first > bars.continue_:
-        words = "the first step is to gain no more than the whole"
-        raise ConfigError(f"[thresholds] first = {bars.first}: must not be above continue = {bars.continue_}; {words}")
-    n_conditions = 2 if data.kind != "table" else len(data.conditions or ())
+        words = f"must not be above continue = {bars.continue_}; the first step is to gain no more than the whole"
+        yield f"[thresholds] first = {bars.first}: {words}"
+    n_conditions = n_conditions if table else len(STELLAR_BOUNDARY)
     if bars.boundary is not None and len(bars.boundary) != n_conditions:
         words = f"holds {len(bars.boundary)} distances, the rows have {n_conditions} conditions; give one for each"
-        raise ConfigError(f"[thresholds] boundary: {words}")
+        yield f"[thresholds] boundary: {words}"
+    if config.limit.rows and data.kind != "embedded":
+        yield f"[limit] rows = {config.limit.rows}: must be 0 where {source}; it needs the simulator"
+    for name, value in vars(config.scores).items():
+        if value is not None and table and data.wave is None:
+            words = "is for spectra; give their wavelengths as [data] wave, or leave it out"
+            yield f"[scores] {name} = {value!r}: {words}"
 
 
-def _fill_scores(config):
-    """Fill in what `[scores]` leaves out; a table without wavelengths has no spectra to compute scores of."""
-    given = {name: value for name, value in vars(config.scores).items() if value is not None}
-    if config.data.kind != "table" or config.data.wave is not None:
-        return Scores(**dict(zip(vars(config.scores), SCORES[config.full], strict=True)) | given)
-    for name, value in given.items():
-        raise ConfigError(
-            f"[scores] {name} = {value!r}: is for spectra; give their wavelengths as [data] wave, or leave it out"
-        )
-    return config.scores
+def _fill(section, **defaults):
+    """Fill in what a section leaves out, and sections themselves."""
+    found = {name: value for name, value in defaults.items() if is_dataclass(value) or getattr(section, name) is None}
+    return replace(section, **found)

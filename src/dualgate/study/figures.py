@@ -10,7 +10,7 @@ from dualgate import evaluation
 from dualgate.features.lines import WINDOWS
 from dualgate.snr import SNR_NAMES
 from dualgate.study.methods import BINNED, GLOBAL, GROUPS, ORACLES, VARIANT
-from dualgate.study.results import MethodScores, StudyResults, between, number, regime_names
+from dualgate.study.results import MethodScores, StudyResults, number, regime_names, templates
 
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
 TITLE_LETTERS = 62  # in a line of a title
@@ -27,18 +27,20 @@ def draw_figures(results: StudyResults) -> dict[str, tuple[str, bytes]]:
     """Draw every figure that the results have numbers for and that shows something: title and PNG by file stem."""
     from matplotlib.figure import Figure  # no pyplot: the study leaves the session's figures alone
 
-    drawn = {}
+    drawn, titles = {}, templates().get_template("titles.jinja")
     for name, draw in FIGURES.items():
         figure, target = Figure(figsize=(WIDTH, 4.2), layout="constrained"), io.BytesIO()
-        title = draw(results, figure)
-        if title is not None:
+        shown = draw(results, figure)
+        if shown is not None:
+            title = titles.render(figure=name, found=results.analysis, run=results.run, places=PLACES, **shown)
+            title = " ".join(title.split())
             figure.suptitle(fill(title, TITLE_LETTERS), x=0.02, ha="left", fontsize="medium")
             figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
             drawn[name] = title, target.getvalue()
     return drawn
 
 
-# ---- one function a figure: draws, and returns the finding as its title; None where there is nothing to show ----
+# ---- one function a figure: draws, and returns what its title needs; None where there is nothing to show ----
 
 
 def _methods(results, figure):
@@ -53,12 +55,7 @@ def _methods(results, figure):
         groups=[name for name, _ in shown], lines=limit,
     ).plot(figure.add_subplot())  # fmt: skip
     _legend(figure)
-    gain = found.answer("gain")
-    if gain is None:
-        best = max(found.methods, key=lambda method: method.validation_r2)
-        return f"{best.label} reaches R² = {between(best.r2, most=1)}"
-    part = gain.parts[0]
-    return f"Both towers gain {between(part.found, gain=True, marks=(part.bar,))} over one: {part.reason}"
+    return {}
 
 
 def _by_snr(results, figure):
@@ -79,11 +76,7 @@ def _by_snr(results, figure):
     top = np.nanmax([*r2.ravel(), *(each.value for each in limit or ())])
     axes.set_ylim(min(0.0, np.nanmin(r2)) - MARGIN / 3, min(top + MARGIN, 1.05))
     _legend(figure)
-    gain = found.answer("gain")
-    if gain is None:
-        return "Noisy rows are harder for every method"
-    noisy, clear = (between(gain.gain_by_snr[name], gain=True) for name in (SNR_NAMES[0], SNR_NAMES[-1]))
-    return f"The second tower gains {noisy} in the noisiest SNR bin and {clear} in the clearest"
+    return {}
 
 
 def _places(results, figure):
@@ -94,10 +87,7 @@ def _places(results, figure):
     names = [each.what.replace(" instead of ", "\ninstead of ") for each in lines]
     _gains(figure, names, lines, [PLACES[each.place] for each in lines])
     shown = [each for each in lines if each.gain.low > 0]
-    if not shown:
-        return "No place where quality enters has a gain whose interval excludes zero"
-    best = max(shown, key=lambda each: each.gain.value)
-    return f"Quality gains most {PLACES[best.place]}: {between(best.gain, gain=True)}"
+    return {"best": max(shown, key=lambda each: each.gain.value, default=None)}
 
 
 def _changes(results, figure):
@@ -108,16 +98,13 @@ def _changes(results, figure):
         return None
     lines = [lines[place] for place in np.argsort(-gains)]
     figure.set_figheight(1.8 + 0.3 * len(lines))
-    labels = {method.name: method.label for method in results.analysis.methods}
+    labels = results.analysis.labels
     axes = _gains(figure, [labels[each.name].split("), ")[-1] for each in lines], lines, [each.place for each in lines])
     reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.9)
     if reach > 0:  # one variant that fails must not hide what the others do
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -reach), min(high, reach))
-    losses = [each for each in lines if each.gain.high < 0]
-    if not losses:
-        return "No change loses R² with an interval that excludes zero"
-    return f"The largest loss is with {losses[-1].what}: {between(losses[-1].gain, gain=True)}"
+    return {"loss": next((each for each in reversed(lines) if each.gain.high < 0), None)}
 
 
 def _predictions(results, figure):
@@ -133,9 +120,7 @@ def _predictions(results, figure):
     name = f"{run.target} [{run.unit}]" if run.unit else run.target
     axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
     _legend(figure)
-    method = results.analysis.method(found.name)
-    unit = f" {run.unit}" if run.unit else ""
-    return f"The recommended model errs by {method.slices['all']['rmse'].value:.2g}{unit} (RMSE): {method.label}"
+    return {}
 
 
 def _entropy(results, figure):
@@ -155,25 +140,21 @@ def _entropy(results, figure):
         panel.set_ylim(bottom=0, top=1.15 * np.log(cloud.n_experts))
         panel.set_ylabel("entropy [nats]")
         panel.label_outer()
-    if all(rho.value < 0 for _, rho in shown):
-        return "Entropy falls with SNR: weights of noisy rows are less certain"
-    return "Entropy rises with SNR" if all(rho.value > 0 for _, rho in shown) else "Entropy follows the SNR"
+    return {"rhos": [rho.value for _, rho in shown]}
 
 
 def _confusion(results, figure):
     name = confused_gate(results)
     if name is None:
         return None
-    gate = results.analysis.gates[name]
-    percent = 100 * np.array(gate.confusion, dtype=float)
+    percent = 100 * np.array(results.analysis.gates[name].confusion, dtype=float)
     display = ConfusionMatrixDisplay(np.nan_to_num(percent))
     display.plot(ax=figure.add_subplot(), cmap="Blues", values_format=".0f")
     for text in display.text_[np.isnan(percent)]:  # regimes without rows
         text.set_text("")
     display.ax_.set(xlabel="regime of the gate", ylabel="true regime")
     display.im_.colorbar.set_label("mean weight [%]")
-    share = f"The largest weight is on the true regime's experts for {gate.accuracy:.0%} of rows"
-    return f"{share}: {results.analysis.method(name).label}"
+    return {"gate": name}
 
 
 def _coefficients(results, figure):
@@ -189,10 +170,8 @@ def _coefficients(results, figure):
     axes = evaluation.CoefficientDisplay(wave, coefs, names, lines=lines, unit=unit).plot(figure.add_subplot()).ax_
     axes.set_ylabel("")
     near = np.any([np.abs(wave - core) < LINE_REACH for core in lines.values()], axis=0)
-    if not near.any() or near.all():
-        return "Coefficients of each regime's expert"
-    times = np.abs(coefs[:-1, near]).mean() / np.abs(coefs[:-1, ~near]).mean()
-    return f"Pixels at the marked lines have {times:.1f} times the mean coefficient of the others"
+    known, size = near.any() and not near.all(), np.abs(coefs[:-1])
+    return {"times": size[:, near].mean() / size[:, ~near].mean() if known else None}
 
 
 FIGURES = {  # the order of the page

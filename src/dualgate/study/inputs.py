@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.util import find_spec
@@ -42,13 +42,11 @@ class StudyRows:
     @cached_property
     def offers(self) -> frozenset:
         """What the rows have that a method may need: `ERRORS`, `REGIMES`, `LINES`, `SIMULATOR`."""
-        if self.data.kind == "embedded":
-            return frozenset({ERRORS, REGIMES, LINES, SIMULATOR})
-        if self.data.kind == "shards":
-            return frozenset({ERRORS, REGIMES, LINES})
-        lines = self.table.paired and _covers_lines(self.table.wave)
-        offers = {ERRORS: self.table.paired, REGIMES: self.table.regimes is not None, LINES: lines}
-        return frozenset(name for name, there in offers.items() if there)
+        there = {ERRORS: True, REGIMES: True, LINES: True, SIMULATOR: self.data.kind == "embedded"}
+        if self.data.kind == "table":
+            table, lines = self.table, self.table.paired and _covers_lines(self.table.wave)
+            there |= {ERRORS: table.paired, REGIMES: table.regimes is not None, LINES: lines}
+        return frozenset(name for name, has in there.items() if has)
 
     def check(self):
         """Raise ConfigError where rows cannot be read, or are fewer than a study needs, before the work."""
@@ -59,10 +57,9 @@ class StudyRows:
         except ConfigError:
             raise
         except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(f"[data] source: {error}") from None
+            raise _fault("source", error) from None
         if n_rows < MIN_ROWS:
-            words = f"holds {n_rows} rows, the study needs {MIN_ROWS} or more"
-            raise ConfigError(f"[data] source: {self.data.source!r} {words}")
+            raise _fault("source", f"{self.data.source!r} holds {n_rows} rows, the study needs {MIN_ROWS} or more")
 
     def make(self, seed: int) -> Bunch:
         """Rows of one seed: simulated ones, those of shards with noise of this seed, or those of the table."""
@@ -86,7 +83,7 @@ class StudyRows:
     def model_source(self) -> str:
         """Python source of the default model."""
         if LINES in self.offers:
-            return "DualTowerMoERegressor.for_spectra(wave)"
+            return "DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')"
         seed = self.config.seeds[0]
         return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
 
@@ -107,7 +104,7 @@ def n_flux(data) -> int:
 
 def spectral_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
     """Build the default model for spectra `[flux | error]` on the pixels of `data.wave`."""
-    return DualTowerMoERegressor.for_spectra(data.wave, n_jobs=-1, random_state=seed)
+    return DualTowerMoERegressor.for_spectra(data.wave, experts="hierarchical", n_jobs=-1, random_state=seed)
 
 
 def table_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
@@ -146,7 +143,7 @@ class _Table:
     """Columns of an open table as the keys of `[data]` name them; ConfigError where one is not what it must be."""
 
     def __init__(self, path, columns):
-        self.path, self.columns, self.names = path, columns, list(columns)
+        self.path, self.columns, self.names, self.n_rows = path, columns, list(columns), None
 
     def find(self, key, entries):
         """Names of the columns that entries name: each by its name, by positions, or by a pattern."""
@@ -162,58 +159,52 @@ class _Table:
             found = [name for name in self.names if fnmatchcase(name, entry)]
         if not found:
             known = self.names if len(self.names) < 8 else [*self.names[:5], "..."]
-            raise ConfigError(f"[data] {key} = {entry!r}: names no column of {self.path!r}; {nearest(entry, known)}")
+            raise _fault(key, f"{entry!r} names no column of {self.path!r}; {nearest(entry, known)}")
         return found
 
     def values(self, key, name):
-        """Return a column as it is."""
+        """Return an array as it is."""
         try:
             return self.columns[name]
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             words = f"column {name!r} cannot be read from {self.path!r}: {error}. Save it again, as numbers"
             raise _fault(key, words) from None
 
-    def numbers(self, key, name):
-        """Return a column of finite numbers, or several that are one array, (n_rows, n_columns)."""
+    def column(self, key, name):
+        """Return a column as it is, with as many rows as those before."""
         values = self.values(key, name)
-        if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
-            words = f"has dtype {values.dtype} and {values.ndim} dimensions; it must hold numbers"
-            raise _fault(key, f"column {name!r} {words}, one or a vector for each row")
-        values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
-        values = values.reshape(len(values), -1)
-        for row in np.flatnonzero(~np.isfinite(values).all(axis=1))[:1]:
-            raise _fault(key, f"column {name!r} is not finite in {_place(row)}; drop such rows, or fill them")
+        self.n_rows = len(values) if self.n_rows is None else self.n_rows
+        if len(values) != self.n_rows:
+            raise _fault(key, f"column {name!r} has {len(values):,} rows; it must have {self.n_rows:,} as the others")
         return values
 
-    def select(self, key, entries):
-        """Return the columns that entries name, side by side, (n_rows, n_columns)."""
-        names = self.find(key, entries)
-        columns = {name: self.numbers(key, name) for name in names}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise _fault(key, f"names columns of different length: {lengths}; name those of one length")
-        return np.hstack([columns[name] for name in names])
+    def numbers(self, key, entries):
+        """Return columns of finite numbers, or arrays of several, side by side, (n_rows, n_columns)."""
+        found = []
+        for name in self.find(key, entries):
+            values = self.column(key, name)
+            if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
+                words = f"has dtype {values.dtype} and {values.ndim} dimensions; it must hold numbers"
+                raise _fault(key, f"column {name!r} {words}, one or a vector for each row")
+            values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+            found.append(values.reshape(len(values), -1))
+            for row in np.flatnonzero(~np.isfinite(found[-1]).all(axis=1))[:1]:
+                raise _fault(key, f"column {name!r} is not finite in {_place(row)}; drop such rows, or fill them")
+        return np.hstack(found)
 
-    def regimes(self, entry):
-        """Return codes 0, 1, ... of a column of whole numbers or texts, in the order of its values."""
-        name, *more = self.find("regimes", [entry])
-        values = self.values("regimes", name)
+    def regimes(self, key, entries):
+        """Return codes 0, 1, ... of a column of numbers or texts, in the order of its values."""
+        name, *more = self.find(key, entries)
+        values = self.column(key, name)
         if more or values.ndim != 1:
-            raise ConfigError(f"[data] regimes = {entry!r}: names more than one column; it must name one")
-        otherwise = "Give a physical condition as conditions, with regime_edges"
-        if values.dtype.kind == "O":
-            for row in [row for row, value in enumerate(values) if not isinstance(value, str)][:1]:
-                words = "it must hold a text in every row, or a number in every row; drop such rows, or fill them"
-                raise _fault("regimes", f"column {name!r} is {values[row]!r} in {_place(row)}; {words}")
-        elif values.dtype.kind != "U":
-            values = self.numbers("regimes", name)[:, 0]
-            for value in values[values != np.floor(values)][:1]:
-                words = f"it must hold whole numbers or texts, one for each regime. {otherwise}"
-                raise _fault("regimes", f"column {name!r} holds {value}; {words}")
+            raise _fault(key, f"{entries[0]!r} names more than one column; it must name one")
         codes, found = pd.factorize(values, sort=True)
+        for row in np.flatnonzero(codes < 0)[:1]:
+            raise _fault(key, f"column {name!r} has no value in {_place(row)}; drop such rows, or fill them")
         if len(found) * REGIME_ROWS > max(len(values), 1):
             words = f"holds {len(found):,} different values in {len(values):,} rows; there must be {REGIME_ROWS} rows"
-            raise _fault("regimes", f"{entry!r} {words} or more for each on average. Merge some. {otherwise}")
+            otherwise = "Merge some, or give a physical condition as conditions, with regime_edges"
+            raise _fault(key, f"{name!r} {words} or more for each on average. {otherwise}")
         return codes
 
 
@@ -225,24 +216,23 @@ def _read_rows(table, data, rows):
     given = {key: getattr(data, key) for key in (*READ, *NOT_READ) if getattr(data, key) is not None}
     given = {key: (each,) if isinstance(each, str) else each for key, each in given.items()}
     _check_roles({key: table.find(key, entries) for key, entries in given.items()})
-    parts = {key: table.select(key, entries) for key, entries in given.items() if key != "regimes"}
-    if data.regimes is not None:
-        parts["regimes"] = table.regimes(data.regimes)
+    parts = {
+        key: (table.regimes if key == "regimes" else table.numbers)(key, entries) for key, entries in given.items()
+    }
     _check_parts(parts, data.target)
-    n_rows = len(parts["flux"])
-    if rows is not None and rows < n_rows:
-        chosen = np.sort(np.random.default_rng(0).permutation(n_rows)[:rows])
+    if rows is not None and rows < table.n_rows:
+        chosen = np.sort(np.random.default_rng(0).permutation(table.n_rows)[:rows])
         parts = {key: part[chosen] for key, part in parts.items()}
-    flux, conditions = parts["flux"], parts.get("conditions")
-    if conditions is not None:
-        parts["regimes"] = regime_codes("[data]", conditions, data.regime_edges, len(flux))[0]
+    flux, others = parts["flux"], parts["error"] if "error" in parts else parts["quality"]
+    if "conditions" in parts:
+        parts["regimes"] = regime_codes("[data]", parts["conditions"], data.regime_edges, len(flux))[0]
     return Bunch(
-        X=np.hstack([flux, parts["error"] if "error" in parts else parts["quality"]]),
+        X=np.hstack([flux, others]),
         n_flux=flux.shape[1],
         paired="error" in parts,  # whether the other columns are errors of the flux
         y=parts["target"][:, 0].astype(np.float64),
         regimes=parts.get("regimes"),
-        conditions=conditions,
+        conditions=parts.get("conditions"),
         regime_edges=data.regime_edges,
         snr=parts["snr"][:, 0] if "snr" in parts else None,
         wave=_read_wave(table, data.wave, flux.shape[1]),
@@ -266,13 +256,11 @@ def _check_roles(names):
 
 
 def _check_parts(parts, target):
-    """Check lengths, numbers of columns, signs, and that the target varies."""
+    """Check numbers of columns and signs, and that the target varies."""
     flux, error, snr, y = parts["flux"], parts.get("error"), parts.get("snr"), parts["target"]
-    for key, part in parts.items():
-        if len(part) != len(flux):
-            raise _fault(key, f"has {len(part):,} rows, flux has {len(flux):,}; there must be as many")
-        if key in ("target", "snr") and part.shape[1] != 1:
-            raise _fault(key, f"names {part.shape[1]} columns; it must name one")
+    for key in {"target", "snr"} & parts.keys():
+        if parts[key].shape[1] != 1:
+            raise _fault(key, f"names {parts[key].shape[1]} columns; it must name one")
     if error is not None and error.shape != flux.shape:
         words = f"names {error.shape[1]} columns, flux {flux.shape[1]}"
         raise _fault("error", f"{words}; there must be one for each, in the same order")
@@ -297,7 +285,7 @@ def _read_wave(table, wave, n_pixels):
         try:
             found = np.load(wave) if wave.endswith(".npy") else np.loadtxt(wave)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"[data] wave = {wave!r}: names no array of the table and no file: {error}") from None
+            raise _fault("wave", f"{wave!r} names no array of the table and no file: {error}") from None
     if found.shape != (n_pixels,):
         raise _fault("wave", f"has shape {found.shape}; it must hold one for each of {n_pixels:,} flux columns")
     return found
@@ -305,13 +293,9 @@ def _read_wave(table, wave, n_pixels):
 
 def _covers_lines(wave):
     """Whether wavelengths cover the windows of the lines; a grid for something else is no mistake."""
-    if wave is None:
-        return False
-    try:
-        check_wave("[data]", wave)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return wave is not None and len(check_wave("[data]", wave)) > 0
+    return False
 
 
 def _place(row):

@@ -48,6 +48,7 @@ GROUPS = {
 class Reader:
     """One way to reduce the rows: what changes in the default model before features and projection are fitted."""
 
+    words: str = "columns"
     parameters: Mapping = field(default_factory=dict)  # for `set_params` of the default model
     needs: frozenset = frozenset()  # what the rows must have, as in `StudyRows.offers`
     make: Callable | None = None  # (data, train, seed) -> further parameters, before the reduction is fitted to `train`
@@ -166,12 +167,12 @@ def light_trees(random_state: int):
 _UNSURE = {"phys_gate__discriminants": True, "quality_gate__score_variances": False}  # there are no variances to read
 _WIENER = {"phys_gate__discriminants": True, "quality_gate__score_variances": True}  # the projection is the model's own
 
-READERS = {
+READERS = {  # from no use of the errors to most
     "default": Reader(),  # `wiener` where the rows are spectra
-    "wiener": Reader(_WIENER, frozenset({ERRORS})),
-    "wiener clean": Reader(_WIENER, frozenset({SIMULATOR}), clean_projection),
-    "whitened": Reader(_UNSURE | {"experts__projection": "whitened"}, frozenset({ERRORS})),
-    "pixels": Reader(_UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, frozenset({LINES})),
+    "pixels": Reader("pixels", _UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, frozenset({LINES})),
+    "whitened": Reader("whitened components", _UNSURE | {"experts__projection": "whitened"}, frozenset({ERRORS})),
+    "wiener": Reader("Wiener scores", _WIENER, frozenset({ERRORS})),
+    "wiener clean": Reader("Wiener scores, noise-free loadings", _WIENER, frozenset({SIMULATOR}), clean_projection),
 }
 
 # ---- the table ---------------------------------------------------------------------------------------------
@@ -185,18 +186,13 @@ def _oracle(experts, dropped, head, known=""):
                   head=head, view=ORACLE, main=True, settings={f"{dropped}_gate": "drop"})  # fmt: skip
 
 
-def _gated(kind, name, group, words, experts, *more):
-    words = f"{words}, an expert for each regime{' and quality bin' if experts == BINNED else ''}"
-    return Method(f"{name}_{experts}", kind, group, words, experts, *more, main=True)
-
-
-def _single(tower, experts):
-    return _gated(SINGLE, tower, "single", f"{TOWERS[tower]} alone", experts, (tower,))
-
-
-def _dual(fusion, experts):
-    group = "dual" if experts == PLAIN else "binned"
-    return _gated(DUAL, fusion, group, f"both towers through {fusion}", experts, BOTH, fusion)
+def _gated(experts, towers, fusion=""):
+    """Make a method of one tower, or of both through a fusion."""
+    group = "single" if not fusion else "dual" if experts == PLAIN else "binned"
+    words = f"both towers through {fusion}" if fusion else f"{TOWERS[towers[0]]} alone"
+    words += f", an expert for each regime{' and quality bin' if experts == BINNED else ''}"
+    kind, name = (DUAL, fusion) if fusion else (SINGLE, *towers)
+    return Method(f"{name}_{experts}", kind, group, words, experts, towers, fusion, main=True)
 
 
 def _change(group, base, name, words, description, *, main=False, **more):
@@ -229,8 +225,10 @@ ORACLES = {
     PLAIN: _oracle(PLAIN, QUALITY, "true regime known"),
     BINNED: _oracle(BINNED, QUALITY, "true regime known", "true regime and quality bin known"),
 }
-_PHYS, _PHYS_BINNED = _single(PHYS, PLAIN), _single(PHYS, BINNED)
-_CONCAT, _CONCAT_BINNED = _dual("concat", PLAIN), _dual("concat", BINNED)
+_SINGLE = [_gated(experts, (tower,)) for experts in (PLAIN, BINNED) for tower in BOTH]
+_DUAL = [_gated(experts, BOTH, fusion) for experts in (PLAIN, BINNED) for fusion in sorted(FUSIONS)]
+_PHYS, _PHYS_BINNED = (method for method in _SINGLE if method.towers == (PHYS,))
+_CONCAT, _CONCAT_BINNED = (method for method in _DUAL if method.fusion == "concat")
 _ablate = partial(_change, "ablation", _CONCAT_BINNED)
 _FOUR = GLOBAL, ORACLES[PLAIN], _PHYS, _CONCAT
 _SIX = *_FOUR, _PHYS_BINNED, _CONCAT_BINNED
@@ -238,8 +236,8 @@ _SIX = *_FOUR, _PHYS_BINNED, _CONCAT_BINNED
 TABLE = (
     GLOBAL,
     *ORACLES.values(),
-    *(_single(tower, experts) for experts in (PLAIN, BINNED) for tower in BOTH),
-    *(_dual(fusion, experts) for experts in (PLAIN, BINNED) for fusion in sorted(FUSIONS)),
+    *_SINGLE,
+    *_DUAL,
     # sharing is a variant: no single tower has experts that share so, and a gain over one that differs twice tells
     # nothing of quality at the gate
     *(_change("sharing", _CONCAT_BINNED, name, name, words, settings={"experts__sharing": name},
@@ -273,26 +271,22 @@ METHODS = {method.name: method for method in TABLE}
 def choose_methods(names: Iterable[str], offers: Collection[str]) -> tuple[list[Method], dict[str, str]]:
     """Choose methods by name or group; also return those of a group that cannot run, with the reason."""
     groups = {"main": [method for method in TABLE if method.main], "all": TABLE}
-    groups |= {name: [method] for name, method in METHODS.items()}
     groups |= {group: [method for method in TABLE if method.group == group] for group in GROUPS}
-    chosen, left_out = set(), {}
+    groups |= {name: [method] for name, method in METHODS.items()}
     for name in names:
         if name not in groups:
-            known = ["main", "all", *GROUPS, *METHODS]
-            raise ConfigError(f"methods: {name!r} is no method and no group; {nearest(name, known)}")
-        for method in groups[name]:
-            lack = lacking(method, offers)
-            if lack and name == method.name:
-                raise ConfigError(f"methods: {name!r} cannot run: {lack}")
-            if lack:
-                left_out[method.name] = lack
-            else:
-                chosen.add(method.name)
-    if not chosen:
+            raise ConfigError(f"methods: {name!r} is no method and no group; {nearest(name, list(groups))}")
+        lack = lacking(METHODS[name], offers) if name in METHODS else ""
+        if lack:
+            raise ConfigError(f"methods: {name!r} cannot run: {lack}")
+    asked = {method.name for name in names for method in groups[name]}
+    lacks = {method.name: lacking(method, offers) for method in TABLE if method.name in asked}
+    left_out = {name: lack for name, lack in lacks.items() if lack}
+    if len(left_out) == len(asked):
         raise ConfigError(f"methods: none of {', '.join(names)} can run: {'; '.join(sorted(set(left_out.values())))}")
     default = "wiener" if LINES in offers else "default"
-    read = ((method, default if method.reader == "default" else method.reader) for method in TABLE)
-    return [replace(method, reader=reader) for method, reader in read if method.name in chosen], left_out
+    chosen = [method for method in TABLE if method.name in asked - left_out.keys()]
+    return [replace(method, reader=default) if method.reader == "default" else method for method in chosen], left_out
 
 
 def lacking(method: Method, offers: Collection[str]) -> str:

@@ -2,13 +2,13 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from base64 import b64encode
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache, partial
 from itertools import pairwise, product
-from types import UnionType
-from typing import get_args, get_origin, get_type_hints
 
 from dualgate.evaluation import Interval
-from dualgate.study.config import Thresholds
+from dualgate.study.config import Thresholds, read_typed
 
 SCHEMA_VERSION = 3
 MAX_DIGITS = 6
@@ -195,6 +195,11 @@ class Analysis:
     coefficients: Coefficients | None
     seconds: dict[str, dict[str, float]]  # of each stage, by seed
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the methods by name."""
+        return {method.name: method.label for method in self.methods}
+
     def method(self, name: str) -> MethodScores:
         """Return the scores of a method by its name."""
         return next(method for method in self.methods if method.name == name)
@@ -214,7 +219,7 @@ class RunFacts:
     kind: str = "embedded"  # or "shards" or "table"
     target: str = "log g"
     unit: str | None = "dex"
-    model: str = "DualTowerMoERegressor.for_spectra(wave)"  # Python source of the default model
+    model: str = "DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')"  # Python source of the default model
     config: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     hash: str = ""  # SHA-256 of configuration and environment
@@ -247,7 +252,7 @@ class StudyResults:
                 f"StudyResults.from_json: schema_version is {found.get('schema_version')!r} and must be "
                 f"{SCHEMA_VERSION}. Run the study again: its finished stages are kept."
             )
-        return _read(cls, found)
+        return read_typed(cls, {part.name: found[part.name] for part in fields(cls)})
 
 
 def number(value: float | None, digits: int = 3, sign: str = "") -> str:
@@ -271,6 +276,23 @@ def between(found: Interval | None, digits: int = 3, *, gain: bool = False, mark
         digits += 1
     value, low, high = (number(end, digits, "+" if gain else "") for end in ends)
     return f"{value} [{low}, {high}]"
+
+
+r2_text, gain_text = partial(between, most=1), partial(between, gain=True)
+
+
+@cache
+def templates():
+    """Return the templates of the report, with filters that write numbers."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    made = Environment(
+        loader=PackageLoader("dualgate", "study"), autoescape=select_autoescape(["html"], default=False),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters |= {"r2": r2_text, "gain": gain_text, "between": between}
+    made.filters["base64"] = lambda image: b64encode(image).decode("ascii")
+    return made
 
 
 def measured(found: Interval, scale: float) -> str:
@@ -303,20 +325,3 @@ def _without_nan(value):
     if isinstance(value, list | tuple):
         return [_without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read(kind, value):
-    """Make a value of a type from what JSON keeps of it."""
-    if is_dataclass(kind):
-        types = get_type_hints(kind)
-        return kind(**{each.name: _read(types[each.name], value[each.name]) for each in fields(kind)})
-    arguments = get_args(kind)
-    if get_origin(kind) is UnionType:
-        return None if value is None else _read(arguments[0], value)
-    if get_origin(kind) is dict:
-        return {key: _read(arguments[1], each) for key, each in value.items()}
-    if get_origin(kind) in (list, tuple):
-        return get_origin(kind)(_read(arguments[0], each) for each in value)
-    if kind is tuple and value is not None:
-        return tuple(value)
-    return math.nan if kind is float and value is None else value

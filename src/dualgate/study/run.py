@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy.special import entr
 from sklearn.base import clone
 from sklearn.metrics import r2_score
@@ -24,7 +26,6 @@ TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits",
 SINGLE_PRECISION = {"log_weights", "phys_logits", "quality_logits"}  # a target may need all the digits it has
 SHUFFLES, RESAMPLES = 5, 300  # of the permutation contributions
 MIN_SIZE = 300  # effective draws a row: the sampling costs a third of a percent of the variance that is left
-AUDIT_NUMBERS = ("target ridge", "target boosting", "snr ridge", "snr boosting", "errors")
 
 
 @dataclass
@@ -39,7 +40,7 @@ class SeedRecord:
     snr: np.ndarray | None  # (n_test,)
     regimes: np.ndarray | None  # (n_test,)
     conditions: np.ndarray | None = None  # (n_test, n_conditions) [unit of each]
-    edges: tuple = ()  # of the regimes along each condition
+    edges: list = field(default_factory=list)  # of the regimes along each condition
     predictions: dict = field(default_factory=dict)  # (n_test,) [unit of y]
     validation: dict = field(default_factory=dict)  # predictions (n_validation,) [unit of y]
     validation_r2: dict = field(default_factory=dict)
@@ -49,7 +50,7 @@ class SeedRecord:
     seconds: dict = field(default_factory=dict)  # by stage: "rows", "reduction", "reduced rows", "fit phys_9", ...
     wave: np.ndarray | None = None  # (n_pixels,) [angstrom]
     limit: dict | None = None  # of the first `rows` test rows: `prediction`, `std` [unit of y], `prior_variance` of y
-    audit: dict | None = None  # of the first `rows` test rows: intervals (5, 3) in the order of `AUDIT_NUMBERS`
+    audit: dict | None = None  # of the first `rows` test rows: the `audit`
     traces: dict = field(default_factory=dict)  # arrays of each fit on validation and test rows, read when asked for
 
     @property
@@ -82,16 +83,6 @@ class Stage:
     def label(self) -> str:
         """What is shown while it runs."""
         return self.title if self.seed is None else f"seed {self.seed}: {self.title}"
-
-
-class Observer:
-    """Receives every stage as it begins and ends; this one does nothing."""
-
-    def begin(self, stage: Stage):
-        """Receive a stage that begins."""
-
-    def end(self, stage: Stage, seconds: float | None):
-        """Receive a stage that ended, now or in an earlier run, after so many seconds, or was not needed (None)."""
 
 
 def fit_stage(method, seed: int) -> Stage:
@@ -128,6 +119,13 @@ def plan_stages(methods: Sequence, seeds: Iterable[int], *, limit_rows: int = 0,
     return list(plan)
 
 
+def pending_stages(plan: Sequence[Stage], store: Store) -> list[Stage]:
+    """Stages of a plan that are still to run: a reduction only where what it reduces is needed."""
+    missing = [stage for stage in plan if stage.name not in store]
+    needed = {(stage.seed, stage.reader) for stage in missing if stage.kind not in (REDUCTION, REDUCED)}
+    return [stage for stage in missing if (stage.seed, stage.reader) in needed]
+
+
 def run_study(
     make_data: Callable,
     seeds: Iterable[int],
@@ -135,7 +133,7 @@ def run_study(
     *,
     make_model: Callable = spectral_model,
     store: Store | None = None,
-    observer: Observer | None = None,
+    watch: Callable = nullcontext,
     limit_rows: int = 0,
     audit_rows: int = 0,
 ) -> list[SeedRecord]:
@@ -143,22 +141,17 @@ def run_study(
 
     Rows have `X` (an array or a row source), `y`, `regimes`, `snr` if X has no errors, and what `make_model` reads;
     where their attribute `ordered` is true they are divided at random. The audit needs errors, the limit the simulator.
+    ``watch(stage)`` is a context that every stage runs in.
     """
-    observer, store, seeds, records = observer or Observer(), store or Store(), list(seeds), []
+    store, seeds, records = store or Store(), list(seeds), []
     plan = plan_stages(methods, seeds, limit_rows=limit_rows, audit_rows=audit_rows)
+    pending = pending_stages(plan, store)
     for seed in seeds:
-        work, stages = SeedWork(make_data, make_model, seed, store), [stage for stage in plan if stage.seed == seed]
-        missing = [stage for stage in stages if stage.name not in store]
-        wanted = {stage.reader for stage in missing if stage.kind not in (REDUCTION, REDUCED)}
-        for stage in stages:
-            if stage in missing:
-                if stage.kind in (REDUCTION, REDUCED) and stage.reader not in wanted:
-                    observer.end(stage, None)
-                    continue
-                observer.begin(stage)
+        work = SeedWork(make_data, make_model, seed, store)
+        for stage in (stage for stage in pending if stage.seed == seed):
+            with watch(stage):
                 store.save(stage.name, work.run(stage))
-            observer.end(stage, float(store.load(stage.name)["seconds"]))
-        records.append(_gather(store, methods, stages))
+        records.append(_gather(store, methods, [stage for stage in plan if stage.seed == seed]))
     return records
 
 
@@ -193,25 +186,26 @@ class SeedWork:
         """Divide the rows, and keep what is known of them without reading X, in the order of the parts."""
         data = self.data
         order, n_train, n_validation = split_rows(len(data.y), self.seed if data.get("ordered") else None)
-        edges = (data.get("regime_edges") or ()) if data.get("conditions") is not None else ()
-        found = {"order": order, "n_train": n_train, "n_validation": n_validation, "n_edges": len(edges)}
-        found |= {f"edges_{place}": np.asarray(each, dtype=float) for place, each in enumerate(edges)}
         known = {name: data.get(name) for name in ("regimes", "conditions", "snr")}
-        found |= {name: np.asarray(values)[order] for name, values in known.items() if values is not None}
-        wave = {} if data.get("wave") is None else {"wave": np.asarray(data.wave)}
-        return found | wave | {"y": np.asarray(data.y, dtype=np.float64)[order]}
+        found = {name: np.asarray(values)[order] for name, values in known.items() if values is not None}
+        found |= {} if data.get("wave") is None else {"wave": np.asarray(data.wave)}
+        if data.get("regime_edges") and "conditions" in found:
+            found["edges"] = pd.DataFrame(data.regime_edges).to_numpy(dtype=float)  # NaN after the last one of each
+        y = np.asarray(data.y, dtype=np.float64)[order]
+        return found | {"y": y, "order": order, "n_train": n_train, "n_validation": n_validation}
 
-    def _part(self, name):
-        """Return an array of the rows' stage; None where it has none of that name."""
-        return self.store.load(_rows_stage(self.seed).name).get(name)
+    @cached_property
+    def labels(self) -> dict:
+        """What the stage of the rows found."""
+        return dict(self.store.load(_rows_stage(self.seed).name))
 
     @property
     def _n_train(self):
-        return int(self._part("n_train"))
+        return int(self.labels["n_train"])
 
     def _test(self, n_rows):
         """Places of the first test rows."""
-        first = self._n_train + int(self._part("n_validation"))
+        first = self._n_train + int(self.labels["n_validation"])
         return slice(first, first + n_rows)
 
     def _regimes(self, one_regime):
@@ -219,12 +213,11 @@ class SeedWork:
 
         Codes are given as a condition too, so that a regime without a training row has an expert all the same.
         """
-        codes, conditions = self._part("regimes"), self._part("conditions")
-        edges = [self._part(f"edges_{place}").tolist() for place in range(int(self._part("n_edges")))]
+        codes, edges = self.labels.get("regimes"), edges_of(self.labels)
         if one_regime:
-            return np.zeros(len(self._part("y")), dtype=np.intp), None
+            return np.zeros(len(self.labels["y"]), dtype=np.intp), None
         if edges:
-            return conditions, edges
+            return self.labels["conditions"], edges
         if codes is None or codes.max() == 0:
             return codes, None
         return codes[:, None].astype(float), [[code + 0.5 for code in range(codes.max())]]
@@ -235,25 +228,23 @@ class SeedWork:
 
     def _fit_reduction(self, stage):
         """Fit gates' features and projection to the training rows."""
-        n_train, codes, make = self._n_train, self._part("regimes"), stage.method.representation.make
-        train = self._part("order")[:n_train]
+        n_train, codes, make = self._n_train, self.labels.get("regimes"), stage.method.representation.make
+        train = self.labels["order"][:n_train]
         more = {} if make is None else make(self.data, train, self.seed)
         known = {} if codes is None else {"regimes": codes[:n_train]}
         reduction = self._model(stage.method, more).make_reduction()
-        return {"reduction": reduction.fit(self.data.X[train], self._part("y")[:n_train], **known)}
+        return {"reduction": reduction.fit(self.data.X[train], self.labels["y"][:n_train], **known)}
 
     def _reduce(self, stage):
         """Read all rows once: the few numbers of each that gates and experts work with.
 
         Training rows are read as such: what was learned from a row would flatter it.
         """
-        reduction, order = self._reduction(stage.method), self._part("order")
-        train, held_out = np.split(order, [self._n_train])
+        reduction = self._reduction(stage.method)
+        train, held_out = np.split(self.labels["order"], [self._n_train])
         seen = reduction.read(self.data.X[train], training=True).columns
         unseen = reduction.read(self.data.X[held_out]).columns
-        joined = {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
-        self._reduced = stage.reader, ReducedRows.of(reduction, joined)
-        return joined
+        return {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
 
     def _reduction(self, method):
         return self.store.load(_reader_stage(REDUCTION, method, self.seed).name)["reduction"]
@@ -267,7 +258,7 @@ class SeedWork:
 
     def _fit_mixture(self, stage):
         """Fit a mixture to the training rows, and trace the others through it."""
-        method, y, n_train = stage.method, self._part("y"), self._n_train
+        method, y, n_train = stage.method, self.labels["y"], self._n_train
         rows, (regimes, edges) = self.reduced(method), self._regimes(method.one_regime)
         features = {name: it[:, method.kept[name]] if name in method.kept else it for name, it in rows.features.items()}
         rows = replace(rows, features=features)
@@ -288,7 +279,7 @@ class SeedWork:
 
     def _permuted(self, model, trace, y):
         """Permutation contribution of each tower on the test rows, for every fit with both towers."""
-        test = slice(int(self._part("n_validation")), None)
+        test = slice(int(self.labels["n_validation"]), None)
         if trace.phys_features is None or trace.quality_features is None or np.ptp(y[test]) == 0:
             return {}
         each = trace.expert_predictions[test]
@@ -305,14 +296,14 @@ class SeedWork:
         variances = None if rows.variances is None else np.log(rows.variances)
         parts = rows.projected, variances, rows.features.get("quality")
         columns = np.hstack([part for part in parts if part is not None])
-        model = stage.method.peer(random_state=self.seed).fit(columns[:n_train], self._part("y")[:n_train])
+        model = stage.method.peer(random_state=self.seed).fit(columns[:n_train], self.labels["y"][:n_train])
         start = time.perf_counter()
         found = {"prediction": model.predict(columns[n_train:])} | _snr(rows[n_train:])
         return found | {"seconds_predict": time.perf_counter() - start}
 
     def _limit(self, stage):
         """Compute the Bayes limit of some test rows: posterior mean and standard deviation of each."""
-        rows = self._part("order")[self._test(stage.size)]
+        rows = self.labels["order"][self._test(stage.size)]
         found = bayes_limit(self.data.X[rows], min_size=MIN_SIZE, random_state=self.seed)
         prior = np.mean(found.std**2) / (1 - found.r2)  # variance of the target before anything is seen
         return {"rows": len(rows), "prediction": found.prediction, "std": found.std, "prior_variance": prior}
@@ -320,13 +311,12 @@ class SeedWork:
     def _audit(self, stage):
         """Audit the quality features of some test rows."""
         rows = self._test(stage.size)
-        reduced, y = self.reduced(stage.method)[rows], self._part("y")[rows]
-        errors = np.asarray(self.data.X[self._part("order")[rows]])[:, n_flux(self.data) :]
+        reduced, y = self.reduced(stage.method)[rows], self.labels["y"][rows]
+        errors = np.asarray(self.data.X[self.labels["order"][rows]])[:, n_flux(self.data) :]
         found = leakage_audit(
             reduced.features["quality"], y, reduced.snr, errors=errors, n_resamples=RESAMPLES, random_state=self.seed
         )
-        numbers = [found.target["ridge"], found.target["boosting"], found.snr["ridge"], found.snr["boosting"]]
-        return {"audit": np.array([astuple(each)[:3] for each in (*numbers, found.errors)]), "rows": len(y)}
+        return {"audit": found, "rows": len(y)}
 
 
 def split_rows(n_rows: int, seed: int | None):
@@ -339,6 +329,11 @@ def split_rows(n_rows: int, seed: int | None):
     return np.concatenate([np.sort(order[:n_train]), order[n_train:]]), n_train, n_seen - n_train
 
 
+def edges_of(labels) -> list[list[float]]:
+    """Edges of the regimes along each condition, as the stage of the rows keeps them."""
+    return [line[np.isfinite(line)].tolist() for line in labels.get("edges", ())]
+
+
 def _snr(rows):
     return {} if rows.snr is None else {"snr": rows.snr}
 
@@ -346,12 +341,12 @@ def _snr(rows):
 # ---- from fits to records ----------------------------------------------------------------------------------
 
 
-def gate_trace(method, arrays) -> MixtureTrace:
-    """Every stage of a fitted mixture's prediction, routed as the method asks.
+def gate_trace(method, arrays, rows=slice(None)) -> MixtureTrace:
+    """Every stage of a fitted mixture's prediction for some of the held-out rows, routed as the method asks.
 
     In double precision weights sum to one closely enough for a target whose spread is small against its mean.
     """
-    stages = {name: np.asarray(arrays[name], dtype=np.float64) for name in TRACED if name in arrays}
+    stages = {name: np.asarray(arrays[name][rows], dtype=np.float64) for name in TRACED if name in arrays}
     return MixtureTrace(**stages, routing=method.routing)
 
 
@@ -361,8 +356,7 @@ def _gather(store, methods, stages):
     n_train, cut = int(rows["n_train"]), int(rows["n_validation"])
     y, test = rows["y"][n_train:], slice(n_train + cut, None)
     known = {name: rows[name][test] if name in rows else None for name in ("snr", "regimes", "conditions")}
-    edges = tuple(rows[f"edges_{place}"] for place in range(int(rows["n_edges"])))
-    record = SeedRecord(seed, n_train, cut, y[cut:], y[:cut], edges=edges, wave=rows.get("wave"), **known)
+    record = SeedRecord(seed, n_train, cut, y[cut:], y[:cut], edges=edges_of(rows), wave=rows.get("wave"), **known)
     for method in methods:
         name, arrays = method.name, store.load(fit_stage(method, seed).name)
         prediction = np.asarray(method.predict(arrays), dtype=float)
@@ -371,11 +365,11 @@ def _gather(store, methods, stages):
         record.traces[name] = arrays
         record.snr = arrays["snr"][cut:] if "snr" in arrays else record.snr
         if method.gated:
-            trace = gate_trace(method, arrays)
-            record.entropy[name] = entr(trace.weights[cut:].astype(float)).sum(axis=1)
+            trace = gate_trace(method, arrays, slice(cut, None))
+            record.entropy[name] = entr(trace.weights.astype(float)).sum(axis=1)
             record.n_experts[name] = trace.log_weights.shape[1]
             if trace.phys_logits is not None and trace.quality_logits is not None:
-                record.towers[name] = tower_correlation(trace.phys_logits[cut:], trace.quality_logits[cut:])
+                record.towers[name] = tower_correlation(trace.phys_logits, trace.quality_logits)
     for stage in stages:
         if stage.name not in store:
             continue

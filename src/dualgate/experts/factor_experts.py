@@ -1,0 +1,588 @@
+"""Experts that say how likely each of them is to have made a row: a factor mixture, joint with the target."""
+
+import numbers
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.cluster import KMeans
+from sklearn.utils.validation import check_is_fitted
+
+from dualgate._validation import check_number
+from dualgate.density import MixtureDensity
+from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, log_prior, maximise
+from dualgate.experts.regimes import regime_codes
+from dualgate.features.discriminants import find_discriminants
+from dualgate.features.factors import posterior_mean, unfold
+from dualgate.reduction import ReducedRows, Reduction
+from dualgate.rows import ArrayRows, FitStages, choose_spread, map_blocks, open_fit_rows, open_rows
+from dualgate.statistics import CellStatistics
+from dualgate.trace import MixtureTrace
+
+GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
+ALONE = (1, 2, 4, 9, 18, 36, 54, 72)  # components that it compares where no regimes are given
+COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
+CHOICE_STEPS, START_STEPS, ROUND_STEPS = 6, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
+MOST_COLUMNS = 24  # of a projection without errors
+SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
+
+
+@dataclass(frozen=True, eq=False)
+class TargetScale:
+    """Units (y - mean) / scale of every target (n_targets,)."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, y):
+        """Take the units from targets (n_samples, n_targets)."""
+        scale = y.std(axis=0)
+        return cls(y.mean(axis=0), np.where(scale > 1e-12 * np.abs(y).max(axis=0), scale, 1.0))
+
+    def scaled(self, y):
+        """Return targets in these units."""
+        return (y - self.mean) / self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class FactorStart:
+    """A factor mixture before its last steps, in units of the target."""
+
+    mixture: FactorMixture
+    target: TargetScale
+
+
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """What some steps of expectation-maximisation led to."""
+
+    mixture: FactorMixture
+    noise: ColumnNoise | None
+    n_steps: int
+    log_density: float
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedFactors:
+    """What a fit leaves for the gates."""
+
+    columns: dict  # reduced columns of the rows that were kept, with their `cells` and `folds`
+    mixtures: list  # without every fold, and last of all rows
+    y: np.ndarray  # (n_kept, n_targets), scaled
+
+
+class FactorExperts(RegressorMixin, BaseEstimator):
+    r"""Experts whose weights are a likelihood: a mixture of factor analysers with known noise, joint with the target.
+
+    A row is :math:`x = \bar x + V z + \epsilon` with noise of known variances E, its errors squared. In component k
+    the factors are :math:`z = m_k + U_k t` and the target is :math:`y = c_k + V_k^T t + N(0, S_k)`, with a few
+    :math:`t \sim N(0, I)`. For a row with these errors the probability of every component, its best prediction and the
+    variance of that follow in closed form; nothing about noise has to be learned. Errors are a condition, never
+    evidence: p(row | component, errors).
+
+    Inside a :class:`~dualgate.DualTowerMoERegressor` the log evidence of the components is added to the logits that the
+    fusion gives; with both towers dropped it decides alone. On its own this class is a regressor that predicts by
+    the likelihood.
+
+    Parameters
+    ----------
+    columns : column specification, default=None
+        Columns the experts read, as in ColumnTransformer; None is all columns.
+    error_columns : None or column specification, default=None
+        Errors of those columns, one each, in the same order. A pixel whose flux or error is NaN, or whose error is
+        infinite, has weight zero. Without errors the noise is estimated.
+    n_components : "auto" or int, default="auto"
+        Components of the mixture. ``"auto"`` takes the number with the largest log density of held-out targets; the
+        more rows, the more components. With regimes it is a multiple of their number.
+    n_factors : int, default=8
+        Factors t in each component; at most as many as there are loadings.
+    regime_edges : None or sequence of increasing sequences, default=None
+        As in :class:`HierarchicalExperts`. Regimes are where the mixture starts, not what its components end as.
+    projection : None, "auto", "wiener", "whitened" or transformer, default=None
+        What has the loadings V. None is ``"wiener"``, a supervised :class:`~dualgate.features.WienerScores` of 24
+        factors, where there are errors, else ``"auto"`` as in :class:`HierarchicalExperts`. The columns of a projection
+        without errors are factors with noise that is estimated, the same for every row. A fitted projection stays as it
+        is inside :class:`sklearn.frozen.FrozenEstimator`.
+    refine : int, default=6
+        Rounds in which the loadings are learned again under the mixture, each followed by two of its steps. It
+        needs loadings that were learned from the noisy rows.
+    max_iter : int, default=20
+        Last steps of expectation-maximisation, at most.
+    tol : float, default=1e-3
+        Steps end when the log posterior density of the parameters rises by less a row.
+    max_rows : int, default=100_000
+        Rows that these steps read, spread over all.
+    cv : int, default=5
+        Folds without which the mixture is solved again, for the towers of a mixture of experts to train on.
+    n_jobs : None or int, default=None
+        Threads that read rows and compute; -1 is one per core.
+    random_state : int, RandomState or None, default=None
+        Draws the clusters that a fit without regimes starts from.
+
+    Attributes
+    ----------
+    noise_ : ColumnNoise or None
+        Estimated noise of the projected columns; None where errors are known.
+    mixture_ : FactorMixture
+        Components, with targets in units of their standard deviation over the training rows.
+    n_components_, n_experts_ : int
+    log_density_ : float
+        Mean over the rows of the last step, of row and target together, up to a constant of the rows.
+    n_iter_ : int
+        Last steps that were done.
+    projection_ : transformer
+    columns_ : ndarray of int
+    n_features_in_ : int
+
+    References
+    ----------
+    Ghahramani & Hinton 1996, Technical Report CRG-TR-96-1 (mixtures of factor analysers). Bovy, Hogg & Roweis 2011,
+    Ann. Appl. Stat. 5, 1657 (known noise). Gershenfeld 1997, Annals of the New York Academy of Sciences 808, 18
+    (mixtures joint with a target).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=2000)
+    >>> error = rng.uniform(0.1, 2.0, size=(2000, 1)) * np.ones(20)
+    >>> flux = np.outer(z, np.sin(np.arange(20))) + error * rng.normal(size=(2000, 20))
+    >>> experts = FactorExperts(slice(0, 20), slice(20, 40), random_state=0).fit(np.hstack([flux, error]), np.abs(z))
+    >>> bool(experts.score(np.hstack([flux, error]), np.abs(z)) > 0.8)
+    True
+    """
+
+    __metadata_request__fit = {"regimes": True}  # noqa: RUF012  (scikit-learn reads it from the class)
+
+    def __init__(
+        self,
+        columns=None,
+        error_columns=None,
+        *,
+        n_components="auto",
+        n_factors=8,
+        regime_edges=None,
+        projection=None,
+        refine=6,
+        max_iter=20,
+        tol=1e-3,
+        max_rows=100_000,
+        cv=5,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.columns = columns
+        self.error_columns = error_columns
+        self.n_components = n_components
+        self.n_factors = n_factors
+        self.regime_edges = regime_edges
+        self.projection = projection
+        self.refine = refine
+        self.max_iter = max_iter
+        self.tol = tol
+        self.max_rows = max_rows
+        self.cv = cv
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.error_columns is not None
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X, y, *, regimes=None, checkpoint=None):
+        """Fit loadings and mixture.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+            A source is read block by block, about once for every step and twice for every round of the loadings.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets; several are modelled jointly.
+        regimes : None or array-like of shape (n_samples,) or (n_samples, n_conditions), default=None
+            Integer codes, or conditions to be cut at `regime_edges`. None starts from clusters.
+        checkpoint : None or path, default=None
+            Directory that keeps what was found so far, as in :class:`HierarchicalExperts`.
+
+        Returns
+        -------
+        self : FactorExperts
+
+        Raises
+        ------
+        ValueError
+            If a parameter, `X`, `y`, the errors or `regimes` are not as described.
+
+        Warns
+        -----
+        EmptyCellWarning
+            If a component is left without rows.
+        """
+        vars(self).pop("mixture_", None)  # a fit that fails leaves no part of an older one
+        source, y = open_fit_rows(self, X, y)
+        self.check_parameters()
+        codes, n_regimes = regime_codes(self, regimes, self.regime_edges, len(y))
+        codes = None if regimes is None else codes
+        stages = FitStages.of(self, None, checkpoint, source, y, codes)
+        reduction = self.make_reduction().prepare(X, source)
+        begun = self.learn_reduction(reduction, X, source, y, codes, stages)
+        rows = reduction.hold(source, stages)
+        self.learn(reduction, rows, y, codes, n_regimes, begun=begun, stages=stages)
+        return self
+
+    def check_parameters(self):
+        """Raise a ValueError where a parameter is not as described; nothing is read for it."""
+        if not isinstance(self.n_components, str) or self.n_components != "auto":
+            hint = "or 'auto'."
+            check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1, hint=hint)
+        for name, low in {"n_factors": 1, "refine": 0, "max_iter": 1, "max_rows": 2, "cv": 2}.items():
+            check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
+        check_number(self, "tol", self.tol, low=0)
+
+    def make_reduction(self, gates=None, n_jobs=None):
+        """Make the reduction, not fitted, to what these experts and the given gates work with."""
+        n_jobs = n_jobs if self.n_jobs is None else self.n_jobs
+        projection = self.projection
+        if projection is None:
+            projection = "auto" if self.error_columns is None else "wiener"
+        n_components = "auto" if projection == "wiener" else MOST_COLUMNS
+        return Reduction(
+            self.columns, self.error_columns, projection, n_components,
+            gates=gates, information=True, n_jobs=n_jobs, owner=type(self).__name__,
+        )  # fmt: skip
+
+    def check_memory(self, reduction, n_regimes):
+        """Nothing to check: information is held for at most `max_rows` rows."""
+
+    def learn_reduction(self, reduction, X, source, y, codes, stages):
+        """Fit a prepared reduction, with loadings that are refined under the mixture.
+
+        Returns
+        -------
+        begun : None or FactorStart
+            The mixture that the loadings belong to; None where they are not refined.
+        """
+        reduction.learn(X, source, y, codes, stages)
+        if not (self.refine and reduction.informs and reduction.projection_.refinable):
+            return None
+        y = y.reshape(len(y), -1)
+        target = TargetScale.of(y)
+        read = reduction.projection_.rows_read_
+        chosen, rows = (slice(None), source) if read is None else (read, source[read])
+        y, codes = target.scaled(y)[chosen], None if codes is None else np.asarray(codes)[chosen]
+        mixture = None
+        for turn in range(self.refine):
+
+            def advance(turn=turn, mixture=mixture):
+                information = reduction.inform(rows, stages, read)["information"]
+                first = mixture is None
+                mixture = self._begin(information, y, codes) if first else mixture
+                n_steps = START_STEPS if first else ROUND_STEPS
+                mixture = self._climb(mixture, information, y, n_steps, stages).mixture
+                step = reduction.projection_.refining_pass(mixture, information, y)
+                (step,) = stages.run(f"loadings {turn}", reduction, [step], reduction.inputs(rows), reduction.n_jobs)
+                moved = mixture.moved(*reduction.projection_.end_refining(step))
+                return {"projection": reduction.projection_, "mixture": moved}
+
+            depends = [reduction.settings, self, turn]
+            found = stages.stage("refined loadings", depends, advance)
+            reduction.projection_, mixture = found["projection"], found["mixture"]
+        return FactorStart(mixture, target)
+
+    def _begin(self, information, y, codes):
+        """Return the mixture to start from, of the number of components that is asked for."""
+        if self.n_components != "auto":
+            return first_mixture(information, y, self._labels(information, y, codes, self.n_components), self.n_factors)
+        n_regimes = 1 if codes is None else len(np.unique(codes))
+        sizes = ALONE if codes is None else [n_regimes * groups for groups in GROUPS]
+        held_out = np.arange(len(y)) % self.cv == 0
+        if held_out.sum() < 2:
+            held_out[:] = False
+        best, best_score = sizes[0], -np.inf
+        seen, rest = None if codes is None else codes[~held_out], ~held_out
+        for size in sizes:
+            if size > sizes[0] and size * COMPONENT_ROWS > rest.sum():
+                break
+            labels = self._labels(information[rest], y[rest], seen, size)
+            mixture = first_mixture(information[rest], y[rest], labels, self.n_factors)
+            mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS, FitStages()).mixture
+            score = log_score(mixture, information[held_out], y[held_out]).mean() if held_out.any() else -np.inf
+            if score <= best_score:
+                break
+            best, best_score = size, score
+        return first_mixture(information, y, self._labels(information, y, codes, best), self.n_factors)
+
+    def _labels(self, information, y, codes, n_components):
+        """Component that every row starts in: groups of y within its regime, or clusters of scores and y."""
+        leading = (y - y.mean(axis=0)) @ np.linalg.svd(y - y.mean(axis=0), full_matrices=False)[2][0]
+        n_components = max(1, min(n_components, len(y) // 2))
+        if codes is None:
+            scores = posterior_mean(information)
+            spread = scores.std(axis=0)
+            beside = np.sqrt(scores.shape[1]) * y / np.sqrt(y.shape[1])
+            places = np.column_stack([scores / np.where(spread > 0, spread, 1.0), beside])
+            seed = self.random_state if isinstance(self.random_state, numbers.Integral) else 0
+            labels = KMeans(n_components, n_init=1, random_state=seed).fit_predict(places)
+            return np.unique(labels, return_inverse=True)[1]
+        labels, n_found = np.empty(len(y), dtype=np.intp), 0
+        present, counts = np.unique(codes, return_counts=True)
+        groups = max(1, round(n_components / len(present)))
+        for code, count in zip(present, counts, strict=True):
+            own, n_groups = np.flatnonzero(codes == code), max(1, min(groups, count // (2 * self.n_factors)))
+            rank = np.argsort(np.argsort(leading[own], kind="stable"), kind="stable")
+            labels[own] = n_found + rank * n_groups // count
+            n_found += n_groups
+        return labels
+
+    def _climb(self, mixture, information, y, n_steps, stages, noise=None):
+        """Take steps of expectation-maximisation; with `noise`, `information` are columns, and it is estimated."""
+        before, rows = -np.inf, information
+        for step in range(n_steps):
+            if noise is not None:
+                rows = noise.information(information)
+            sums = self._sums(mixture, rows, y, 1, stages, f"mixture {step}")
+            sums = {name: values[0] for name, values in sums.items()}
+            level = sums["log_density"] + log_prior(mixture)
+            if noise is not None:
+                level -= 0.5 * len(y) * np.log(noise.variance).sum() + 0.5 * noise.squares_of(information).sum()
+            mixture = maximise(sums)
+            noise = None if noise is None else noise.updated(sums, mixture)
+            if level - before < self.tol * len(y):
+                break
+            before = level
+        return Climbed(mixture, noise, step + 1, float(sums["log_density"] / len(y)))
+
+    def _sums(self, mixture, information, y, n_folds, stages, name):
+        step = MixtureSums(mixture, y, n_folds, self.n_jobs)
+        (step,) = stages.run(name, self, [step], ArrayRows(information), self.n_jobs)
+        return step.found
+
+    def learn(
+        self, reduction, rows, y, codes, n_regimes, *, finder=None, begun=None, kept=None, stages=None, ranges="",
+        depends=(),
+    ):  # fmt: skip
+        """Fit the mixture to reduced rows, or to rows of a source, which a fitted reduction reads once.
+
+        Parameters
+        ----------
+        begun : None or FactorStart, default=None
+            What `learn_reduction` returned.
+        reduction, rows, y, codes, n_regimes, kept, stages
+            As in :meth:`HierarchicalExperts.learn`. `finder`, `ranges` and `depends` are those of ridges alone.
+
+        Returns
+        -------
+        learned : LearnedFactors
+        """
+        stages, single, y = stages or FitStages(), y.ndim == 1, y.reshape(len(y), -1)
+        if isinstance(rows, ReducedRows) and reduction.projection_.informs and rows.information is None:
+            raise ValueError(
+                "FactorExperts: the rows were reduced for other experts, without the information of each row: reduce "
+                "them with make_reduction of a mixture whose experts are 'factor'."
+            )
+        target = TargetScale.of(y) if begun is None else begun.target
+        chosen = choose_spread(len(y), self.max_rows)
+        if isinstance(rows, ReducedRows):
+            columns = rows.columns if len(chosen) == len(y) else rows[chosen].columns
+        else:
+            columns = stages.stage(
+                "information",
+                [reduction.settings, chosen, self],
+                lambda: reduction.inform(rows[chosen], stages, chosen),
+            )
+        scaled, codes_read = target.scaled(y), None if codes is None else np.asarray(codes)[chosen]
+        for_gates, mixture = kept is not None and kept.any(), None if begun is None else begun.mixture
+
+        def solve():
+            climbed = self._solve(columns, scaled[chosen], codes_read, mixture, stages)
+            return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], stages, for_gates)}
+
+        found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
+        self._assign(reduction, found, target, single)
+        if not for_gates:
+            return None
+        return self._for_gates(reduction, rows, found["mixtures"], scaled, chosen, codes, kept, stages)
+
+    def _solve(self, columns, y, codes, mixture, stages):
+        """Find mixture and, of columns without errors, their noise."""
+        noise = ColumnNoise.of(columns["projected"]) if "information" not in columns else None
+        if mixture is None:
+            mixture = self._begin(information_of(columns, noise), y, codes)
+        rows = columns["information" if noise is None else "projected"]
+        return vars(self._climb(mixture, rows, y, self.max_iter, stages, noise))
+
+    def _without_folds(self, climbed, columns, y, stages, for_gates):
+        """Mixtures without every fold, and last of all rows; the last alone where there are no gates."""
+        mixture = climbed["mixture"]
+        if not for_gates:
+            return [mixture]
+        sums = self._sums(mixture, information_of(columns, climbed["noise"]), y, self.cv, stages, "mixture, by fold")
+        whole = {name: values.sum(axis=0) for name, values in sums.items()}
+        folds = [{name: whole[name] - sums[name][fold] for name in sums} for fold in range(self.cv)]
+        return [*map(maximise, folds), mixture]
+
+    def _for_gates(self, reduction, rows, mixtures, y, chosen, codes, kept, stages):
+        """Return what gates are trained on: reduced columns, and the mixture without each fold."""
+        folds = np.full(len(y), -1)
+        folds[chosen] = np.arange(len(chosen)) % self.cv
+        places = np.flatnonzero(kept)
+        if isinstance(rows, ReducedRows):
+            columns = rows[places].columns
+        else:
+            columns = stages.stage(
+                "rows for gates", [reduction.settings, places],
+                lambda: reduction.read(rows[places], numbers=places, stages=stages).columns,
+            )  # fmt: skip
+        if codes is None:
+            cells = self.mixture_.most_likely(information_of(columns, self.noise_), y[places])
+        else:
+            cells = np.asarray(codes)[places]
+        return LearnedFactors({**columns, "cells": cells, "folds": folds[places]}, mixtures, y[places])
+
+    def _assign(self, reduction, found, target, single):
+        self.reduction_ = reduction.without_gates()
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(reduction, name):
+                setattr(self, name, getattr(reduction, name))
+        self.columns_, self.projection_ = reduction.columns_, reduction.projection_.transformer
+        self.mixture_, self.noise_, self.target_, self._single = found["mixture"], found["noise"], target, single
+        self.n_iter_, self.log_density_ = found["n_steps"], found["log_density"]
+        self.n_components_ = self.n_experts_ = self.n_regimes_ = self.mixture_.shape[0]
+        self.n_quality_bins_, self.cell_counts_ = 1, np.exp(self.mixture_.log_share)[:, None]
+
+    @property
+    def n_projected(self):
+        """Number of projected columns, those of the scores."""
+        return self.mixture_.shape[1]
+
+    def projected_coefficients(self):
+        """Coefficients of every expert on the scores of rows with typical errors (n_experts, n_projected)."""
+        width, planes = self.n_projected, self.mixture_.planes[:, :, :-1]
+        if self.noise_ is None:
+            precision = unfold(self.reduction_.projection_.typical_information()[None], width)[0]
+        else:
+            precision = np.diag(1 / self.noise_.variance)
+        inner = np.eye(planes.shape[2]) + planes.transpose(0, 2, 1) @ precision @ planes
+        solved = np.linalg.solve(inner, self.mixture_.slopes[:, :, :1])[..., 0]  # (K, q)
+        per_moment = self.target_.scale[0] * np.einsum("krq,kq->kr", planes, solved)
+        if self.noise_ is None:
+            return per_moment @ (precision + np.eye(width))  # scores are solve(A + I, b)
+        return per_moment / (self.noise_.spread * self.noise_.variance)
+
+    def stages(self, columns):
+        """Stages of a prediction that are the experts', by the names of a `MixtureTrace`, from reduced columns."""
+        return self._stages(self.mixture_, information_of(columns, self.noise_))
+
+    def cross_fitted_stages(self, learned):
+        """Return the same for the kept training rows, by mixtures that were solved without them."""
+        information, folds, joined = information_of(learned.columns, self.noise_), learned.columns["folds"], None
+        for fold in np.unique(folds):
+            own = np.flatnonzero(folds == fold)
+            found = self._stages(learned.mixtures[fold], information[own])
+            joined = joined or {name: np.empty((len(folds), *values.shape[1:])) for name, values in found.items()}
+            for name, values in found.items():
+                joined[name][own] = values
+        return joined
+
+    def _stages(self, mixture, information):
+        evidence, predictions, covariance, _ = mixture.predict(information)
+        predictions = predictions * self.target_.scale + self.target_.mean
+        covariance = covariance * np.multiply.outer(self.target_.scale, self.target_.scale)
+        if self._single:
+            predictions, covariance = predictions[..., 0], covariance[..., 0, 0]
+        return {"log_evidence": evidence, "expert_predictions": predictions, "expert_variances": covariance}
+
+    def discriminants(self, learned):
+        """Linear discriminants of regimes, or of components where no regimes were given, in the scores."""
+        projected, cells, folds = (learned.columns[name] for name in ("projected", "cells", "folds"))
+        n_cells = int(cells.max()) + 1
+        statistics = CellStatistics.zeros(self.cv * n_cells, projected.shape[1], origin=projected.mean(axis=0))
+        statistics.update(projected, learned.y[:, 0], np.maximum(folds, 0) * n_cells + cells)
+        return find_discriminants(statistics.reshape(self.cv, n_cells, 1), SCORE_PENALTY)
+
+    def predict_density(self, X):
+        """Predictive density of the target of every row.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        density : MixtureDensity
+            A mixture of Gaussians for every row.
+        """
+        check_is_fitted(self, "mixture_")
+        source = open_rows(self, X, reset=False)
+
+        def run(first, block):
+            return self.stages(self.reduction_.reduce(first, block))
+
+        stages = map_blocks(self, run, source, n_jobs=self.n_jobs)
+        weights = log_softmax(stages.pop("log_evidence"), axis=1)
+        return MixtureTrace(log_weights=weights, **stages).density
+
+    def score_samples(self, X):
+        """How well the mixture describes each row, for finding unusual ones.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), [dimensionless]
+            ``(n - chi2) / sqrt(2 n)`` with the number n of measured columns and the squared Mahalanobis distance chi2
+            of the row from the components, in units of its errors: log p(row | components, errors) about its expected
+            value, in its standard deviations. About 0 with scatter 1 for rows like the training rows, however noisy;
+            far below for others.
+        """
+        check_is_fitted(self, "mixture_")
+        reduction = self.reduction_
+        source = reduction.inputs(open_rows(self, X, reset=False))
+
+        def run(_, block):
+            if self.noise_ is None:
+                information = reduction.projection_.information(block)
+                chi_square, n_measured = reduction.projection_.chi_square(block)
+            else:
+                columns = reduction.projection_.project(block)["projected"]
+                information = self.noise_.information(columns)
+                chi_square, n_measured = self.noise_.squares_of(columns), columns.shape[1]
+            evidence, _, _, explained = self.mixture_.predict(information)
+            left = chi_square - (softmax(evidence, axis=1) * explained).sum(axis=1)
+            return (n_measured - left) / np.sqrt(2 * np.maximum(n_measured, 1))
+
+        return map_blocks(self, run, source, n_jobs=self.n_jobs)
+
+    def predict(self, X, return_std=False):
+        """Predict by the experts, weighed by their evidence.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Whether to return the standard deviation of the predictive density too.
+
+        Returns
+        -------
+        prediction : ndarray of shape (n_samples,) or (n_samples, n_targets), [unit of y]
+        std : ndarray of the same shape, [unit of y]
+            Only if `return_std`.
+        """
+        density = self.predict_density(X)
+        return (density.mean, density.std) if return_std else density.mean
+
+
+def information_of(columns, noise):
+    """Information of rows from their reduced columns; with `noise`, of columns without errors."""
+    return columns["information"] if noise is None else noise.information(columns["projected"])
+
+
+def log_score(mixture, information, y):
+    """Log density of every row's target under a mixture, given the row."""
+    evidence, predictions, covariance, _ = mixture.predict(information)
+    return MixtureDensity(log_softmax(evidence, axis=1), predictions, covariance).log_density(y)
