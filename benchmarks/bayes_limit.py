@@ -15,9 +15,9 @@ from dualgate.datasets import bayes_limit, make_spectra
 from dualgate.evaluation import (
     SNR_NAMES,
     SNR_RANGES,
+    Estimate,
     bootstrap_scores,
     bootstrap_weights,
-    percentile_interval,
     row_slices,
 )
 
@@ -39,7 +39,7 @@ def main(n_rows=2000):
         weights = resamples[:, inside]
         weights = weights[weights.any(axis=1)]
         draws = 1 - weights @ limit.std[inside] ** 2 / weights.sum(axis=1) / PRIOR_VARIANCE
-        expected = percentile_interval(1 - np.mean(limit.std[inside] ** 2) / PRIOR_VARIANCE, draws)
+        expected = Estimate(1 - np.mean(limit.std[inside] ** 2) / PRIOR_VARIANCE, draws).interval()
         observed = table.estimate("r2", "limit", name).interval()
         squares = ((data.y - limit.prediction) / limit.std)[inside] ** 2
         spread = squares.std() / np.sqrt(len(squares))

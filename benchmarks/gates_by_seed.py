@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from dualgate.evaluation import SNR_NAMES, snr_bins
+from dualgate.evaluation import SNR_NAMES, quality_bins
 from dualgate.rows.store import Store
 from dualgate.study.inputs import ERRORS, LINES, REGIMES
 from dualgate.study.methods import choose_methods
@@ -30,7 +30,7 @@ def main():
         cut = int(store.load(f"seed_{seed}/rows")["n_validation"])
         cool, whole = (store.load(fit_stage(by_name[name], seed).name) for name in ("temperature_9", "concat_9x4"))
         snr, temperature = cool["snr"][cut:], 1 + np.logaddexp(0, cool["quality_logits"][cut:, 0])
-        bins = snr_bins(snr)
+        bins = quality_bins(snr)
         means = [f"{name} {temperature[bins == code].mean():.3f}" for code, name in enumerate(SNR_NAMES)]
         weights = gate_trace(by_name["concat_9x4"], whole).weights[cut:].reshape(len(snr), -1, len(SNR_NAMES))
         lowest = weights[bins == 0][:, :, 0].sum(axis=1).mean()

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dualgate import DualTowerMoERegressor
-from dualgate.datasets import bayes_limit, iter_spectra, make_spectra, stream_spectra
+from dualgate.datasets import bayes_limit, make_spectra, stream_spectra
 from dualgate.evaluation import SNR_NAMES, Estimate, bootstrap_scores, row_slices
 from dualgate.features import WienerScores
 from dualgate.study.analysis import seed_interval
@@ -76,8 +76,9 @@ def simulate(n_rows, seed, directory):
     if not path.exists():
         part = path.with_suffix(".part")
         rows = np.memmap(part, np.float32, "w+", shape=(n_rows, 8192))
-        for first, block in enumerate(iter_spectra(n_rows, random_state=seed)):
-            rows[4096 * first : 4096 * first + len(block.X)] = block.X
+        for first in range(0, n_rows, 4096):
+            last = min(first + 4096, n_rows)
+            labels.X.read_into(first, last, rows[first:last])
         rows.flush()
         part.rename(path)
     return np.memmap(path, np.float32, "r", shape=(n_rows, 8192)), labels.y, labels.conditions

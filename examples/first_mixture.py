@@ -24,7 +24,7 @@ import numpy as np
 
 from dualgate import DualTowerMoERegressor
 from dualgate.datasets import make_spectra
-from dualgate.evaluation import SNR_NAMES, SNR_RANGES, TrendDisplay, r2_by_bin, snr_bins
+from dualgate.evaluation import SNR_RANGES, TrendDisplay, bootstrap_scores, quality_bins, row_slices
 
 data = make_spectra(6_000, random_state=42)
 print(data.X.shape, "= [flux | error], regimes", np.bincount(data.regimes))
@@ -101,7 +101,7 @@ for ax, values, title, cmap in (
     figure.colorbar(ax.imshow(values, cmap=cmap, aspect="auto"), ax=ax)
     ax.set(title=title, xticks=range(4), xticklabels=SNR_RANGES, xlabel="quality bin (SNR)")
 axes[0].set(yticks=range(9), yticklabels=names)
-axes[0].plot(snr_bins(data.snr[[star]])[0], data.regimes[star], "r*", ms=12, label="true cell")
+axes[0].plot(quality_bins(data.snr[[star]])[0], data.regimes[star], "r*", ms=12, label="true cell")
 axes[0].legend(loc="lower right")
 plt.show()
 
@@ -128,10 +128,7 @@ plt.show()
 # ratios, where two quality bins meet; the noisiest rows mostly have one cell.
 
 # %%
-for name, single_r2, dual_r2 in zip(
-    SNR_NAMES,
-    r2_by_bin(data.y[test], single.predict(data.X[test]), snr_bins(snr), 4),
-    r2_by_bin(data.y[test], prediction, snr_bins(snr), 4),
-    strict=True,
-):
+predictions = {"single": single.predict(data.X[test]), "dual": prediction}
+table = bootstrap_scores(data.y[test], predictions, row_slices(len(snr), snr=snr), random_state=42)
+for name, (single_r2, dual_r2) in zip(table.slices[1:], table.values["r2"][1:], strict=True):
     print(f"bin {name}: single tower {single_r2:6.3f}   dual 9x4 {dual_r2:6.3f}")

@@ -27,61 +27,44 @@ def problem(n_samples=500, seed=0):
     return y, np.zeros(n_samples), 2 * phys, quality, 2 * phys + quality
 
 
-@given(scores=SCORES)
-def test_shares_add_up_to_the_gain_and_swap_with_the_towers(scores):
-    none, phys, quality, both = scores
-    here, there = shapley_values(none, phys, quality, both), shapley_values(none, quality, phys, both)
-    assert here["phys"] + here["quality"] == pytest.approx(both - none)
+@given(first=SCORES, second=SCORES)
+def test_shares_have_shapleys_axioms(first, second):
+    none, phys, quality, both = first
+    here, there = shapley_values(*first), shapley_values(none, quality, phys, both)
+    assert here["phys"] + here["quality"] == pytest.approx(both - none) == here["total"]
     assert here["phys"] == there["quality"]
     assert here["interaction"] == pytest.approx(there["interaction"])
+    alone = shapley_values(none, phys, none, phys)  # a tower that adds nothing gets nothing
+    assert (alone["phys"], alone["quality"]) == (pytest.approx(phys - none), 0)
+    other, total = shapley_values(*second), shapley_values(*np.add(first, second))
+    assert total == pytest.approx({name: here[name] + other[name] for name in total}, abs=1e-12)
 
 
-@given(scores=SCORES)
-def test_a_tower_that_adds_nothing_gets_nothing(scores):
-    none, phys, *_ = scores
-    shares = shapley_values(none, phys, none, phys)
-    assert shares["quality"] == 0
-    assert shares["phys"] == pytest.approx(phys - none)
-
-
-@given(first=SCORES, second=SCORES)
-def test_shares_of_a_sum_of_games_are_the_sum_of_shares(first, second):
-    total = shapley_values(*np.add(first, second))
-    for name, share in total.items():
-        assert share == pytest.approx(shapley_values(*first)[name] + shapley_values(*second)[name], abs=1e-12)
-
-
-def shares_of(n_samples=500, part="all", snr=None, *, n_resamples=100, seed=0):
-    """Shapley values of R^2 of the four predictions of `problem`, as estimates."""
-    y, *guesses = problem(n_samples, seed)
+def table_of(n_samples=500, **slices):
+    """Scores of the four predictions of `problem`."""
+    y, *guesses = problem(n_samples)
     guesses = dict(zip(("none", "phys", "quality", "both"), guesses, strict=True))
-    slices = row_slices(n_samples, snr=snr)
-    table = bootstrap_scores(y, guesses, slices, n_resamples=n_resamples, random_state=0)
-    return shapley_values(*(table.estimate("r2", name, part) for name in guesses))
+    return bootstrap_scores(y, guesses, row_slices(n_samples, **slices), n_resamples=100, random_state=0)
 
 
 def test_independent_parts_get_the_variance_they_explain():
     """Without interaction the shares are the parts' shares of the variance, 4 and 1 of 5.25."""
-    shares = shares_of(20_000)
-    assert shares["phys"].value == pytest.approx(4 / 5.25, abs=0.01)
-    assert shares["quality"].value == pytest.approx(1 / 5.25, abs=0.01)
-    assert shares["interaction"].value == pytest.approx(0, abs=0.01)
+    table = table_of(20_000)
+    shares = shapley_values(*(table.estimate("r2", name) for name in table.names))
+    values = [shares[name].value for name in ("phys", "quality", "interaction")]
+    assert_allclose(values, [4 / 5.25, 1 / 5.25, 0], atol=0.01)
     assert_allclose(shares["phys"].draws + shares["quality"].draws, shares["total"].draws)
 
 
-def test_towers_with_the_same_information_share_it_with_negative_interaction():
-    y, none, phys, *_ = problem()
-    table = bootstrap_scores(y, {"none": none, "one": phys}, n_resamples=100, random_state=0)
-    shares = shapley_values(*(table.estimate("r2", name) for name in ("none", "one", "one", "one")))
-    assert shares["phys"].interval() == shares["quality"].interval()
-    assert shares["interaction"].interval().high < 0
-
-
-def test_shares_in_a_slice_are_those_of_its_rows():
+def test_shares_are_of_the_rows_of_a_slice_and_equal_for_towers_with_the_same_information():
     snr = np.random.default_rng(0).uniform(1, 9, 500)
-    shares, (y, *guesses) = shares_of(part="H", snr=snr), problem()
+    table, (y, *guesses) = table_of(snr=snr), problem()
+    shares = shapley_values(*(table.estimate("r2", name, "H") for name in table.names))
     expected = shapley_values(*(r2_score(y[snr > 7], guess[snr > 7]) for guess in guesses))
     assert {name: share.value for name, share in shares.items()} == pytest.approx(expected)
+    shares = shapley_values(*(table.estimate("r2", name) for name in ("none", "phys", "phys", "phys")))
+    assert shares["phys"].interval() == shares["quality"].interval()
+    assert shares["interaction"].interval().high < 0
 
 
 def linear(phys, quality):
@@ -122,37 +105,29 @@ def test_permutation_intervals_cover_the_truth():
     assert (np.abs(np.mean(hits, axis=0) - 0.95) < 0.05).all()
 
 
-def test_bad_arguments_are_named():
-    phys, quality, y = features(20)
-    with pytest.raises(ValueError, match=r"phys_features has 19 rows"):
-        permutation_contribution(linear, phys[1:], quality, y)
-    with pytest.raises(ValueError, match=r"permutation_contribution.n_repeats=1"):
-        permutation_contribution(linear, phys, quality, y, n_repeats=1)
-
-
-def test_towers_of_width_one_give_the_squared_correlation():
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=200)
-    b = a + rng.normal(size=200)
-    assert tower_correlation(a[:, None], b[:, None]) == pytest.approx(np.corrcoef(a, b)[0, 1] ** 2)
-
-
-def test_the_correlation_ignores_rotation_scale_offset_and_order():
+def test_the_correlation_is_of_linear_directions_alone():
+    """It ignores rotation, scale, offset and order; of width one it is the squared correlation."""
     rng = np.random.default_rng(1)
-    phys = rng.normal(size=(100, 4))
-    quality = phys[:, :2] + rng.normal(size=(100, 2))
+    phys, other = rng.normal(size=(2, 5000, 4))
+    quality = phys[:, :2] + other[:, :2]
     turned = 3 * phys @ ortho_group.rvs(4, random_state=0) + 5
     assert_allclose(tower_correlation(turned, quality), tower_correlation(phys, quality))
     assert_allclose(tower_correlation(quality, phys), tower_correlation(phys, quality))
     assert tower_correlation(phys, turned) == pytest.approx(1)
-
-
-def test_independent_towers_are_nearly_uncorrelated_and_a_constant_one_is_undefined():
-    phys, quality = np.random.default_rng(2).normal(size=(2, 5000, 3))
-    assert tower_correlation(phys, quality) < 0.01
+    assert tower_correlation(phys, other) < 0.01
+    one = tower_correlation(phys[:, :1], quality[:, :1])
+    assert one == pytest.approx(np.corrcoef(phys[:, 0], quality[:, 0])[0, 1] ** 2)
     assert np.isnan(tower_correlation(phys, np.full((5000, 4), 0.1)))
 
 
-def test_towers_must_share_rows():
-    with pytest.raises(ValueError, match=r"tower_correlation.quality has shape \(4, 2\) and must be \(3, any\)"):
-        tower_correlation(np.zeros((3, 2)), np.zeros((4, 2)))
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda phys, *rest: permutation_contribution(linear, phys[1:], *rest), "inconsistent numbers of samples"),
+        (lambda *data: permutation_contribution(linear, *data, n_repeats=1), r"permutation_contribution.n_repeats=1"),
+        (lambda phys, quality, _: tower_correlation(phys, quality[1:]), "tower_correlation.quality has shape"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*features(20))

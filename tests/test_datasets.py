@@ -17,7 +17,7 @@ from scipy.stats import kstest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from dualgate.datasets import iter_spectra, make_spectra, stream_spectra
+from dualgate.datasets import make_spectra, stream_spectra
 from dualgate.datasets.emulator import HIGH, LOW, coordinates, load_emulator
 from dualgate.datasets.noise import detector, flux_error
 
@@ -42,23 +42,17 @@ def test_emulator_is_small_and_covers_the_labels():
 
 
 @settings(max_examples=15)
-@given(cuts=st.lists(st.integers(1, 99), unique=True).map(sorted), start=st.integers(0, 70))
-def test_no_bit_depends_on_the_blocks(data, cuts, start):
+@given(cuts=st.lists(st.integers(1, 99), unique=True).map(sorted), start=st.integers(0, 70), data_=st.data())
+def test_no_bit_depends_on_what_is_read_together(data, cuts, start, data_):
     source = stream_spectra(N, random_state=7).X
     parts = [source.read(start + a, start + b) for a, b in pairwise([0, *cuts, 100])]
     assert_array_equal(np.concatenate(parts), data.X[start : start + 100])
-
-
-@settings(max_examples=10)
-@given(rows=st.lists(st.integers(0, N - 1), max_size=12))
-def test_any_subset_of_a_source_is_one_of_make_spectra(data, rows):
-    rows = np.array(rows, dtype=int)
-    assert_array_equal(np.asarray(stream_spectra(N, random_state=7).X[rows]), data.X[rows])
+    rows = np.array(data_.draw(st.lists(st.integers(0, N - 1), max_size=12)), dtype=int)
+    assert_array_equal(np.asarray(source[rows]), data.X[rows])
 
 
 def test_threads_and_prefixes_give_the_same_rows(data):
     assert_array_equal(make_spectra(40, random_state=7, n_jobs=1).X, data.X[:40])
-    assert_array_equal(make_spectra(5, random_state=7, start=1001).X, data.X[1001:1006])
     source = stream_spectra(N, random_state=7).X
     ranges = [(first, first + 7) for first in range(100, 200, 5)]
     with ThreadPoolExecutor(4) as pool:
@@ -68,10 +62,10 @@ def test_threads_and_prefixes_give_the_same_rows(data):
 
 
 def test_blocks_and_source_have_the_labels_of_make_spectra(data):
-    blocks = list(iter_spectra(70, random_state=7, block_size=33, start=500))
-    assert [set(block) for block in blocks] == [set(data)] * 3
+    block = make_spectra(70, random_state=7, start=500, n_jobs=1)
+    assert set(block) == set(data)
     for key in ("X", "y", "flux", "error", "conditions", "regimes", "snr", "labels"):
-        assert_array_equal(np.concatenate([block[key] for block in blocks]), data[key][500:570])
+        assert_array_equal(block[key], data[key][500:570])
     streamed = stream_spectra(70, random_state=7, start=500)
     for key in ("y", "conditions", "regimes"):
         assert_array_equal(streamed[key], data[key][500:570])
@@ -82,9 +76,11 @@ def test_blocks_and_source_have_the_labels_of_make_spectra(data):
 
 
 @pytest.mark.parametrize("options", [{"noise_level": 0}, {"noise_level": 0.5}, {"noise": "white"}], ids=str)
-def test_a_source_has_the_noise_of_make_spectra(options):
-    X = stream_spectra(5, random_state=1, **options).X
-    assert_array_equal(np.asarray(X), make_spectra(5, random_state=1, **options).X)
+def test_a_source_has_the_noise_of_make_spectra_and_noise_changes_no_star(data, options):
+    made = make_spectra(50, random_state=7, **options)
+    assert_array_equal(np.asarray(stream_spectra(50, random_state=7, **options).X), made.X)
+    assert_array_equal(made.labels.drop(columns="snr"), data.labels.drop(columns="snr")[:50])
+    assert (len(np.unique(made.error)) == 1) == ("noise" in options)
 
 
 def test_a_source_pickles_as_a_seed_and_simulates_the_same_bits(data):
@@ -97,12 +93,6 @@ def test_a_source_pickles_as_a_seed_and_simulates_the_same_bits(data):
     assert run.stdout == data.X[3:9].tobytes()
 
 
-def test_the_seed_of_a_source_is_kept():
-    data = stream_spectra(3)
-    assert_array_equal(stream_spectra(3, random_state=data.X.seed).X.read(0, 2), data.X.read(0, 2))
-    assert stream_spectra(3).X.seed != data.X.seed
-
-
 @pytest.mark.parametrize("row", [1234, 2**66 + 5])
 def test_a_row_has_a_random_stream_of_its_own(row):
     data, clean = (make_spectra(1, random_state=7, start=row, noise_level=level) for level in (1, 0))
@@ -113,22 +103,20 @@ def test_a_row_has_a_random_stream_of_its_own(row):
     assert_array_equal(data.flux[0], clean.flux[0] + noise)
 
 
-def test_seeds_name_different_tables(data):
-    other = make_spectra(20, random_state=8)
-    assert not np.isin(other.y, data.y).any()
-
-
-def test_random_state_may_be_a_generator_and_the_global_one_is_left_alone():
+def test_the_seed_names_the_table_and_may_be_drawn_by_a_generator(data):
+    assert not np.isin(make_spectra(20, random_state=8).y, data.y).any()
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    by_state = [make_spectra(2, random_state=np.random.RandomState(5)).X for _ in range(2)]
-    by_generator = [make_spectra(2, random_state=np.random.default_rng(5)).X for _ in range(2)]
-    assert_array_equal(*by_state)
-    assert_array_equal(*by_generator)
+    for make in (np.random.RandomState, np.random.default_rng):
+        assert_array_equal(*(make_spectra(2, random_state=make(5)).X for _ in range(2)))
+    drawn = stream_spectra(3)
+    assert_array_equal(stream_spectra(3, random_state=drawn.X.seed).X.read(0, 2), drawn.X.read(0, 2))
     assert (make_spectra(2).y != make_spectra(2).y).all()
     assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-def test_noise_is_normal_with_the_stated_error(data, clean):
+def test_clean_flux_is_that_of_the_labels_and_noise_is_normal_with_the_stated_error(data, clean):
+    assert_allclose(clean.flux.mean(axis=1), 1, atol=1e-5)
+    assert_allclose(clean.flux[500:600], load_emulator()(clean.labels.to_numpy()[500:600, :5]), rtol=1e-4)
     assert_array_equal(data.error, clean.error)
     z = (data.flux - clean.flux) / data.error
     assert_allclose([z.mean(), z.std(), (z**4).mean()], [0, 1, 3], atol=0.01)
@@ -137,11 +125,6 @@ def test_noise_is_normal_with_the_stated_error(data, clean):
     assert data.flux.min() < 0  # not clipped
     double = make_spectra(50, random_state=7, noise_level=2)
     assert_allclose(double.flux - clean.flux[:50], 2 * (data.flux - clean.flux)[:50], atol=1e-4)
-
-
-def test_clean_flux_has_mean_one_and_is_that_of_the_labels(clean):
-    assert_allclose(clean.flux.mean(axis=1), 1, atol=1e-5)
-    assert_allclose(clean.flux[500:600], load_emulator()(clean.labels.to_numpy()[500:600, :5]), rtol=1e-4)
 
 
 def test_snr_is_the_ratio_of_norms_and_fills_its_bins(data):
@@ -165,19 +148,11 @@ def test_error_falls_with_brightness_and_peaks_at_sky_lines_and_telluric_bands(d
 
 
 def test_bright_stars_are_limited_by_their_own_photons():
-    flat = np.ones((1, 4096), dtype=np.float32)
-    errors = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (10.0, 12.5)]
-    dark = detector().sky < np.median(detector().sky)
+    flat, dark = np.ones((4, 4096), dtype=np.float32), detector().sky < np.median(detector().sky)
+    errors = flux_error(flat, [10.0, 12.5, 27.0, 29.5], np.ones(4), np.ones(4)).astype(float)
     assert_allclose((errors[1] / errors[0])[dark], np.sqrt(10), rtol=0.02)
     assert_allclose(errors[0][dark], 1 / np.sqrt(12 * detector().light[dark] * 1e4), rtol=0.01)
-    faint = [flux_error(flat, [mag], [1.0], [1.0])[0].astype(float) for mag in (27.0, 29.5)]
-    assert_allclose(faint[1] / faint[0], 10, rtol=0.01)
-
-
-def test_white_noise_has_one_error_everywhere(data):
-    white = make_spectra(50, random_state=7, noise="white")
-    assert len(np.unique(white.error)) == 1
-    assert_array_equal(white.labels.drop(columns="snr"), data.labels.drop(columns="snr")[:50])
+    assert_allclose(errors[3] / errors[2], 10, rtol=0.01)
 
 
 def test_labels_are_uniform_and_independent(data):
@@ -199,8 +174,7 @@ def test_regimes_follow_from_the_conditions(data):
 def test_flux_and_error_are_views_with_named_columns(data):
     assert np.shares_memory(data.flux, data.X)
     assert np.shares_memory(data.error, data.X)
-    assert data.X.dtype == np.float32
-    assert len(set(data.feature_names)) == data.X.shape[1]
+    assert (data.X.dtype, len(set(data.feature_names))) == (np.float32, data.X.shape[1])
     assert (data.feature_names[0], data.feature_names[-1]) == ("flux_7100.2", "error_8849.8")
     assert f"{N} stars" in data.description
 
@@ -228,12 +202,7 @@ def test_flux_tells_gravity_and_quality_does_not(data, clean):
         ({"n_samples": 2, "start": -1}, r"{function}.start=-1"),
     ],
 )
-@pytest.mark.parametrize("function", [make_spectra, stream_spectra, iter_spectra])
+@pytest.mark.parametrize("function", [make_spectra, stream_spectra])
 def test_wrong_arguments_are_named(function, arguments, message):
     with pytest.raises(ValueError, match=message.replace("{function}", function.__name__)):
         function(**arguments)
-
-
-def test_wrong_blocks_are_named():
-    with pytest.raises(ValueError, match="block_size=0"):
-        iter_spectra(3, block_size=0)

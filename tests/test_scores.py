@@ -5,14 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from dualgate.evaluation import (
-    bootstrap_scores,
-    bootstrap_weights,
-    percentile_interval,
-    r2_by_bin,
-    row_slices,
-    snr_bins,
-)
+from dualgate.evaluation import Estimate, bootstrap_scores, bootstrap_weights, row_slices
 from dualgate.evaluation.scores import weight_blocks
 
 SKLEARN = {
@@ -40,7 +33,6 @@ def test_every_score_is_scikit_learns_in_every_slice(score):
     assert_allclose(table.values[score], expected, atol=1e-12)
     assert table.counts.tolist() == [mask.sum() for mask in slices.values()]
     assert len(slices) == 1 + 4 + 9 + 2
-    assert_allclose(table.values["r2"][1:5, 1], r2_by_bin(y, guesses["mixture"], snr_bins(snr), 4))
 
 
 @pytest.mark.parametrize("score", sorted(SKLEARN))
@@ -57,20 +49,16 @@ def test_draws_are_the_scores_of_resampled_rows(score):
             assert_allclose(table.draws[score][place, :, draw], expected, atol=1e-12)
 
 
-def test_draws_do_not_depend_on_the_size_of_blocks(monkeypatch):
+def test_draws_sample_with_replacement_whatever_the_size_of_blocks(monkeypatch):
     y, guesses, *_ = problem(100)
     whole = bootstrap_scores(y, guesses, n_resamples=30, random_state=1)
-    weights = bootstrap_weights(100, n_resamples=30, random_state=1)
+    weights = bootstrap_weights(100, n_resamples=4000, random_state=1)
+    assert (weights.sum(axis=1) == 100).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(100), abs=0.1)
+    assert weights.var() == pytest.approx(1 - 1 / 100, rel=0.02)
     monkeypatch.setattr("dualgate.evaluation.scores.BLOCK_ELEMENTS", 700)
     assert_allclose(bootstrap_scores(y, guesses, n_resamples=30, random_state=1).draws["r2"], whole.draws["r2"])
-    assert_allclose(np.concatenate(list(weight_blocks(100, 30, 1))), weights)
-
-
-def test_bootstrap_counts_are_those_of_sampling_with_replacement():
-    counts = bootstrap_weights(50, n_resamples=4000, random_state=0)
-    assert (counts.sum(axis=1) == 50).all()
-    assert counts.mean(axis=0) == pytest.approx(np.ones(50), abs=0.1)
-    assert counts.var() == pytest.approx(1 - 1 / 50, rel=0.02)
+    assert_allclose(np.concatenate(list(weight_blocks(100, 4000, 1))), weights)
 
 
 def test_gain_and_recovery_follow_from_the_scores_of_the_same_rows():
@@ -88,15 +76,10 @@ def test_gain_and_recovery_follow_from_the_scores_of_the_same_rows():
     assert [found.value for found in ends[:2]] == pytest.approx([0, 1])
     assert ends[2].value > 1
     assert_allclose(ends[1].draws, 1)
-
-
-def test_estimates_are_paired_draw_by_draw():
-    y, guesses, *_ = problem()
-    table = bootstrap_scores(y, guesses, n_resamples=20, random_state=0)
     first, second = (table.estimate("mae", name) for name in ("global", "oracle"))
-    found = (first - second + second) / 2
-    assert found.value == pytest.approx(table.values["mae"][0, 0] / 2)
-    assert_allclose(found.draws, table.draws["mae"][0, 0] / 2)
+    half = (first - second + second) / 2  # draw by draw
+    assert half.value == pytest.approx(table.values["mae"][0, 0] / 2)
+    assert_allclose(half.draws, table.draws["mae"][0, 0] / 2)
 
 
 @settings(max_examples=20)
@@ -111,15 +94,16 @@ def test_scores_follow_the_unit_of_the_target(scale, shift):
         assert_allclose(there.draws[score], scale * here.draws[score], rtol=1e-6, atol=1e-9)
 
 
-def test_a_bin_without_spread_and_a_slice_without_rows_are_unknown():
-    scores = r2_by_bin([1.0, 1.0, 7.0, 2.0, 3.0], [1.0, 2.0, 7.0, 2.0, 3.0], [0, 0, 1, 2, 2], n_bins=4)
-    assert np.isnan(scores).tolist() == [True, True, False, True]
-    assert scores[2] == 1
-    y, guesses, *_ = problem(20)
-    table = bootstrap_scores(y, guesses, {"none": np.zeros(20, dtype=bool)}, n_resamples=5, random_state=0)
-    assert table.counts.tolist() == [0]
-    assert all(np.isnan(values).all() for values in table.values.values())
-    assert np.isnan(table.estimate("mae", "global", "none").interval().low)
+def test_slices_without_spread_or_rows_are_unknown():
+    y, codes = np.array([1.0, 1.0, 7.0, 2.0, 3.0]), np.array([0, 0, 1, 2, 2])
+    guess = y + (np.arange(5) == 1)
+    slices = row_slices(5, regimes=codes, n_regimes=4)
+    table = bootstrap_scores(y, {"guess": guess}, slices, n_resamples=5, random_state=0)
+    assert np.isnan(table.values["r2"][1:, 0]).tolist() == [True, True, False, True]
+    assert table.values["r2"][3] == 1
+    assert table.counts.tolist() == [5, 2, 1, 2, 0]
+    assert all(np.isnan(values[4]).all() for values in table.values.values())
+    assert np.isnan(table.estimate("mae", "guess", "regime 3").interval().low)
 
 
 def test_a_gain_changes_sign_with_its_ends_and_pairing_narrows_its_interval():
@@ -134,51 +118,38 @@ def test_a_gain_changes_sign_with_its_ends_and_pairing_narrows_its_interval():
     assert paired.high - paired.low < 0.9 * (apart.high - apart.low)
 
 
-def test_gains_cover_the_truth_as_often_as_their_confidence():
-    """Errors of variance 0.25 and 0.3 around unit targets: the true gain is 0.05."""
+def test_intervals_cover_the_truth_as_often_as_their_confidence():
+    """Errors of variance 0.25 around a bias of 0.1, and others of variance 0.3, of targets of variance one."""
     rng = np.random.default_rng(5)
+    truth = [0.04, np.sqrt(0.26), 0.1, 0.5 * np.sqrt(2 / np.pi) * np.exp(-0.02) + 0.1 * 0.15852]
     hits = []
     for _ in range(200):
         y, common = rng.normal(size=(2, 300))
-        pair = {name: y + scale * common for name, scale in zip("ab", np.sqrt([0.25, 0.3]), strict=True)}
+        pair = {"a": y + 0.5 * common + 0.1, "b": y + np.sqrt(0.3) * common}
         table = bootstrap_scores(y, pair, n_resamples=300, random_state=rng)
-        interval = table.estimate("r2", "a", reference="b").interval()
-        hits.append(interval.low <= 0.05 <= interval.high)
-    assert 0.89 <= np.mean(hits) <= 0.99
+        found = [table.estimate("r2", "a", reference="b"), *(table.estimate(s, "a") for s in ("rmse", "bias", "mae"))]
+        ends = [each.interval() for each in found]
+        hits.append([each.low <= value <= each.high for each, value in zip(ends, truth, strict=True)])
+    assert (np.abs(np.mean(hits, axis=0) - 0.94) < 0.05).all()
 
 
-def test_intervals_of_errors_cover_the_truth_as_often_as_their_confidence():
-    """Errors of standard deviation 0.5 around a bias of 0.1: RMSE is sqrt(0.26)."""
-    rng = np.random.default_rng(2)
-    hits = []
-    for _ in range(150):
-        y = rng.normal(size=200)
-        table = bootstrap_scores(y, {"a": y + rng.normal(0.1, 0.5, 200)}, n_resamples=200, random_state=rng)
-        found = [table.estimate(score, "a").interval() for score in ("rmse", "bias", "mae")]
-        truth = [np.sqrt(0.26), 0.1, 0.5 * np.sqrt(2 / np.pi) * np.exp(-0.02) + 0.1 * 0.15852]
-        hits.append([each.low <= value <= each.high for each, value in zip(found, truth, strict=True)])
-    assert (np.abs(np.mean(hits, axis=0) - 0.94) < 0.055).all()
-
-
-def test_a_percentile_interval_leaves_out_what_is_not_known():
-    assert percentile_interval(0.5, [0.0, np.nan, 1.0], 0.5).low == 0.25
-    with pytest.raises(ValueError, match=r"Estimate.interval.confidence=95"):
-        percentile_interval(0.5, [0.0], 95)
+def test_an_interval_leaves_out_what_is_not_known():
+    assert Estimate(0.5, np.array([0.0, np.nan, 1.0])).interval(0.5).low == 0.25
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda y, g: r2_by_bin(y, [0, 1], y), r"y_pred has shape \(2,\) and must be \(20,\) like y_true"),
-        (lambda y, g: r2_by_bin([0, 1], [0, np.nan], [0, 1]), "y_pred is nan at row 1"),
-        (lambda y, g: r2_by_bin([0.0], [0.0], [0]), "y_true has 1 rows"),
-        (lambda y, g: r2_by_bin([0.0, 1.0], [0, 1], [0, 3], 2), "bins runs from 0 to 3"),
-        (lambda y, g: r2_by_bin([0.0, 1.0], [0, 1], [0.0, 1.0]), r"bins has shape \(2,\), dtype float64"),
-        (lambda y, g: r2_by_bin([0.0, 1.0], [0, 1], [0]), "bins has shape"),
+        (lambda y, g: row_slices(2, regimes=[0, 3], n_regimes=2), "bins runs from 0 to 3"),
+        (lambda y, g: row_slices(2, regimes=[0.0, 1.0]), r"bins has shape \(2,\), dtype float64"),
+        (lambda y, g: row_slices(2, snr=[1.0]), "bins has shape"),
+        (lambda y, g: Estimate(0.5, y).interval(95), r"Estimate.interval.confidence=95"),
         (lambda y, g: bootstrap_weights(1), r"bootstrap_weights.n_samples=1"),
         (lambda y, g: bootstrap_weights(2, n_resamples=0), r"bootstrap_weights.n_resamples=0"),
         (lambda y, g: bootstrap_scores(y, {}), r"predictions is empty"),
-        (lambda y, g: bootstrap_scores(y, {"a": y[:-1]}), r"predictions\['a'\] has shape"),
+        (lambda y, g: bootstrap_scores(y, {"a": y[:-1]}), r"predictions\['a'\] has shape \(19,\) .* like y_true"),
+        (lambda y, g: bootstrap_scores([0, 1], {"a": [0, np.nan]}), r"predictions\['a'\] is nan at row 1"),
+        (lambda y, g: bootstrap_scores([0.0], {"a": [0.0]}), "y_true has 1 rows"),
         (lambda y, g: bootstrap_scores(y, g, {"s": np.ones(len(y))}), r"slices\['s'\] has shape .* dtype float64"),
         (lambda y, g: bootstrap_scores(y, g, n_resamples=2).estimate("r2", "best"), r"ScoreTable.name='best'"),
         (lambda y, g: bootstrap_scores(y, g, n_resamples=2).estimate("mse", "oracle"), r"ScoreTable.score='mse'"),

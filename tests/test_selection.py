@@ -24,10 +24,10 @@ from dualgate import (
     PhysGate,
     QualityGate,
     select_towers,
-    tower_candidates,
 )
 from dualgate.gating import FUSIONS
 from dualgate.rows import ArrayRows
+from dualgate.selection import tower_levels
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
 
@@ -75,8 +75,6 @@ def test_candidates_with_failed_splits_are_left_out():
     assert found["chosen"] == 3
     assert_array_equal(found["within"], [False, False, False, True])
     assert_array_equal(np.isnan(found["mean"]), [True, False, True, False])
-    with pytest.raises(ValueError, match=r"3 splits, 0 candidates.*error_score='raise'"):
-        OneStandardError().compare(np.full((2, 3), np.nan), [0, 1])
 
 
 @settings(max_examples=50)
@@ -136,16 +134,19 @@ def test_in_a_search_over_fusions_with_regimes(small):
     assert search.best_estimator_.fusion == search.best_params_["fusion"]
 
 
-def test_the_rule_refuses_what_is_wrong():
-    found = results([[0.5, 0.6]], metric="r2")
-    with pytest.raises(ValueError, match="metric='score' must be a score of the search, which has 'r2'"):
-        OneStandardError()(found)
-    with pytest.raises(ValueError, match="by='max_depth' must be None or a callable"):
-        OneStandardError("max_depth", metric="r2")(found)
-    with pytest.raises(ValueError, match="1 split, 1 candidates"):
-        OneStandardError()(results([[0.5]]))
-    with pytest.raises(ValueError, match="test_ratio=-1 must be a number at least 0"):
-        OneStandardError(test_ratio=-1)(results([[0.5, 0.6]]))
+@pytest.mark.parametrize(
+    ("rule", "scores", "named"),
+    [
+        (OneStandardError(), [[0.5, 0.6]], "metric='score' must be a score of the search, which has 'r2'"),
+        (OneStandardError("max_depth", "r2"), [[0.5, 0.6]], "by='max_depth' must be None or a callable"),
+        (OneStandardError(metric="r2"), [[0.5]], "1 split, 1 candidates"),
+        (OneStandardError(metric="r2"), np.full((2, 3), np.nan), "3 splits, 0 candidates.*error_score='raise'"),
+        (OneStandardError(metric="r2", test_ratio=-1), [[0.5, 0.6]], "test_ratio=-1 must be a number at least 0"),
+    ],
+)
+def test_the_rule_refuses_what_is_wrong(rule, scores, named):
+    with pytest.raises(ValueError, match=named):
+        rule(results(scores, metric="r2"))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def towers(planted, **params):
 
 def some(model, *names):
     """The default candidates of these names, in their levels."""
-    levels = [{name: level[name] for name in level if name in names} for level in tower_candidates(model)]
+    levels = [{name: level[name] for name in level if name in names} for level in tower_levels(model)]
     return [level for level in levels if level]
 
 
@@ -179,12 +180,9 @@ def test_two_towers_are_chosen_where_they_help(small):
     assert found.table.loc[DUAL, "behind"] == 0
     assert found.table.loc[PHYSICS, "behind"] > 0.02
     fresh = Planted(500, seed=1)
-    assert (
-        found.best_estimator_.score(fresh.X, fresh.y) > found.table.loc[PHYSICS, "mean"]
-    )  # rows as they come, not read before
-    assert found.best_estimator_.fusion == found.parameters["fusion"] == "poe"
-    assert not hasattr(model, "net_")
-    assert model.fusion == "concat"
+    assert found.best_estimator_.score(fresh.X, fresh.y) > found.table.loc[PHYSICS, "mean"]
+    assert found.best_estimator_.fusion == "poe"
+    assert (model.fusion, hasattr(model, "net_")) == ("concat", False)
     assert f"Chosen: {DUAL}, the best" in repr(found)
 
 
@@ -248,34 +246,35 @@ def test_candidates_that_read_differently_read_for_themselves(small, reading):
     model = towers(small, experts__quality_edges=None)
     levels = [{"blind": {**reading, "quality_gate": "drop"}}, {"seeing": {"quality_gate": "drop"}}]
     frame, regimes = pd.DataFrame(small.X), pd.Series(small.regimes, index=small.y)
-    error = "neg_mean_absolute_error"
-    found = select_towers(model, frame, small.y, regimes=regimes, candidates=levels, cv=FOLDS, scoring=error)
+    options = {"regimes": regimes, "cv": FOLDS, "scoring": "neg_mean_absolute_error"}
+    found = select_towers(model, frame, small.y, candidates=levels, **options)
     assert found.chosen == "seeing"
     assert found.table["mean"].max() < 0
 
 
 def test_the_default_candidates_grow_from_one_tower_to_two_with_bins(small):
-    levels = tower_candidates(towers(small))
+    levels = tower_levels(towers(small))
     assert [len(level) for level in levels] == [4, len(FUSIONS), 4, len(FUSIONS)]
     models = [[towers(small).set_params(**changes) for changes in level.values()] for level in levels]
     dropped = [{(each.phys_gate, each.quality_gate).count("drop") for each in level} for level in models]
     assert dropped == [{1}, {0}, {1}, {0}]
     edges = [{each.experts.quality_edges for each in level} for level in models]
     assert edges == [{None}, {None}, {(5,)}, {(5,)}]
-    assert [list(level) for level in tower_candidates(towers(small, quality_gate="drop"))] == [
+    assert [list(level) for level in tower_levels(towers(small, quality_gate="drop"))] == [
         ["physics tower", "physics tower (hidden layer)"],
         [PHYSICS, "physics tower (hidden layer), quality bins"],
     ]
-    assert len(tower_candidates(towers(small, experts__quality_edges=None))) == 2
+    assert len(tower_levels(towers(small, experts__quality_edges=None))) == 2
 
 
-def test_selection_refuses_what_is_wrong(small):
-    for candidates in ([], [{}], {"one": {}}, [{"one": {}}, {"one": {}}], [{"one": "poe"}], ["one"]):
-        with pytest.raises(ValueError, match="candidates must be a sequence of levels"):
-            select_towers(towers(small), small.X, small.y, candidates=candidates)
+@pytest.mark.parametrize("candidates", [[], [{}], {"one": {}}, [{"one": {}}, {"one": {}}], [{"one": "poe"}], ["one"]])
+def test_selection_refuses_what_is_wrong(small, candidates):
+    model = towers(small)
+    with pytest.raises(ValueError, match="candidates must be a sequence of levels"):
+        select_towers(model, small.X, small.y, candidates=candidates)
     with pytest.raises(TypeError, match=r"model is a Ridge.*refit=OneStandardError"):
         select_towers(Ridge(), small.X, small.y)
     with pytest.raises(ValueError, match="Invalid parameter 'fusoin'"):
-        select_towers(towers(small), small.X, small.y, candidates=[{"typo": {"fusoin": "poe"}}])
+        select_towers(model, small.X, small.y, candidates=[{"typo": {"fusoin": "poe"}}])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        select_towers(towers(small), small.X, small.y[:-1])
+        select_towers(model, small.X, small.y[:-1])

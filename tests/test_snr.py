@@ -3,26 +3,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualgate.evaluation import snr_bins
 from dualgate.snr import SNR_EDGES, SNR_NAMES, SNR_RANGES, equal_edges, quality_bins, signal_to_noise
 
 
 def test_every_bin_holds_its_upper_edge_from_noise_to_infinite_snr():
-    assert snr_bins(SNR_EDGES).tolist() == [0, 1, 2]
-    assert snr_bins(np.nextafter(SNR_EDGES, np.inf)).tolist() == [1, 2, 3]
-    assert snr_bins([0.0, np.inf]).tolist() == [0, 3]
+    assert quality_bins(SNR_EDGES).tolist() == [0, 1, 2]
+    assert quality_bins(np.nextafter(SNR_EDGES, np.inf)).tolist() == [1, 2, 3]
+    assert quality_bins([0.0, np.inf]).tolist() == [0, 3]
     assert len(SNR_NAMES) == len(SNR_RANGES) == len(SNR_EDGES) + 1
 
 
-@pytest.mark.parametrize("snr", [[1.0, np.nan], [1.0, -0.5]])
-def test_an_impossible_snr_is_named(snr):
-    with pytest.raises(ValueError, match=r"quality_bins.snr is .* at row 1"):
-        quality_bins(snr)
-
-
-def test_edges_must_increase():
-    with pytest.raises(ValueError, match=r"quality_bins.edges"):
-        quality_bins([1.0], edges=(4, 2))
+@pytest.mark.parametrize(
+    ("snr", "edges", "named"),
+    [
+        ([1, np.nan], SNR_EDGES, "snr is nan at row 1"),
+        ([1, -0.5], SNR_EDGES, "snr is -0.5 at row 1"),
+        ([1], (4, 2), "edges"),
+    ],
+)
+def test_impossible_ratios_and_edges_are_named(snr, edges, named):
+    with pytest.raises(ValueError, match=f"quality_bins.{named}"):
+        quality_bins(snr, edges)
 
 
 @given(

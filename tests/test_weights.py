@@ -2,76 +2,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import softmax
 from scipy.stats import spearmanr
 
-from dualgate.datasets.simulator import REGIME_EDGES, regimes_of
-from dualgate.evaluation import (
-    boundary_crossings,
-    boundary_samples,
-    gate_confidence,
-    gate_entropy,
-    mean_weights,
-    regime_weights,
-    snr_bins,
-    trend,
-)
+from dualgate.datasets.simulator import REGIME_EDGES
+from dualgate.evaluation import boundary_crossings, boundary_samples, quality_bins, trend
 from dualgate.experts.regimes import regime_codes
 
-LOGITS = arrays(float, (6, 4), elements=st.floats(-30, 30))
 DISTANCES = (100.0, 0.1)
-
-
-@given(logits=LOGITS)
-def test_entropy_and_confidence_keep_their_bounds(logits):
-    weights = softmax(logits, axis=1)
-    entropy, confidence = gate_entropy(weights), gate_confidence(weights)
-    assert (entropy >= 0).all()
-    assert (entropy <= np.log(4) + 1e-12).all()
-    assert (confidence >= 0.25).all()
-    assert (-np.log(confidence) <= entropy + 1e-12).all()  # min-entropy never exceeds Shannon's
-    assert (gate_entropy(softmax(logits / 2, axis=1)) >= entropy - 1e-9).all()  # a higher temperature never sharpens
-
-
-def test_entropy_of_equal_weights_is_the_logarithm_of_their_number():
-    assert_allclose(gate_entropy(np.full((3, 9), 1 / 9)), np.log(9))
-    assert_allclose(gate_entropy(np.eye(5)), 0)
-
-
-@pytest.mark.parametrize("weights", [[[0.5, 0.6]], [[-0.1, 1.1]], [[np.nan, 1.0]], [0.5, 0.5]])
-@pytest.mark.parametrize("score", [gate_entropy, gate_confidence])
-def test_gate_scores_refuse_what_is_no_distribution(score, weights):
-    with pytest.raises(ValueError, match=rf"{score.__name__}.weights"):
-        score(weights)
-
-
-def gate(n_samples=400, n_experts=12, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.dirichlet(np.ones(n_experts), n_samples), rng.integers(0, 3, n_samples), rng.integers(0, 4, n_samples)
-
-
-def test_mean_weights_sum_to_one_and_average_to_the_mean_of_all_rows():
-    weights, regimes, _ = gate()
-    table = mean_weights(regime_weights(weights, 4), regimes)
-    assert table.shape == (3, 3)
-    assert_allclose(table.sum(axis=1), 1)
-    assert_allclose(np.bincount(regimes) / len(regimes) @ table, regime_weights(weights, 4).mean(axis=0))
-
-
-def test_the_table_holds_the_mean_of_every_regime_and_bin():
-    weights, regimes, bins = gate()
-    table = mean_weights(weights, regimes, bins, n_regimes=4)
-    for regime in range(3):
-        for bin_ in range(4):
-            assert_allclose(table[regime, bin_], weights[(regimes == regime) & (bins == bin_)].mean(axis=0))
-    assert np.isnan(table[3]).all()
-
-
-def test_n_bins_must_divide_the_experts():
-    with pytest.raises(ValueError, match=r"regime_weights.n_bins=2 must divide the 9 experts"):
-        regime_weights(np.full((2, 9), 1 / 9), n_bins=2)
 
 
 def cloud(n_samples, slope, rng):
@@ -79,37 +17,25 @@ def cloud(n_samples, slope, rng):
     return snr, slope * np.log(snr) + rng.normal(size=n_samples) * (0.3 + 1 / snr)
 
 
-def sign(interval):
-    """1 or -1 where the interval excludes zero, else 0."""
-    return (interval.low > 0) - (interval.high < 0)
-
-
-@pytest.mark.parametrize("slope", [0.3, -0.3, 0.0])
-def test_a_planted_trend_is_found_and_noise_shows_none(slope):
-    found = trend(*cloud(2000, slope, np.random.default_rng(0)))
-    assert sign(found.rho) == np.sign(slope)
-    assert (found.p_value < 0.01) == (slope != 0)
+@pytest.mark.parametrize("slope", [0.3, -0.3])
+def test_a_planted_trend_is_found_and_bins_have_the_means_of_their_rows(slope):
+    snr, values = cloud(2000, slope, np.random.default_rng(0))
+    found = trend(snr, values)
+    assert min(slope * found.rho.low, slope * found.rho.high) > 0
     assert found.rho.low < found.rho.value < found.rho.high
+    assert found.p_value < 0.01
+    expected = [values[quality_bins(snr) == code].mean() for code in range(4)]
+    assert_allclose([mean.value for mean in found.means], expected)
 
 
-def test_bins_have_the_means_of_their_rows():
-    snr, values = cloud(500, 1.0, np.random.default_rng(1))
-    expected = [values[snr_bins(snr) == code].mean() for code in range(4)]
-    assert_allclose([mean.value for mean in trend(snr, values).means], expected)
-
-
-def test_noise_is_called_a_trend_about_as_rarely_as_it_should():
+def test_noise_shows_a_trend_about_as_rarely_as_it_should():
+    """The true mean of the noise within the bin (2, 4] is zero."""
     rng = np.random.default_rng(2)
     found = [trend(*rng.uniform(size=(2, 60))) for _ in range(400)]
-    assert 0.02 <= np.mean([sign(each.rho) != 0 for each in found]) <= 0.09
+    assert 0.02 <= np.mean([each.rho.low > 0 or each.rho.high < 0 for each in found]) <= 0.09
     assert np.mean([each.p_value < 0.05 for each in found]) == pytest.approx(0.05, abs=0.03)
-
-
-def test_the_interval_of_a_bins_mean_covers_its_truth():
-    """The true mean within the bin (2, 4] is zero."""
-    rng = np.random.default_rng(6)
-    found = [trend(np.full(4, 3.0), rng.normal(size=4)).means[1] for _ in range(400)]
-    assert 0.92 <= np.mean([each.low <= 0 <= each.high for each in found]) <= 0.98
+    means = [trend(np.full(4, 3.0), rng.normal(size=4)).means[1] for _ in range(400)]
+    assert 0.92 <= np.mean([each.low <= 0 <= each.high for each in means]) <= 0.98
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -157,34 +83,24 @@ def test_constant_values_have_no_trend():
     assert found.means[3].low == 0.5
 
 
-def test_a_trend_needs_rows():
-    with pytest.raises(ValueError, match=r"trend.snr has 3 rows"):
-        trend([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
-
-
 def stars(n_samples=2000, seed=0):
     rng = np.random.default_rng(seed)
     return np.column_stack([rng.uniform(3750, 6000, n_samples), rng.uniform(-2.5, 0.75, n_samples)])
 
 
-def regimes(boundary):
-    """Code of every row's own regime."""
-    return np.ravel_multi_index(tuple(boundary.bins.T), boundary.shape)
+def regimes(conditions):
+    """Code of every row's own regime, as the experts cut it."""
+    return regime_codes("test", np.asarray(conditions), REGIME_EDGES, len(conditions))[0]
 
 
-def test_near_is_by_distance_alone():
-    conditions = stars()
-    near = boundary_samples(conditions, REGIME_EDGES, DISTANCES).near
-    gaps = [np.abs(conditions[:, [i]] - np.array(REGIME_EDGES[i])).min(axis=1) / DISTANCES[i] for i in (0, 1)]
-    assert_array_equal(near, np.min(gaps, axis=0) <= 1)
-
-
-def test_regimes_are_those_of_the_simulator_and_of_the_experts():
+def test_near_is_by_distance_alone_and_bins_are_those_of_the_experts():
     conditions = np.vstack([stars(), [[4500, -1], [5250, 0], [4500, 0]]])
+    found = boundary_samples(conditions, REGIME_EDGES, DISTANCES)
+    gaps = [np.abs(conditions[:, [i]] - np.array(REGIME_EDGES[i])).min(axis=1) / DISTANCES[i] for i in (0, 1)]
+    assert_array_equal(found.near, np.min(gaps, axis=0) <= 1)
     for values in (conditions, conditions.astype(np.float32)):
-        found = regimes(boundary_samples(values, REGIME_EDGES, DISTANCES))
-        assert_array_equal(found, regimes_of(values))
-        assert_array_equal(found, regime_codes("test", values, REGIME_EDGES, len(values))[0])
+        found = boundary_samples(values, REGIME_EDGES, DISTANCES)
+        assert_array_equal(np.ravel_multi_index(tuple(found.bins.T), found.shape), regimes(values))
 
 
 @given(step=st.floats(0.05, 0.95), row=st.integers(0, 1999), column=st.sampled_from([0, 1]))
@@ -196,13 +112,13 @@ def test_a_step_over_the_nearest_edge_leads_across(step, row, column):
     moved[column] = edge - np.sign(moved[column] - edge) * step * width
     there = boundary.bins[row].copy()
     there[column] = boundary.across[row, column]
-    assert regimes_of(moved[None])[0] == np.ravel_multi_index(there, boundary.shape)
+    assert regimes(moved[None])[0] == np.ravel_multi_index(there, boundary.shape)
 
 
 def test_a_row_on_an_edge_is_above_it_and_below_lies_across():
     boundary = boundary_samples([[4500, -0.5], [4000, -1.0]], REGIME_EDGES, DISTANCES)
     assert boundary.near.all()
-    assert regimes(boundary).tolist() == [4, 1]
+    assert boundary.bins.tolist() == [[1, 1], [0, 1]]
     assert boundary.across.tolist() == [[0, 1], [0, 0]]
     assert boundary_samples(np.float32([[0.7]]), [[0.7]], [0.1]).bins.tolist() == [[1]]  # an edge has their precision
 
@@ -211,18 +127,13 @@ def test_crossings_are_wrong_choices_over_a_near_edge_and_no_others():
     rows = [[4450, -0.5], [4450, -0.5], [4450, -0.5], [4000, -0.5], [4450, -0.95], [4450, -0.95]]
     boundary = boundary_samples(rows, REGIME_EDGES, DISTANCES)
     top = [4, 1, 7, 4, 3, 8]  # over the edge, right, too far, far from any edge, over the corner, too far
-    crossings = boundary_crossings(np.eye(9)[top], boundary)
+    crossings = boundary_crossings(top, boundary)
     assert crossings.crossed.tolist() == [True, False, False, False, True, False]
     assert crossings.missed.tolist() == [True, False, True, True, True, True]
     assert crossings.crossing_rate.value == pytest.approx(2 / 5)
     assert crossings.missed_near.value == pytest.approx(4 / 5)
     assert crossings.missed_far.value == 1
-
-
-def test_weights_of_quality_bins_add_up_to_their_regime():
-    boundary = boundary_samples([[0.95], [0.95]], [[1.0]], [0.1])
-    weights = [[0.3, 0.3, 0.4, 0.0], [0.2, 0.2, 0.35, 0.25]]  # two regimes, two bins
-    assert boundary_crossings(weights, boundary, n_bins=2).crossed.tolist() == [False, True]
+    assert np.isnan(boundary_crossings([0], boundary_samples([[0.0]], [[1.0]], [0.1])).crossing_rate.value)  # no rows
 
 
 def test_a_gate_with_a_noisy_condition_crosses_near_edges():
@@ -230,34 +141,28 @@ def test_a_gate_with_a_noisy_condition_crosses_near_edges():
     conditions = stars(5000)
     noisy = conditions + np.random.default_rng(1).normal(size=conditions.shape) * [60, 1e-6]
     boundary = boundary_samples(conditions, REGIME_EDGES, (200.0, 0.1))
-    crossings = boundary_crossings(np.eye(9)[regimes_of(noisy)], boundary)
+    crossings = boundary_crossings(regimes(noisy), boundary)
     assert crossings.missed.sum() > 50
     assert_array_equal(crossings.crossed[boundary.near], crossings.missed[boundary.near])
     assert crossings.missed_far.high < crossings.missed_near.low
 
 
-def test_without_rows_a_share_is_unknown():
-    crossings = boundary_crossings([[1.0, 0.0]], boundary_samples([[0.0]], [[1.0]], [0.1]))
-    assert np.isnan(crossings.crossing_rate.value)
-    assert crossings.missed_far.value == 0
+NEAR = boundary_samples([[0.95]], [[1.0]], [0.1])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("call", "message"),
     [
-        (([1.0], [[1.0]], [0.1]), r"conditions has shape \(1,\)"),
-        (([[1.0]], [[1.0], [2.0]], [0.1]), "edges has 2 entries"),
-        (([[np.nan]], [[1.0]], [0.1]), "is nan at row 0"),
-        (([[1.0]], [[2.0, 1.0]], [0.1]), r"edges\[0\]"),
-        (([[1.0]], [[1.0]], [0.0]), r"distances\[0\]=0.0"),
+        (lambda: trend([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), "trend.snr has 3 rows"),
+        (lambda: boundary_samples([1.0], [[1.0]], [0.1]), r"boundary_samples.conditions has shape \(1,\)"),
+        (lambda: boundary_samples([[1.0]], [[1.0], [2.0]], [0.1]), "boundary_samples.* edges has 2 entries"),
+        (lambda: boundary_samples([[np.nan]], [[1.0]], [0.1]), "boundary_samples.conditions is nan at row 0"),
+        (lambda: boundary_samples([[1.0]], [[2.0, 1.0]], [0.1]), r"boundary_samples.edges\[0\]"),
+        (lambda: boundary_samples([[1.0]], [[1.0]], [0.0]), r"boundary_samples.distances\[0\]=0.0"),
+        (lambda: boundary_crossings([0, 1], NEAR), r"boundary_crossings.chosen has shape \(2,\)"),
+        (lambda: boundary_crossings([2], NEAR), "boundary_crossings.chosen .* code from 0 to 1"),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=f"boundary_samples.*{message}"):
-        boundary_samples(*arguments)
-
-
-def test_weights_must_fit_the_regimes():
-    boundary = boundary_samples([[0.95]], [[1.0]], [0.1])
-    with pytest.raises(ValueError, match=r"boundary_crossings.weights has shape \(1, 3\) and must be \(1, 2\)"):
-        boundary_crossings([[1.0, 0.0, 0.0]], boundary)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -20,7 +20,6 @@ _HOMES = {
     "OneStandardError": "dualgate.selection",
     "TowerSelection": "dualgate.selection",
     "select_towers": "dualgate.selection",
-    "tower_candidates": "dualgate.selection",
 }
 
 __all__ = [*_HOMES, "__version__"]

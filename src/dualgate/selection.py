@@ -178,8 +178,6 @@ class TowerSelection:
     split_scores : ndarray of shape (n_candidates, n_splits)
     best, chosen : str
         Names of the candidate with the highest mean, and of the simplest within one standard error of it.
-    parameters : dict
-        Parameters of the chosen candidate, for `set_params` of the model.
     best_estimator_ : DualTowerMoERegressor
         The chosen candidate, fitted to all rows.
     """
@@ -188,7 +186,6 @@ class TowerSelection:
     split_scores: np.ndarray
     best: str
     chosen: str
-    parameters: dict
     best_estimator_: DualTowerMoERegressor
 
     def __repr__(self):
@@ -198,28 +195,8 @@ class TowerSelection:
         return f"{lines}\nChosen: {self.chosen}, the simplest within one standard error of the best, {self.best}."
 
 
-def tower_candidates(model: DualTowerMoERegressor) -> list[dict[str, dict]]:
-    """List single and dual towers from simplest to most complex, for `select_towers`.
-
-    Parameters
-    ----------
-    model : DualTowerMoERegressor
-        What is common to all candidates; a tower that it drops is in none.
-
-    Returns
-    -------
-    levels : list of dict of str to dict
-        One tower, with and without the hidden layer of `ConcatFusion`, then both with each fusion, all over one expert
-        for each regime; where the model has quality bins, then the same over one expert for each regime and bin. Each
-        level maps names to parameters for `set_params`.
-
-    Examples
-    --------
-    >>> for level in tower_candidates(DualTowerMoERegressor()):
-    ...     print(", ".join(level))
-    physics tower, physics tower (hidden layer), quality tower, quality tower (hidden layer)
-    both towers (concat), both towers (logit_add), both towers (poe), both towers (temperature)
-    """
+def tower_levels(model):
+    """Parameters of the default candidates by name, in levels from simplest to most complex, without dropped towers."""
     gates = {"physics tower": "phys_gate", "quality tower": "quality_gate"}
     kept = [tower for tower, gate in gates.items() if getattr(model, gate) != "drop"]
     singles = {}
@@ -249,7 +226,6 @@ def select_towers(
     candidates: Sequence[Mapping[str, Mapping]] | None = None,
     cv=5,
     scoring=None,
-    paired: bool = True,
     n_jobs: int | None = None,
 ) -> TowerSelection:
     """Choose the simplest configuration of a mixture within one standard error of the best, by cross-validation.
@@ -270,14 +246,14 @@ def select_towers(
         As in `DualTowerMoERegressor.fit`; divided with the rows.
     candidates : None or sequence of mappings, default=None
         Levels from simplest to most complex, each of which maps the names of equally complex candidates to parameters
-        for `set_params`. None is `tower_candidates(model)`.
+        for `set_params`. None is one tower, with and without the hidden layer of `ConcatFusion`, then both with each
+        fusion, all over one expert for each regime; where the model has quality bins, then the same over one expert for
+        each regime and bin.
     cv : int, splitter or iterable of (train, test), default=5
         As in scikit-learn. An integer makes folds of neighbouring rows: give ``KFold(5, shuffle=True)`` for rows that
         are sorted by anything.
     scoring : None, str or callable, default=None
         As in scikit-learn, one score; None is R^2.
-    paired : bool, default=True
-        As in `OneStandardError`.
     n_jobs : None or int, default=None
         Folds at once; the candidates of a fold follow one another.
 
@@ -314,12 +290,12 @@ def select_towers(
             f"select_towers.model is a {type(model).__name__} and must be a DualTowerMoERegressor: for other "
             "estimators use GridSearchCV(..., refit=OneStandardError())."
         )
-    names, levels, changes = _list_candidates(tower_candidates(model) if candidates is None else candidates)
+    names, levels, changes = _list_candidates(tower_levels(model) if candidates is None else candidates)
     models = [clone(model).set_params(**each) for each in changes]
     target, source = check_target(model, y), as_source(X)
     rows = X if hasattr(X, "iloc") else np.asarray(X) if source is None else source
     regimes = None if regimes is None else np.asarray(regimes)
-    check_consistent_length(rows, target, *(() if regimes is None else (regimes,)))
+    check_consistent_length(rows, target, regimes)
     splits = list(check_cv(cv).split(np.empty((len(target), 0)), target))
     alike = len(models) > 1 and all(_reads_alike(*each) for change in changes for each in change.items())
     scores = Parallel(n_jobs=n_jobs)(
@@ -328,11 +304,11 @@ def select_towers(
     )
     split_scores = np.transpose(scores)
     ratio = float(np.mean([len(test) / len(train) for train, test in splits]))
-    found = OneStandardError(paired=paired, test_ratio=ratio).compare(split_scores, levels)
+    found = OneStandardError(test_ratio=ratio).compare(split_scores, levels)
     best, chosen = found.pop("best"), found.pop("chosen")
     table = pd.DataFrame({"level": levels, **found}, index=pd.Index(names, name="candidate"))
     fitted = models[chosen].fit(X, y, regimes=regimes)
-    return TowerSelection(table, split_scores, names[best], names[chosen], changes[chosen], fitted)
+    return TowerSelection(table, split_scores, names[best], names[chosen], fitted)
 
 
 def _list_candidates(candidates):

@@ -69,24 +69,9 @@ def quality_bins(snr, edges=SNR_EDGES):
 
 
 def equal_edges(values, n_bins):
-    """Edges that cut values into bins of equal counts, each halfway between two values; fewer bins with many ties.
+    """Edges that cut `values` (n_samples,) into `n_bins` bins of equal counts, each halfway between two values.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples,)
-        What to cut, such as the SNR of training rows.
-    n_bins : int
-        Bins wanted.
-
-    Returns
-    -------
-    edges : ndarray of shape (n_bins - 1,) or shorter
-        Increasing, for :func:`quality_bins`.
-
-    Examples
-    --------
-    >>> equal_edges(np.array([4.0, 1.0, 3.0, 2.0]), 2)
-    array([2.5])
+    There are fewer where ties are many; they are for :func:`quality_bins`.
     """
     ordered = np.sort(values)
     last = np.unique(ordered[-(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1])  # largest of each bin but one

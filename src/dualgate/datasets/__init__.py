@@ -4,16 +4,14 @@ h5py and PyTables are imported when a file is opened or written, not with this p
 """
 
 from dualgate.datasets.posterior import BayesLimitWarning, bayes_limit
-from dualgate.datasets.shard_files import write_spectra
-from dualgate.datasets.shards import SpectraFiles, open_spectra
-from dualgate.datasets.simulator import SimulatedSpectra, iter_spectra, make_spectra, stream_spectra
+from dualgate.datasets.shards import SpectraFiles, open_spectra, write_spectra
+from dualgate.datasets.simulator import SimulatedSpectra, make_spectra, stream_spectra
 
 __all__ = [
     "BayesLimitWarning",
     "SimulatedSpectra",
     "SpectraFiles",
     "bayes_limit",
-    "iter_spectra",
     "make_spectra",
     "open_spectra",
     "stream_spectra",

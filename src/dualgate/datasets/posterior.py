@@ -11,7 +11,7 @@ from scipy.linalg import eigh
 from scipy.special import softmax
 from sklearn.metrics import r2_score
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 from threadpoolctl import threadpool_limits
 
 from dualgate._validation import check_number, check_target, make_generator, require_finite
@@ -170,9 +170,7 @@ def bayes_limit(
 def _open_spectra(X):
     """Return `X`, [flux | error] of the pixels of the simulator, as a row source."""
     source = as_source(X)
-    if source is None:
-        options = {"ensure_all_finite": False, "input_name": "X", "estimator": "bayes_limit"}
-        source = ArrayRows(check_array(X, dtype=[np.float64, np.float32], **options))
+    source = ArrayRows(np.asarray(X)) if source is None else source
     if source.shape[1] != 2 * len(WAVE):
         raise ValueError(
             f"bayes_limit.X has {source.shape[1]:,} columns and must have {2 * len(WAVE):,}, [flux | error] of the "

@@ -1,34 +1,40 @@
 """Spectra in HDF5 files, the shards of one long table whose rows are read when they are needed.
 
-Flux in a file is noise-free: noise with the standard deviation of the error is added when a row is read. The layout of
-a file is in `dualgate.datasets.shard_files`.
+A shard holds ``spectrumdataset/wave`` (n_pixels,), ``dataset/arrays/flux/value`` and ``dataset/arrays/error/value``
+(n_rows, n_pixels), and the table ``dataset/params`` of one row per spectrum, written by pandas. Flux is noise-free:
+noise with the standard deviation of the error is added when a row is read.
 """
 
 import glob
 import numbers
 import os
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
+import pandas as pd
 
-from dualgate._validation import check_number, require_finite
-from dualgate.datasets.shard_files import REQUIRED, read_head, read_rows
+from dualgate._validation import check_choice, check_number, require_finite
 from dualgate.datasets.simulator import check_noise, generator_of_rows, labelled_spectra
-from dualgate.rows import RowSource
+from dualgate.rows import RowSource, whole_file
 
+WAVE, FLUX, ERROR = "spectrumdataset/wave", "dataset/arrays/flux/value", "dataset/arrays/error/value"
+PARAMS = "dataset/params"
+REQUIRED = ("T_eff", "log_g", "M_H")
+_CHUNK_BYTES = 1 << 18  # of compressed rows that are read together, so that scattered rows are read quickly
 _NOISE_STREAM = 1  # the noise is independent of what the simulator draws for the same seed and row
+_LOCK = Lock()  # h5py and PyTables may share one HDF5 library, which is not safe for threads
 
-_DESCRIPTION = """\
-Stellar spectra from HDF5 shards
---------------------------------
 
-Rows        {shape[0]:,}: {start:,} to {stop:,} of the {total:,} rows in {n_shards:,} files, first {first!r}.
-X           ({shape[0]:,}, {shape[1]:,}), float32, read when needed: flux of {n_pixels:,} pixels, then its standard
-            deviation at noise level 1.
-y           log10 of the surface gravity [cm/s2].
-labels      {columns}.
-wave        {low:.1f} to {high:.1f} [angstrom].
-Noise       flux + error * N(0, 1) * {noise_level:g}, seed {seed}{clipped}. The noise of a row never changes.
-"""
+def _renew_lock():
+    """Forget that another thread of the parent may hold the lock; h5py lets no read be cut by a fork."""
+    global _LOCK
+    _LOCK = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class SpectraFiles(RowSource):
@@ -43,33 +49,30 @@ class SpectraFiles(RowSource):
     ----------
     files : list of str
         The shards.
-    start, stop : int
-        First row of this source, counted over all shards, and the one after the last.
     seed : int
         Seed of the noise.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, files, counts, n_pixels, *, start, stop, noise_level, seed, clip):
-        self.files, self.start, self.stop = files, start, stop
+    def __init__(self, files, counts, shape, *, noise_level, seed, clip):
+        self.files, self.shape = files, shape
         self.noise_level, self.seed, self.clip = noise_level, seed, clip
         self.counts, self.ends = counts, np.cumsum(counts)  # rows of each shard, and the one after its last
-        self.shape = (stop - start, 2 * n_pixels)
 
     def read(self, start, stop):  # noqa: D102
         block = np.empty((stop - start, self.shape[1]), self.dtype)
         at_row, draw = generator_of_rows(self.seed | _NOISE_STREAM << 64), np.empty(self.shape[1] // 2, np.float32)
         done = 0
         while done < len(block):
-            row = self.start + int(start) + done
+            row = int(start) + done
             shard = np.searchsorted(self.ends, row, side="right")
             path, first = self.files[shard], row - int(self.ends[shard] - self.counts[shard])
             part = block[done : done + self.counts[shard] - first]
-            read_rows(path, first, first + len(part), part)
+            _read_rows(path, first, first + len(part), part)
             flux, error = np.hsplit(part, 2)
             require_finite(f"shard {path!r}", "flux", flux, first_row=first)
-            repair_errors(error, path, first)
+            repair_errors(f"shard {path!r}", error, first)
             for i in range(len(part) if self.noise_level > 0 else 0):
                 at_row(row + i).standard_normal(out=draw, dtype=np.float32)
                 draw *= error[i]
@@ -81,21 +84,7 @@ class SpectraFiles(RowSource):
         return block
 
 
-def repair_errors(error, path, first):
-    """Replace errors that are not finite and above zero by that of the nearest good pixel, left on a tie, in place."""
-    good = (error > 0) & (error < np.inf)
-    for row in np.flatnonzero(~good.all(axis=1)):
-        pixels, lacking = np.flatnonzero(good[row]), np.flatnonzero(~good[row])
-        if not len(pixels):
-            raise ValueError(
-                f"shard {path!r} has no error that is finite and above zero in row {first + row}: bad errors cannot be "
-                "replaced. Rewrite the shard without it, or choose rows by open_spectra.start and stop."
-            )
-        middles = (pixels[1:] + pixels[:-1]) / 2
-        error[row, lacking] = error[row, pixels[np.searchsorted(middles, lacking)]]
-
-
-def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=None, clip=True):
+def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=True):
     """Open spectra in HDF5 shards as a row source, whose rows are read when they are needed.
 
     The shards, which :func:`write_spectra` writes, are one long table, in the order in which they are given. A spectrum
@@ -107,16 +96,15 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     paths : str, Path, or list of them
         Files, or patterns such as "spectra/shard_*.h5", whose matches are sorted alphabetically ("10" before "2").
         Open only files that you trust: pandas may unpickle the contents of the table of parameters.
-    start : int, default=0
-        First row of the long table.
     stop : int, default=None
-        The row after the last; None is all. The noise of a row does not depend on the range.
+        The row after the last; None is all. A slice of ``X`` leaves out others. The noise of a row does not depend on
+        either.
     noise_level : float, default=1.0
         Factor on the noise, at least 0. 0 gives the flux in the file. The errors do not depend on it.
     random_state : int, RandomState, Generator or None, default=None
-        An int is the seed of the noise. A generator gives the seed by one draw; None draws a new one. The seed is kept
-        as ``X.seed``. Use different seeds for sets that are opened separately, such as training and test shards: with
-        one seed, rows of the same number have the same draws of N(0, 1).
+        An int is the seed of the noise. A generator gives the seed by one draw; None draws a new one. Use different
+        seeds for sets that are opened separately, such as training and test shards: with one seed, rows of the same
+        number have the same draws of N(0, 1).
     clip : bool, default=True
         Whether flux below zero becomes zero, noise-free or not.
 
@@ -124,8 +112,8 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     -------
     data : Bunch
         X : SpectraFiles of shape (n_samples, 2 * n_pixels), float32
-            [flux | error], in the unit of the file.
-        y, conditions, regimes, regime_edges, description
+            [flux | error], in the unit of the file. The shards are ``X.files``, the seed is ``X.seed``.
+        y, conditions, regimes, regime_edges
             As in :func:`make_spectra`.
         wave : ndarray of shape (n_pixels,)
             Pixel centres [angstrom].
@@ -133,8 +121,6 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
             The parameters in the files; NaN in the rows of shards that lack the column.
         snr : ndarray of shape (n_samples,)
             As stored; absent if the files lack it.
-        paths : list of str
-            The shards.
 
     Raises
     ------
@@ -161,39 +147,28 @@ def open_spectra(paths, *, start=0, stop=None, noise_level=1.0, random_state=Non
     >>> bool((data.y == clean.y).all())
     True
     """
-    import pandas as pd
-
     noise_level, seed = check_noise("open_spectra", noise_level, random_state)
     paths = _find_shards(paths)
-    waves, tables = zip(*map(read_head, paths), strict=True)
+    waves, tables = zip(*map(_read_head, paths), strict=True)
     wave = waves[0]
     for path, other in zip(paths, waves, strict=True):
-        _require_same_grid(path, other, paths[0], wave)
+        if wave.shape != other.shape or not np.allclose(other, wave, rtol=np.finfo(np.float32).eps, atol=0):
+            raise ValueError(
+                f"shard {path!r} has another wavelength grid, {len(other):,} pixels from {other[0]:.4f} to "
+                f"{other[-1]:.4f}, than {paths[0]!r}, {len(wave):,} pixels from {wave[0]:.4f} to {wave[-1]:.4f}: all "
+                "shards must have the same pixels. Open it alone, or resample it to the same wave."
+            )
     counts = [len(table) for table in tables]
     total, hint = sum(counts), f"{len(paths):,} shards hold {sum(counts):,} rows, counted from 0."
     stop = total if stop is None else stop
-    check_number("open_spectra", "start", start, kind=numbers.Integral, low=0, high=total - 1, hint=hint)
-    check_number("open_spectra", "stop", stop, kind=numbers.Integral, low=start + 1, high=total, hint=hint)
-    noise = {"noise_level": noise_level, "seed": seed, "clip": bool(clip)}
-    X = SpectraFiles(paths, counts, len(wave), start=int(start), stop=int(stop), **noise)
-    labels = pd.concat(tables, ignore_index=True).iloc[X.start : X.stop].reset_index(drop=True)
+    check_number("open_spectra", "stop", stop, kind=numbers.Integral, low=1, high=total, hint=hint)
+    shape = int(stop), 2 * len(wave)
+    X = SpectraFiles(paths, counts, shape, noise_level=noise_level, seed=seed, clip=bool(clip))
+    labels = pd.concat(tables, ignore_index=True)[: len(X)]
     for path, table, end in zip(paths, tables, X.ends, strict=True):
-        first, last = np.clip([X.start, X.stop], end - len(table), end) - (end - len(table))
-        rows = table[list(REQUIRED)].to_numpy(np.float64)[first:last]
-        require_finite(f"shard {path!r}", f"params {REQUIRED}", rows, first_row=first)
-    description = _DESCRIPTION.format(
-        total=total,
-        n_shards=len(paths),
-        n_pixels=len(wave),
-        first=os.path.basename(paths[0]),
-        columns=", ".join(map(str, labels.columns)),
-        low=wave.min(),
-        high=wave.max(),
-        clipped=", clipped at zero" if clip else "",
-        **vars(X),
-    )
-    data = labelled_spectra(X, labels, wave, description)
-    data.paths = paths
+        rows = table[list(REQUIRED)].to_numpy(np.float64)[: max(0, len(X) - end + len(table))]
+        require_finite(f"shard {path!r}", f"params {REQUIRED}", rows)
+    data = labelled_spectra(X, labels, wave)
     if "snr" in labels:
         data.snr = labels["snr"].to_numpy(copy=True)
     return data
@@ -213,20 +188,192 @@ def _find_shards(paths):
         found += map(os.path.abspath, matches)
     if not found:
         raise ValueError(f"open_spectra.paths={paths!r} names no file: give at least one shard.")
-    first = {os.path.realpath(path): path for path in reversed(found)}
-    for path in found:
-        if first[os.path.realpath(path)] is not path:
-            raise ValueError(f"open_spectra.paths has the same file twice, {path!r}: give each shard once.")
+    twice = np.flatnonzero(pd.Series(map(os.path.realpath, found)).duplicated())
+    if len(twice):
+        raise ValueError(f"open_spectra.paths has the same file twice, {found[twice[0]]!r}: give each shard once.")
     return found
 
 
-def _require_same_grid(path, wave, first_path, first_wave):
-    """Raise a ValueError if a shard has another wavelength grid than the first; rounding to float32 is allowed."""
-    same = wave.shape == first_wave.shape and np.isclose(wave, first_wave, rtol=np.finfo(np.float32).eps, atol=0)
-    if not np.all(same):
-        pixel = np.argmin(same)
-        raise ValueError(
-            f"shard {path!r} has another wavelength grid, {len(wave):,} pixels and pixel {pixel} at {wave[pixel]:.4f}, "
-            f"than {first_path!r}, {len(first_wave):,} pixels and pixel {pixel} at {first_wave[pixel]:.4f}: all shards "
-            "must have the same pixels. Open it alone, or resample it to the same wave."
+def write_spectra(path, flux, error, params, wave, *, compression=None, overwrite=False):
+    """Write spectra to one HDF5 file, a shard for :func:`open_spectra`.
+
+    The file gets its name when it is complete; a crash leaves no file of that name.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. Its name ends in ".part" while it is written.
+    flux : array-like of shape (n_rows, n_pixels)
+        Noise-free flux in any unit, kept as float32.
+    error : array-like of shape (n_rows, n_pixels)
+        Standard deviation of the noise in that unit, kept as float32. A pixel without one (NaN, infinite, not above
+        zero) is repaired when it is read; every row needs one good error.
+    params : DataFrame of n_rows rows, or dict of columns
+        Numbers: T_eff [K], log_g [of cm/s2], M_H [dex], and any other column, such as a_M, C_M, mag, snr,
+        redshift. The index is not kept.
+    wave : array-like of shape (n_pixels,)
+        Pixel centres [angstrom].
+    compression : {None, "gzip", "lzf"}, default=None
+        "gzip" is smaller, None is fastest to read.
+    overwrite : bool, default=False
+        Whether to replace a file of that name.
+
+    Raises
+    ------
+    ImportError
+        If h5py or PyTables is not installed.
+    FileExistsError
+        If there is such a file and `overwrite` is False.
+    FileNotFoundError
+        If the directory does not exist.
+    ValueError
+        If shapes disagree, flux or a required parameter is not finite, a required parameter is missing, a parameter is
+        not a number, or a row has no good error.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from dualgate.datasets import make_spectra, open_spectra, write_spectra
+    >>> clean = make_spectra(3, random_state=0, noise_level=0)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_spectra(f"{folder}/a.h5", clean.flux, clean.error, clean.labels, clean.wave, compression="gzip")
+    ...     open_spectra(f"{folder}/a.h5").labels.equals(clean.labels)
+    True
+    """
+    h5py = _import_hdf5("write_spectra")
+    path = Path(path)
+    if compression is not None:
+        check_choice("write_spectra", "compression", compression, ("gzip", "lzf"))
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"write_spectra.path={str(path)!r} exists: it must be a new name. Pass overwrite=True to replace the file."
         )
+    flux, error, wave, table = _check_spectra(flux, error, wave, params)
+    rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
+    options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
+    with whole_file(path) as unfinished:
+        with h5py.File(unfinished.name, "w") as file:
+            file[WAVE] = wave
+            file.create_dataset(FLUX, data=flux, **options)
+            file.create_dataset(ERROR, data=error, **options)
+        table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
+
+
+def _check_spectra(flux, error, wave, params):
+    """Return flux and error as float32, wave as float64, and a table that HDF5 can hold: numbers under names."""
+    with np.errstate(over="ignore"):
+        flux, error = np.asarray(flux, dtype=np.float32), np.asarray(error, dtype=np.float32)
+    wave = np.asarray(wave, dtype=np.float64)
+    table = pd.DataFrame(params).reset_index(drop=True)
+    _require_layout("write_spectra", flux.shape, error.shape, wave.shape, table)
+    require_finite("write_spectra", "flux", flux)
+    require_finite("write_spectra", "wave", wave[:, None])
+    _good_errors("write_spectra", error)
+    for name, column in table.items():
+        numeric = isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
+        if not (numeric and isinstance(name, str) and table.columns.is_unique):
+            raise ValueError(
+                f"write_spectra.params has the column {name!r} of dtype {column.dtype}: columns must be numbers of "
+                "numpy under unique names that are strings. Convert it, by astype(float) for instance, or drop it."
+            )
+    require_finite("write_spectra", f"params {REQUIRED}", table[list(REQUIRED)].to_numpy(np.float64))
+    return flux, error, wave, table
+
+
+# ---- one file -------------------------------------------------------------------------------------------------------
+
+
+def _import_hdf5(owner):
+    """Import h5py, and PyTables, which pandas needs; both come with an extra of the package."""
+    try:
+        import h5py
+        import tables  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{owner} needs h5py and PyTables ({error}): pip install "dualgate[hdf5]".') from error
+    return h5py
+
+
+@contextmanager
+def _reading(path, what, errors=(OSError, RuntimeError, KeyError)):
+    """Hold the lock, and name the shard in what HDF5 raises."""
+    with _LOCK:
+        try:
+            yield
+        except errors as problem:
+            raise OSError(
+                f"shard {path!r} cannot be read at {what} ({type(problem).__name__}: {problem}): it is missing, "
+                "damaged, truncated or in another format. Restore the file, or leave it out of open_spectra.paths."
+            ) from problem
+
+
+def _read_rows(path, first, last, out):
+    """Read [flux | error] of rows `first` to `last` of a shard into `out` (n_rows, 2 * n_pixels)."""
+    n_pixels = out.shape[1] // 2
+    with _reading(path, f"rows {first:,} to {last:,}"), _import_hdf5("SpectraFiles").File(path, "r") as file:
+        flux, error = file[FLUX], file[ERROR]
+        if flux.shape != error.shape or flux.shape[1] != n_pixels or len(flux) < last:
+            raise ValueError(
+                f"shard {path!r} has changed since it was opened: flux is {flux.shape}, error {error.shape}. "
+                "Call open_spectra again."
+            )
+        flux.read_direct(out, np.s_[first:last], np.s_[:, :n_pixels])
+        error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
+
+
+def _read_head(path):
+    """Return the wavelengths (n_pixels,) of a shard and the frame of its parameters, whose layout is checked."""
+    h5py = _import_hdf5("open_spectra")
+    with _reading(path, "its arrays"), h5py.File(path, "r") as file:
+        lacking = [name for name in (WAVE, FLUX, ERROR, PARAMS) if name not in file]
+        if lacking:
+            raise ValueError(
+                f"shard {path!r} lacks {', '.join(map(repr, lacking))}: it must hold {WAVE}, {FLUX}, {ERROR} and "
+                f"{PARAMS}. write_spectra writes such a file."
+            )
+        shapes = [file[name].shape for name in (FLUX, ERROR, WAVE)]
+        dtypes = {name: file[name].dtype for name in (FLUX, ERROR, WAVE)}
+        wave = file[WAVE][()]
+    with _reading(path, repr(PARAMS), Exception):  # pandas, PyTables and pickle raise all kinds
+        table = pd.read_hdf(path, PARAMS, mode="r")
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"shard {path!r} has a {type(table).__name__} in {PARAMS!r}: it must be a DataFrame.")
+    _require_layout(f"shard {path!r}", *shapes, table)
+    for name, dtype in {**dtypes, **{name: table[name].dtype for name in REQUIRED}}.items():
+        if dtype.kind not in "fiu":
+            raise ValueError(f"shard {path!r} has {name!r} of dtype {dtype}: it must be numbers.")
+    return wave.astype(np.float64), table
+
+
+def _require_layout(owner, flux, error, wave, table):
+    """Raise a ValueError where the shapes of the arrays and the table of parameters do not belong together."""
+    if len(flux) != 2 or 0 in flux or flux != error or wave != flux[1:]:
+        raise ValueError(
+            f"{owner} has flux of shape {flux}, error of shape {error} and wave of shape {wave}: they must be (n_rows, "
+            "n_pixels) twice and (n_pixels,), with at least one row and one pixel."
+        )
+    if len(table) != flux[0] or not set(REQUIRED) <= set(table):
+        raise ValueError(
+            f"{owner} has {len(table):,} rows of params for {flux[0]:,} spectra, with the columns {list(table)}: they "
+            f"must have one row for each spectrum and the columns {', '.join(REQUIRED)}."
+        )
+
+
+def _good_errors(owner, error, first=0):
+    """Mark the errors that are finite and above zero; every row must have one, the first is row `first`."""
+    good = (error > 0) & (error < np.inf)
+    hopeless = ~good.any(axis=1)
+    if hopeless.any():
+        raise ValueError(
+            f"{owner} has no error that is finite and above zero in row {first + np.argmax(hopeless)} "
+            f"({hopeless.sum():,} such rows): bad errors cannot be replaced. Leave these rows out."
+        )
+    return good
+
+
+def repair_errors(owner, error, first=0):
+    """Replace errors that are not finite and above zero by that of the nearest good pixel, left on a tie, in place."""
+    good = _good_errors(owner, error, first)
+    for row in np.flatnonzero(~good.all(axis=1)):
+        pixels, lacking = np.flatnonzero(good[row]), np.flatnonzero(~good[row])
+        middles = (pixels[1:] + pixels[:-1]) / 2
+        error[row, lacking] = error[row, pixels[np.searchsorted(middles, lacking)]]

@@ -3,6 +3,7 @@
 import numbers
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import Bunch
 
 from dualgate._validation import check_choice, check_number, make_generator
@@ -40,13 +41,6 @@ Left out    departures from LTE, Paschen lines, FeH, water, radial velocity, rot
 """
 
 
-def regimes_of(conditions):
-    """Regime 0 to 8 of rows of (T_eff [K], [M/H]): 3 * (bin of T_eff) + (bin of [M/H])."""
-    conditions = np.asarray(conditions)
-    bins = [np.digitize(conditions[:, i], edges) for i, edges in enumerate(REGIME_EDGES)]
-    return 3 * bins[0] + bins[1]
-
-
 def check_noise(owner, noise_level, random_state):
     """Return the noise level as a float, and the seed: an int as it is, else what `make_generator` draws."""
     check_number(owner, "noise_level", noise_level, low=0, high=1e6, hint="0 gives noise-free flux. Try 1.0.")
@@ -73,18 +67,18 @@ def generator_of_rows(seed):
     return at_row
 
 
-def labelled_spectra(X, labels, wave, description):
+def labelled_spectra(X, labels, wave):
     """Bunch of the fields that follow from spectra and from the frame of their labels."""
     conditions = labels[["T_eff", "M_H"]].to_numpy(dtype=np.float64)
+    hot, rich = (np.digitize(values, edges) for values, edges in zip(conditions.T, REGIME_EDGES, strict=True))
     return Bunch(
         X=X,
         y=labels["log_g"].to_numpy(dtype=np.float64, copy=True),
         wave=wave,
         conditions=conditions,
-        regimes=regimes_of(conditions),
+        regimes=3 * hot + rich,
         regime_edges=REGIME_EDGES,
         labels=labels,
-        description=description,
     )
 
 
@@ -96,39 +90,32 @@ class SimulatedSpectra(RowSource):
 
     Attributes
     ----------
-    start, stop : int
-        First row of the table in this source, and the one after the last.
+    start : int
+        First row of the table in this source.
     seed : int
         Seed of the table.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, start, stop, *, seed, noise_level, noise):
-        self.start, self.stop, self.seed = start, stop, seed
-        self.noise_level, self.noise = noise_level, noise
-        self.shape = (stop - start, 2 * len(WAVE))
-
-    @classmethod
-    def checked(cls, owner, n_samples, random_state, noise_level, noise, start):
-        """Source of the arguments of the function `owner`."""
+    def __init__(self, owner, n_samples, random_state, noise_level, noise, start):
         check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
         check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
-        check_choice(owner, "noise", noise, ("sky", "white"))
-        noise_level, seed = check_noise(owner, noise_level, random_state)
-        start = int(start)  # Python's integers do not overflow
-        return cls(start, start + int(n_samples), seed=seed, noise_level=noise_level, noise=noise)
+        self.noise = check_choice(owner, "noise", noise, ("sky", "white"))
+        self.noise_level, self.seed = check_noise(owner, noise_level, random_state)
+        self.start = int(start)  # Python's integers do not overflow
+        self.shape = (int(n_samples), 2 * len(WAVE))
 
     def describe(self):
         """Bunch of this source and of everything that follows from the labels of its rows."""
-        import pandas as pd
-
         at_row = generator_of_rows(self.seed)
         uniform = np.empty((len(self), len(_LOW)))
         for row, numbers_of_row in enumerate(uniform, self.start):
             at_row(row).random(out=numbers_of_row)
         labels = pd.DataFrame(_LOW + uniform * _SPAN, columns=[*LABELS, "mag"])
-        return labelled_spectra(self, labels, WAVE.copy(), _DESCRIPTION.format(n_samples=len(self), **vars(self)))
+        data = labelled_spectra(self, labels, WAVE.copy())
+        data.description = _DESCRIPTION.format(n_samples=len(self), **vars(self))
+        return data
 
     def read(self, start, stop):  # noqa: D102
         out = np.empty((stop - start, self.shape[1]), self.dtype)
@@ -183,7 +170,7 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
         "sky" follows sky lines, photons and read-out, seeing and cloud. "white" gives every pixel of every row the same
         error, 0.35 of the mean flux, so that the errors carry no information.
     start : int, default=0
-        First row of the table, for a further set from the same one.
+        First row of the table, for a further set from the same one, or for the next block of a long one.
     n_jobs : int or None, default=-1
         Threads; -1 is one per core. Rows do not depend on it.
 
@@ -218,8 +205,7 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
 
     See Also
     --------
-    stream_spectra : The same rows, simulated when they are read.
-    iter_spectra : The same rows in blocks.
+    stream_spectra : The same rows, simulated when they are read, for sets that do not fit in memory.
 
     References
     ----------
@@ -236,7 +222,7 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     >>> bool((clean.error == data.error).all())
     True
     """
-    source = SimulatedSpectra.checked("make_spectra", n_samples, random_state, noise_level, noise, start)
+    source = SimulatedSpectra("make_spectra", n_samples, random_state, noise_level, noise, start)
     X = np.empty(source.shape, source.dtype)
     flux, error = np.hsplit(X, 2)
 
@@ -251,34 +237,6 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     data.labels["snr"] = snr
     data.update(X=X, flux=flux, error=error, snr=snr, feature_names=names)
     return data
-
-
-def iter_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", block_size=4096, start=0, n_jobs=-1):
-    """Yield the rows of :func:`make_spectra` block by block, for sets that do not fit in memory.
-
-    Parameters
-    ----------
-    n_samples, random_state, noise_level, noise, start, n_jobs
-        As in :func:`make_spectra`.
-    block_size : int, default=4096
-        Rows of a block; the last one may be shorter. Rows do not depend on it.
-
-    Yields
-    ------
-    block : Bunch
-        What :func:`make_spectra` returns for these rows.
-
-    Examples
-    --------
-    >>> from dualgate.datasets import iter_spectra
-    >>> [block.X.shape for block in iter_spectra(5, random_state=0, block_size=3)]
-    [(3, 8192), (2, 8192)]
-    """
-    check_number("iter_spectra", "block_size", block_size, kind=numbers.Integral, low=1, hint="try 4096.")
-    whole = SimulatedSpectra.checked("iter_spectra", n_samples, random_state, noise_level, noise, start)
-    options = {"random_state": whole.seed, "noise_level": noise_level, "noise": noise, "n_jobs": n_jobs}
-    starts = range(whole.start, whole.stop, block_size)
-    return (make_spectra(min(block_size, whole.stop - start), start=start, **options) for start in starts)
 
 
 def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0):
@@ -308,4 +266,4 @@ def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky"
     >>> bool((data.X.read(998, 1000) == make_spectra(2, random_state=0, start=998).X).all())
     True
     """
-    return SimulatedSpectra.checked("stream_spectra", n_samples, random_state, noise_level, noise, start).describe()
+    return SimulatedSpectra("stream_spectra", n_samples, random_state, noise_level, noise, start).describe()

@@ -131,7 +131,7 @@ def leakage_audit(
     if not (snr > 0).all():
         row = int(np.flatnonzero(~(snr > 0))[0])
         raise ValueError(f"leakage_audit.snr is {snr[row]} at row {row} and must be above 0: its logarithm is taken.")
-    features = _varying(check_finite("leakage_audit.quality_features", quality_features, (len(target), None)))
+    features = check_finite("leakage_audit.quality_features", quality_features, (len(target), None))
     folds = KFold(n_folds, shuffle=True, random_state=random_state)
 
     def r2_of(wanted, columns_of):
@@ -146,23 +146,17 @@ def leakage_audit(
     learners = {"ridge": (ridge, features), "boosting": (boosting, features)}
     of_errors = None
     if errors is not None:
-        pixels = _varying(check_finite("leakage_audit.errors", errors, (len(target), None)))
+        pixels = check_finite("leakage_audit.errors", errors, (len(target), None))
         of_errors = r2_of(target, {"errors": (ridge, _leading_components(pixels, random_state))})["errors"]
     return LeakageAudit(r2_of(target, learners), r2_of(np.log(snr), learners), of_errors)
 
 
 def _leading_components(errors, random_state):
     """Scores of standardised pixels (n_samples, n_components): unsupervised, so that all rows may enter."""
-    if errors.shape[1] == 1:
-        return errors
+    if not np.ptp(errors, axis=0).any():
+        return np.zeros((len(errors), 1))
     n_components = min(MAX_COMPONENTS, *errors.shape)
     projection = PCA(n_components, svd_solver="randomized", random_state=random_state)
     scores = projection.fit_transform(StandardScaler().fit_transform(errors))
     spread = scores.std(axis=0)
     return scores[:, spread > 1e-6 * spread.max()]  # collinear pixels leave components of rounding errors alone
-
-
-def _varying(columns):
-    """Leave constant columns out; one column of zeros where nothing varies."""
-    varying = columns[:, np.ptp(columns, axis=0) > 0]
-    return varying if varying.shape[1] else np.zeros((len(columns), 1))

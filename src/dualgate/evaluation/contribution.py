@@ -5,9 +5,10 @@ from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_consistent_length
 
 from dualgate._validation import check_number
-from dualgate.evaluation.scores import Interval, check_finite, percentile_interval, same_rows, weight_blocks
+from dualgate.evaluation.scores import Estimate, Interval, check_finite, same_rows, weight_blocks
 
 
 def shapley_values(none, phys, quality, both) -> dict:
@@ -99,11 +100,7 @@ def permutation_contribution(
     (True, 0.0)
     """
     phys, quality, y = np.asarray(phys_features), np.asarray(quality_features), np.asarray(y_true, dtype=float)
-    if len(phys) != len(y) or len(quality) != len(y):
-        raise ValueError(
-            f"permutation_contribution.phys_features has {len(phys)} rows, quality_features {len(quality)} and y_true "
-            f"{len(y)}: all must describe the same rows."
-        )
+    check_consistent_length(phys, quality, y)
     check_number("permutation_contribution", "n_repeats", n_repeats, kind=Integral, low=2, hint="try 20.")
     rng = np.random.default_rng(random_state)
     orders = [rng.permutation(len(y)) for _ in range(n_repeats)]
@@ -120,7 +117,7 @@ def permutation_contribution(
     blocks = weight_blocks(len(y), n_resamples, rng)
     draws = np.concatenate([_resampled_losses(y, losses, orders, weights) for weights in blocks])
     return {
-        part: percentile_interval(value, ends, confidence)
+        part: Estimate(value, ends).interval(confidence)
         for part, value, ends in zip(("phys", "quality", "both"), values, draws.T, strict=True)
     }
 

@@ -1,4 +1,4 @@
-"""Displays: the constructor keeps arrays, `from_*` computes them, draws and returns the Display.
+"""Displays: the constructor keeps what is drawn, `plot` draws it and returns the Display.
 
 Titles state a finding and are the caller's: ``display.ax_.set_title(...)``.
 """
@@ -10,16 +10,15 @@ from itertools import cycle
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import entropy
 from sklearn.isotonic import isotonic_regression
 
-from dualgate.evaluation.scores import ScoreTable, check_finite
-from dualgate.evaluation.weights import gate_entropy, trend
+from dualgate.evaluation.scores import check_finite
+from dualgate.evaluation.weights import trend
 from dualgate.snr import SNR_EDGES, SNR_NAMES, SNR_RANGES, quality_bins
 
-LABELS = {"r2": "R²", "mae": "mean |error|", "rmse": "RMSE", "bias": "bias"}
 MARKERS = "osD^vPX<>"
 MARK_STYLES = ("--", ":", "-.")
-SLANTED = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 
 
 class Display(ABC):
@@ -58,10 +57,8 @@ class IntervalDisplay(Display):
     ----------
     names : sequence of str, length n_methods
         Names from top to bottom.
-    values : array-like of shape (n_methods,), [unit of the score]
-        Score or gain of every method.
-    low, high : array-like of shape (n_methods,), [unit of the score]
-        Ends of its interval; NaN draws none.
+    intervals : sequence of Interval, length n_methods, [unit of the score]
+        Score or gain of every method, such as ``table.estimate("r2", name).interval()``; NaN ends draw none.
     groups : sequence of str, length n_methods, default=None
         Kind of every method; one colour, marker and legend entry each. None draws all alike.
     xlabel : str, default="R²"
@@ -77,40 +74,20 @@ class IntervalDisplay(Display):
     """
 
     names: Sequence
-    values: ArrayLike
-    low: ArrayLike
-    high: ArrayLike
+    intervals: Sequence
     _: KW_ONLY
     groups: Sequence | None = None
     xlabel: str = "R²"
     against: float | None = None
     lines: Mapping | None = None
 
-    @classmethod
-    def from_scores(cls, table: ScoreTable, *, reference=None, confidence=0.95, ax=None):
-        """Draw R^2 of all rows, or its gain over one of the predictions, with paired bootstrap intervals.
-
-        Parameters
-        ----------
-        table : ScoreTable
-            From :func:`bootstrap_scores`, with a slice "all".
-        reference : str, default=None
-            The prediction that the others are compared with; None draws R^2 itself.
-        confidence, ax : default=0.95 and None
-            Coverage of the percentile intervals; axes as in :meth:`plot`.
-        """
-        names = [name for name in table.names if name != reference]
-        found = [table.estimate("r2", name, reference=reference).interval(confidence) for name in names]
-        style = {} if reference is None else {"xlabel": f"ΔR² over {reference}", "against": 0.0}
-        return cls(names, *_parts(found), **style).plot(ax)
-
     def _draw(self, ax):
-        values, low, high = (np.asarray(part, dtype=float) for part in (self.values, self.low, self.high))
-        reach, rows = _reach(values, low, high), np.arange(len(values))
+        values, reach = _bars(self.intervals)
+        rows = np.arange(len(values))
         groups = np.asarray([""] * len(values) if self.groups is None else self.groups)
         shown = np.ones(len(values), dtype=bool)
         if self.against is not None:
-            shown = (low > self.against) | (high < self.against)
+            shown = np.array([each.low > self.against or each.high < self.against for each in self.intervals])
             ax.axvline(self.against, color=_ink(ax), linewidth=1)
         for (name, value), style in zip((self.lines or {}).items(), cycle(MARK_STYLES)):
             ax.axvline(value, color=_ink(ax, 0.75), linestyle=style, linewidth=1, label=name)
@@ -142,13 +119,12 @@ class SNRDisplay(Display):
     ----------
     names : sequence of str, length n_methods
         Names of the methods.
-    values : array-like of shape (n_methods, 4), [unit of the score]
-        Score of every method within bins X, L, M and H; NaN leaves a gap.
-    low, high : array-like of shape (n_methods, 4), default=None
-        Ends of the intervals; None or NaN draws none.
-    limit : array-like of shape (3, 4), default=None, [unit of the score]
-        The Bayes limit within the bins and the low and high ends of its interval, drawn as a step with a band over
-        every bin; NaN ends draw no band. None draws no limit.
+    intervals : sequence of n_methods sequences of four Interval, [unit of the score]
+        Score of every method within bins X, L, M and H, such as ``table.estimate("r2", name, "X").interval()``; NaN
+        leaves a gap, NaN ends draw none.
+    limit : sequence of four Interval, default=None, [unit of the score]
+        The Bayes limit within the bins, drawn as a step with a band over every bin; NaN ends draw no band. None draws
+        no limit.
     ylabel : str, default="R² within the bin"
         What the score is, with its unit.
 
@@ -159,51 +135,26 @@ class SNRDisplay(Display):
     """
 
     names: Sequence
-    values: ArrayLike
-    low: ArrayLike | None = None
-    high: ArrayLike | None = None
+    intervals: Sequence
     _: KW_ONLY
-    limit: ArrayLike | None = None
+    limit: Sequence | None = None
     ylabel: str = "R² within the bin"
 
-    @classmethod
-    def from_scores(cls, table: ScoreTable, *, score="r2", unit=None, confidence=0.95, ax=None):
-        """Draw a score of the predictions within the SNR bins with bootstrap intervals.
-
-        Parameters
-        ----------
-        table : ScoreTable
-            From :func:`bootstrap_scores`, with slices for the SNR from :func:`row_slices`.
-        score : {"r2", "mae", "rmse", "bias"}, default="r2"
-            Which score.
-        unit : str, default=None
-            Unit of y, such as "dex", for scores that have one.
-        confidence, ax : default=0.95 and None
-            Coverage of the percentile intervals; axes as in :meth:`plot`.
-        """
-        estimates = ([table.estimate(score, name, part) for part in SNR_NAMES] for name in table.names)
-        found = [_parts([each.interval(confidence) for each in row]) for row in estimates]
-        ylabel = _with_unit(f"{LABELS[score]} within the bin", None if score == "r2" else unit)
-        return cls(table.names, *np.stack(found, axis=1), ylabel=ylabel).plot(ax)
-
     def _draw(self, ax):
-        values = np.asarray(self.values, dtype=float)
-        low, high = (values if end is None else np.asarray(end, dtype=float) for end in (self.low, self.high))
-        reach, width, bins = _reach(values, low, high), 0.8 / len(values), np.arange(len(SNR_NAMES))
-        self.bars_ = [
-            ax.bar(
-                bins + width * (place - (len(values) - 1) / 2), values[place], width=0.92 * width, label=name,
-                yerr=reach[:, place], error_kw={"elinewidth": 1, "capsize": 2, "ecolor": _ink(ax, 0.75)},
-            )
-            for place, name in enumerate(self.names)
-        ]  # fmt: skip
+        width, bins = 0.8 / len(self.names), np.arange(len(SNR_NAMES))
+        style = {"error_kw": {"elinewidth": 1, "capsize": 2, "ecolor": _ink(ax, 0.75)}, "width": 0.92 * width}
+        self.bars_ = []
+        for place, (name, intervals) in enumerate(zip(self.names, self.intervals, strict=True)):
+            values, reach = _bars(intervals)
+            middle = bins + width * (place - (len(self.names) - 1) / 2)
+            self.bars_.append(ax.bar(middle, values, yerr=reach, label=name, **style))
         if self.limit is not None:
-            level, bottom, top = np.asarray(self.limit, dtype=float)
+            level, (below, above) = _bars(self.limit)
             ends = bins - 0.45, bins + 0.45
-            self.limit_ = ax.hlines(
-                level, *ends, color=_ink(ax, 0.75), linewidth=2, linestyle=(0, (3, 1)), label="Bayes limit"
-            )
-            ax.bar(ends[0], top - bottom, 0.9, bottom, align="edge", color=_ink(ax, 0.15), linewidth=0, zorder=0)
+            style = {"color": _ink(ax, 0.75), "linewidth": 2, "linestyle": (0, (3, 1))}
+            self.limit_ = ax.hlines(level, *ends, label="Bayes limit", **style)
+            style = {"color": _ink(ax, 0.15), "linewidth": 0, "zorder": 0}
+            ax.bar(ends[0], below + above, 0.9, level - below, align="edge", **style)
         ax.axhline(0, color=_ink(ax), linewidth=0.8)
         ax.set_axisbelow(True)
         ax.set_xticks(bins, [f"{name}\n{limits}" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)])
@@ -220,7 +171,7 @@ class TrendDisplay(Display):
     snr : array-like of shape (n_samples,), [dimensionless]
         Signal-to-noise ratio, above 0.
     values : array-like of shape (n_samples,), [any unit]
-        Such as :func:`gate_entropy`, :func:`gate_confidence` or a temperature.
+        Such as ``scipy.stats.entropy(weights, axis=1)``, the largest weight of a row, or a temperature.
     n_experts : int, default=None
         Number of experts; draws the entropy of equal weights, ln(n_experts), as a line. None draws none.
     ylabel : str, default="gate entropy [nats]"
@@ -240,26 +191,24 @@ class TrendDisplay(Display):
     ylabel: str = "gate entropy [nats]"
 
     @classmethod
-    def from_values(cls, snr, values, *, n_experts=None, ylabel="gate entropy [nats]", ax=None):
-        """Draw `values` against `snr`; parameters are those of the class, and `ax` is that of :meth:`plot`."""
-        return cls(snr, values, n_experts=n_experts, ylabel=ylabel).plot(ax)
-
-    @classmethod
     def from_trace(cls, trace, snr, *, ax=None):
         """Draw the entropy of `trace.weights`, a :class:`~dualgate.MixtureTrace`, against the SNR of the same rows."""
-        return cls.from_values(snr, gate_entropy(trace.weights), n_experts=trace.weights.shape[1], ax=ax)
+        return cls(snr, entropy(trace.weights, axis=1), n_experts=trace.weights.shape[1]).plot(ax)
 
     def _draw(self, ax):
+        from matplotlib.colors import LogNorm
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         snr, values = np.asarray(self.snr, dtype=float), np.asarray(self.values, dtype=float)
         self.trend_ = trend(snr, values)
-        self.hexagons_ = _density(ax, snr, values, gridsize=(45, 22), xscale="log")
+        style = {"gridsize": (45, 22), "mincnt": 1, "cmap": "Blues", "linewidths": 0.1}
+        self.hexagons_ = ax.hexbin(snr, values, xscale="log", norm=LogNorm(vmin=0.3), **style)  # single rows show too
+        self.hexagons_.set_clim(vmax=max(2, self.hexagons_.get_array().max()))
         known, bins = np.unique(quality_bins(snr), return_inverse=True)
-        means, low, high = np.array(_parts(self.trend_.means))[:, known]
+        means, reach = _bars([self.trend_.means[code] for code in known])
         centres = [np.median(snr[bins == place]) for place in range(len(known))]
-        self.means_ = ax.errorbar(
-            centres, means, yerr=_reach(means, low, high), fmt="o-", color="C1", markersize=5, capsize=3,
-            label="mean of the bin",
-        )  # fmt: skip
+        style = {"fmt": "o-", "color": "C1", "markersize": 5, "capsize": 3}
+        self.means_ = ax.errorbar(centres, means, yerr=reach, label="mean of the bin", **style)
         for edge in SNR_EDGES:
             if snr.min() < edge < snr.max():
                 ax.axvline(edge, color=_ink(ax, 0.4), linewidth=0.6, linestyle=":")
@@ -271,90 +220,9 @@ class TrendDisplay(Display):
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
             )  # fmt: skip
         ax.set(xlabel="SNR = ||flux|| / ||error||", ylabel=self.ylabel)
-        _plain_log_axis(ax.xaxis)
-
-
-@dataclass(eq=False, repr=False)
-class PredictionDisplay(Display):
-    """Predicted against true targets, as the density of many rows, with the running median.
-
-    Parameters
-    ----------
-    y_true, y_pred : array-like of shape (n_samples,), [unit of y]
-        Observed and predicted targets.
-    name : str, default="y"
-        What the target is.
-    unit : str, default=None
-        Its unit, such as "dex".
-
-    Attributes
-    ----------
-    hexagons_ : matplotlib PolyCollection, rows in every hexagon, in a logarithmic scale of colour
-    median_ : matplotlib Line2D, median prediction in 15 groups of equally many rows
-    band_ : list of two matplotlib Line2D, 16th and 84th percentile of the predictions in the same groups
-    """
-
-    y_true: ArrayLike
-    y_pred: ArrayLike
-    _: KW_ONLY
-    name: str = "y"
-    unit: str | None = None
-
-    def _draw(self, ax):
-        true, guess = np.asarray(self.y_true, dtype=float), np.asarray(self.y_pred, dtype=float)
-        self.hexagons_ = _density(ax, true, guess, gridsize=45)
-        bar = ax.figure.colorbar(self.hexagons_, ax=ax, label="rows")
-        bar.ax.set_ylim(bottom=1)
-        _plain_log_axis(bar.ax.yaxis)
-        ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
-        ax.plot(ends, ends, color=_ink(ax), linestyle="--", linewidth=1, label="equal")
-        groups = [part for part in np.array_split(np.argsort(true), 15) if len(part)]
-        low, middle, high = np.array([np.quantile(guess[part], [0.16, 0.5, 0.84]) for part in groups]).T
-        centres = [np.median(true[part]) for part in groups]
-        style = {"color": "C1", "linewidth": 1.2}
-        (self.median_,) = ax.plot(centres, middle, marker="o", markersize=4, label="median", **style)
-        self.band_ = ax.plot(centres, np.stack([low, high], 1), linestyle=":", **style)
-        self.band_[0].set_label("16 and 84 %")
-        name = _with_unit(self.name, self.unit)
-        ax.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
-
-
-@dataclass(eq=False, repr=False)
-class ConfusionDisplay(Display):
-    """Mean weights of the gate's regimes in every true regime, as a heat map in percent.
-
-    Parameters
-    ----------
-    table : array-like of shape (n_regimes, n_regimes), [dimensionless]
-        By true regime and by regime of the gate, such as from :func:`mean_weights`; NaN leaves a cell empty.
-    names : sequence of str, length n_regimes, default=None
-        Names of the regimes; None counts from 0.
-
-    Attributes
-    ----------
-    image_ : matplotlib AxesImage
-    texts_ : list of matplotlib Text, one for every cell that is known
-    """
-
-    table: ArrayLike
-    names: Sequence | None = None
-
-    def _draw(self, ax):
-        table = 100 * np.asarray(self.table, dtype=float)
-        self.image_ = ax.imshow(table, cmap="Blues", vmin=0, vmax=100)
-        self.texts_ = [
-            ax.text(
-                column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize="small",
-                color="white" if table[row, column] > 55 else "black",
-            )
-            for row, column in np.argwhere(np.isfinite(table))
-        ]  # fmt: skip
-        places = range(len(table))
-        names = [str(place) for place in places] if self.names is None else list(self.names)
-        ax.set_yticks(places, names)
-        ax.set_xticks(places, names, **(SLANTED if len(names) * max(map(len, names)) > 40 else {}))
-        ax.figure.colorbar(self.image_, ax=ax, label="mean weight [%]")
-        ax.set(xlabel="regime of the gate", ylabel="true regime")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # 1, 2, 5, 10 rather than powers of ten
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(eq=False, repr=False)
@@ -444,14 +312,10 @@ def spread_out(places, gap, low, high):
     return isotonic_regression(places - steps, y_min=low, y_max=high - steps[-1]) + steps
 
 
-def _parts(intervals):
-    """Values, low ends and high ends of intervals, as three lists."""
-    return [[getattr(each, part) for each in intervals] for part in ("value", "low", "high")]
-
-
-def _reach(values, low, high):
-    """Lengths of error bars below and above `values` (2, ...); a percentile interval of a few rows may exclude them."""
-    return np.maximum(np.stack([values - low, high - values]), 0)
+def _bars(intervals):
+    """Values of intervals, and lengths of error bars below and above them (2, n_intervals)."""
+    values, low, high = np.array([(each.value, each.low, each.high) for each in intervals]).T
+    return values, np.maximum([values - low, high - values], 0)  # an interval of a few rows may exclude its value
 
 
 def _ink(ax, strength=1.0):
@@ -459,25 +323,3 @@ def _ink(ax, strength=1.0):
     from matplotlib.colors import to_rgba
 
     return to_rgba(ax.xaxis.label.get_color(), strength)
-
-
-def _with_unit(name, unit):
-    return name if unit is None else f"{name} [{unit}]"
-
-
-def _density(ax, x, y, **style):
-    """Hexagons coloured by their number of rows, in a logarithmic scale that shows single rows too."""
-    from matplotlib.colors import LogNorm
-
-    hexagons = ax.hexbin(x, y, mincnt=1, cmap="Blues", linewidths=0.1, norm=LogNorm(vmin=0.3), **style)
-    hexagons.set_clim(vmax=max(2, hexagons.get_array().max()))
-    return hexagons
-
-
-def _plain_log_axis(axis):
-    """Label a logarithmic axis with 1, 2, 5, 10 rather than powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -91,11 +91,6 @@ class Estimate:
         return Interval(float(self.value), float(low), float(high), confidence)
 
 
-def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Interval of an :class:`Estimate` with this value and these draws; see :meth:`Estimate.interval`."""
-    return Estimate(value, np.asarray(draws, dtype=float)).interval(confidence)
-
-
 def bootstrap_weights(n_samples: int, *, n_resamples: int = 1000, random_state=None) -> np.ndarray:
     """How often every row appears in every bootstrap resample.
 
@@ -136,35 +131,6 @@ def weight_blocks(n_samples, n_resamples, random_state=None):
     step = max(1, BLOCK_ELEMENTS // n_samples)
     for start in range(0, n_resamples, step):
         yield bootstrap_weights(n_samples, n_resamples=min(step, n_resamples - start), random_state=rng)
-
-
-def r2_by_bin(y_true: ArrayLike, y_pred: ArrayLike, bins: ArrayLike, n_bins: int | None = None) -> np.ndarray:
-    """R^2 within every bin, each against the bin's own mean.
-
-    A bin's targets may vary less than all targets, so the R^2 of all rows is no average of these. A ValueError is
-    raised where the numbers of rows differ, a value is not finite or a code is out of range.
-
-    Parameters
-    ----------
-    y_true, y_pred : array-like of shape (n_samples,), [unit of y]
-        Observed and predicted targets.
-    bins : array-like of int, shape (n_samples,)
-        Bin of every row, 0 to n_bins - 1, such as regime codes or :func:`~dualgate.evaluation.snr_bins`.
-    n_bins : int, default=None
-        How many bins there are; None takes the largest code plus one.
-
-    Returns
-    -------
-    r2 : ndarray of shape (n_bins,), [dimensionless]
-        NaN where a bin has fewer than two rows or only one target value.
-
-    Examples
-    --------
-    >>> r2_by_bin([0, 1, 2, 5], [0, 1, 2, 4], [0, 0, 1, 1]).round(3).tolist()
-    [1.0, 0.778]
-    """
-    y_true, y_pred = same_rows(y_true=y_true, y_pred=y_pred)
-    return _scores(bin_members(bins, len(y_true), n_bins) @ _columns(y_true, [y_pred]))["r2"][:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +285,7 @@ def row_slices(
     n_samples : int
         How many rows there are; a ValueError is raised where an array has another number.
     snr : array-like of shape (n_samples,), [dimensionless], default=None
-        Signal-to-noise ratio; makes slices "X", "L", "M" and "H" of :func:`~dualgate.evaluation.snr_bins`.
+        Signal-to-noise ratio; makes slices "X", "L", "M" and "H" of :func:`~dualgate.evaluation.quality_bins`.
     regimes : array-like of int, shape (n_samples,), default=None
         True regime; makes slices "regime 0", "regime 1", ...
     n_regimes : int, default=None
@@ -340,18 +306,17 @@ def row_slices(
     """
     slices = {ALL_ROWS: np.ones(n_samples, dtype=bool)}
     if snr is not None:
-        slices |= zip(SNR_NAMES, bin_members(quality_bins(snr), n_samples, len(SNR_NAMES)) > 0, strict=True)
+        slices |= zip(SNR_NAMES, _members(quality_bins(snr), n_samples, len(SNR_NAMES)), strict=True)
     if regimes is not None:
-        members = bin_members(regimes, n_samples, n_regimes) > 0
-        slices |= {f"regime {code}": mask for code, mask in enumerate(members)}
+        slices |= {f"regime {code}": mask for code, mask in enumerate(_members(regimes, n_samples, n_regimes))}
     if near is not None:
         near = _mask("boundary", near, n_samples)
         slices |= {"boundary": near, "interior": ~near}
     return slices
 
 
-def bin_members(bins, n_samples, n_bins=None):
-    """Membership of every row in every bin as 0.0 and 1.0, (n_bins, n_samples)."""
+def _members(bins, n_samples, n_bins=None):
+    """Mark the rows of every bin (n_bins, n_samples)."""
     bins = np.asarray(bins)
     if bins.shape != (n_samples,) or not np.issubdtype(bins.dtype, np.integer):
         raise ValueError(f"bins has shape {bins.shape}, dtype {bins.dtype} and must hold {n_samples} integer codes.")
@@ -361,7 +326,7 @@ def bin_members(bins, n_samples, n_bins=None):
             f"bins runs from {bins.min()} to {bins.max()} and must stay within 0 and n_bins - 1 = "
             f"{n_bins - 1}. Leave out rows without a bin, or raise n_bins."
         )
-    return (bins == np.arange(n_bins)[:, None]).astype(float)
+    return bins == np.arange(n_bins)[:, None]
 
 
 def same_rows(**columns):

@@ -1,122 +1,15 @@
-"""What expert weights show: how decided the gate is, its trend with SNR, its choices by regime and at regime edges."""
+"""What expert weights show: trends of the gate with SNR, and its choices at regime edges."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import entr
 from scipy.stats import binomtest, norm, rankdata, sem, spearmanr, t
 from sklearn.utils import Bunch
 
-from dualgate._validation import check_number
-from dualgate.evaluation.scores import Interval, bin_members, check_finite, same_rows
+from dualgate._validation import check_number, check_numbers
+from dualgate.evaluation.scores import Interval, check_finite, same_rows
 from dualgate.snr import SNR_NAMES, quality_bins
-
-
-def gate_entropy(weights: ArrayLike) -> np.ndarray:
-    r"""Shannon entropy of every row's expert weights, :math:`-\sum_k w_k \ln w_k`.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_samples, n_experts), [dimensionless]
-        Non-negative expert weights whose rows sum to one; a ValueError is raised for others.
-
-    Returns
-    -------
-    entropy : ndarray of shape (n_samples,), [nats]
-        0 for all weight on one expert, ln(n_experts) for equal weights.
-
-    Examples
-    --------
-    >>> gate_entropy([[1.0, 0.0], [0.5, 0.5]]).round(3).tolist()
-    [0.0, 0.693]
-    """
-    return entr(_distributions(weights, "gate_entropy")).sum(axis=1)
-
-
-def gate_confidence(weights: ArrayLike) -> np.ndarray:
-    """Largest expert weight of every row.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_samples, n_experts), [dimensionless]
-        Expert weights, as in :func:`gate_entropy`.
-
-    Returns
-    -------
-    confidence : ndarray of shape (n_samples,), [dimensionless]
-        Between 1 / n_experts and 1.
-
-    Examples
-    --------
-    >>> gate_confidence([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]]).tolist()
-    [0.7, 1.0]
-    """
-    return _distributions(weights, "gate_confidence").max(axis=1)
-
-
-def regime_weights(weights: ArrayLike, n_bins: int = 1) -> np.ndarray:
-    """Weight of every regime: the sum over the experts of its quality bins.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_samples, n_regimes * n_bins), [dimensionless]
-        Expert weights, as in :func:`gate_entropy`; quality bins vary fastest.
-    n_bins : int, default=1
-        Quality bins of every regime; a ValueError is raised where the number of experts is no multiple of it.
-
-    Returns
-    -------
-    summed : ndarray of shape (n_samples, n_regimes), [dimensionless]
-
-    Examples
-    --------
-    >>> regime_weights([[0.1, 0.2, 0.3, 0.4]], n_bins=2).round(2).tolist()
-    [[0.3, 0.7]]
-    """
-    weights = _distributions(weights, "regime_weights")
-    n_samples, n_experts = weights.shape
-    if n_bins < 1 or n_experts % n_bins:
-        raise ValueError(f"regime_weights.n_bins={n_bins} must divide the {n_experts} experts. Try 1 without bins.")
-    return weights.reshape(n_samples, -1, n_bins).sum(axis=2)
-
-
-def mean_weights(
-    weights: ArrayLike, regimes: ArrayLike, bins: ArrayLike | None = None, *, n_regimes: int | None = None
-) -> np.ndarray:
-    """Mean expert weights of the rows of every true regime, or of every true regime and SNR bin.
-
-    With :func:`regime_weights` and no bins this is a soft confusion matrix; that of first choices is
-    ``sklearn.metrics.confusion_matrix(regimes, regime_weights(weights, n_bins).argmax(axis=1))``.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_samples, n_experts), [dimensionless]
-        Expert weights, such as `trace.weights`, or their sums by regime from :func:`regime_weights`.
-    regimes : array-like of int, shape (n_samples,)
-        True regime of every row, counted from 0; a ValueError is raised for a code out of range.
-    bins : array-like of int, shape (n_samples,), default=None
-        SNR bin of every row, such as :func:`~dualgate.evaluation.snr_bins`; None averages over all.
-    n_regimes : int, default=None
-        How many regimes there are; None takes the largest code plus one.
-
-    Returns
-    -------
-    table : ndarray of shape (n_regimes, 4, n_experts), without bins (n_regimes, n_experts), [dimensionless]
-        Sums to one over experts; NaN where no row has this regime and bin.
-
-    Examples
-    --------
-    >>> mean_weights([[0.8, 0.2], [0.6, 0.4]], [1, 1]).round(2).tolist()
-    [[nan, nan], [0.7, 0.3]]
-    """
-    weights = _distributions(weights, "mean_weights")
-    members = bin_members(regimes, len(weights), n_regimes)
-    if bins is not None:
-        members = members[:, None] * bin_members(bins, len(weights), len(SNR_NAMES))  # (n_regimes, 4, n_samples)
-    counts = members.sum(axis=-1, keepdims=True)
-    empty = np.full((*counts.shape[:-1], weights.shape[1]), np.nan)
-    return np.divide(members @ weights, counts, where=counts > 0, out=empty)
 
 
 def trend(snr: ArrayLike, values: ArrayLike, *, confidence: float = 0.95) -> Bunch:
@@ -131,7 +24,7 @@ def trend(snr: ArrayLike, values: ArrayLike, *, confidence: float = 0.95) -> Bun
     snr : array-like of shape (n_samples,), [dimensionless]
         Signal-to-noise ratio, 0 or more.
     values : array-like of shape (n_samples,), [any unit]
-        What may rise or fall with it.
+        What may rise or fall with it, such as ``scipy.stats.entropy(weights, axis=1)``.
     confidence : float, default=0.95
         Coverage of all intervals, between 0 and 1.
 
@@ -239,7 +132,7 @@ def boundary_samples(conditions: ArrayLike, edges: Sequence[Sequence[float]], di
     >>> boundary.near.tolist(), boundary.across.tolist()
     ([True, True, False], [[1, 1], [0, 0], [0, 1]])
     """
-    conditions = check_finite("boundary_samples.conditions", conditions, (None, None))
+    owner, conditions = "boundary_samples", check_finite("boundary_samples.conditions", conditions, (None, None))
     if not len(edges) == len(distances) == conditions.shape[1]:
         raise ValueError(
             f"boundary_samples.conditions has {conditions.shape[1]} columns, edges has {len(edges)} entries and "
@@ -247,9 +140,8 @@ def boundary_samples(conditions: ArrayLike, edges: Sequence[Sequence[float]], di
         )
     bins, across = np.empty(conditions.shape, dtype=int), np.empty(conditions.shape, dtype=int)
     for place, (values, cuts, distance) in enumerate(zip(conditions.T, edges, distances, strict=True)):
-        if len(cuts) == 0 or not (np.diff(np.asarray(cuts, dtype=float)) > 0).all():
-            raise ValueError(f"boundary_samples.edges[{place}]={cuts!r} must be numbers that increase, at least one.")
-        check_number("boundary_samples", f"distances[{place}]", distance, low=0, strict=True)
+        check_numbers(owner, f"edges[{place}]", cuts, lambda cuts: (np.diff(cuts) > 0).all(), "numbers that increase")
+        check_number(owner, f"distances[{place}]", distance, low=0, strict=True)
         ends = np.array([-np.inf, *cuts, np.inf], dtype=values.dtype)  # an edge has the conditions' own precision
         bins[:, place] = own = np.digitize(values, ends[1:-1])
         below, above = values - ends[own], ends[own + 1] - values
@@ -259,20 +151,19 @@ def boundary_samples(conditions: ArrayLike, edges: Sequence[Sequence[float]], di
     return Bunch(near=(across != bins).any(axis=1), bins=bins, across=across, shape=shape)
 
 
-def boundary_crossings(weights: ArrayLike, boundary: Bunch, n_bins: int = 1, *, confidence: float = 0.95) -> Bunch:
+def boundary_crossings(chosen: ArrayLike, boundary: Bunch, *, confidence: float = 0.95) -> Bunch:
     """Find the rows that the gate puts on the wrong side of an edge they lie near.
 
     Near a corner, where edges of several conditions are near, the regime diagonally across counts as a neighbour. A
-    ValueError is raised where the weights are no distributions or do not fit the regimes or the rows of `boundary`.
+    ValueError is raised where `chosen` does not fit the regimes or the rows of `boundary`.
 
     Parameters
     ----------
-    weights : array-like of shape (n_samples, n_regimes * n_bins), [dimensionless]
-        Expert weights, such as `trace.weights`; quality bins vary fastest.
+    chosen : array-like of int, shape (n_samples,)
+        Regime that the gate gives the largest weight. Where a regime has experts for several quality bins, their
+        weights are added: ``weights.reshape(n_samples, n_regimes, n_bins).sum(axis=2).argmax(axis=1)``.
     boundary : Bunch
         From :func:`boundary_samples` for the same rows, with the edges of these regimes.
-    n_bins : int, default=1
-        Quality bins of every regime, 4 for 9x4 experts. Their weights are added.
     confidence : float, default=0.95
         Coverage of the intervals.
 
@@ -281,9 +172,9 @@ def boundary_crossings(weights: ArrayLike, boundary: Bunch, n_bins: int = 1, *, 
     crossings : Bunch with the attributes
 
         crossed : ndarray of bool, shape (n_samples,)
-            The regime of largest weight is not the true one but a neighbour across a near edge.
+            The chosen regime is not the true one but a neighbour across a near edge.
         missed : ndarray of bool, shape (n_samples,)
-            The regime of largest weight is not the true one, wherever it lies; `crossed` is part of it.
+            The chosen regime is not the true one, wherever it lies; `crossed` is part of it.
         crossing_rate : Interval, [dimensionless]
             Share of the near rows that crossed, with a Wilson interval.
         missed_near, missed_far : Interval, [dimensionless]
@@ -297,15 +188,19 @@ def boundary_crossings(weights: ArrayLike, boundary: Bunch, n_bins: int = 1, *, 
     Examples
     --------
     >>> boundary = boundary_samples([[0.95], [0.95], [0.2]], [[1.0]], [0.1])
-    >>> boundary_crossings([[0.3, 0.7], [0.6, 0.4], [0.4, 0.6]], boundary).crossed.tolist()
+    >>> boundary_crossings([1, 0, 1], boundary).crossed.tolist()
     [True, False, False]
     """
     near, n_regimes = boundary.near, int(np.prod(boundary.shape))
-    check_finite("boundary_crossings.weights", weights, (len(near), n_regimes * n_bins), " like boundary")
-    weights = regime_weights(weights, n_bins)
-    top = np.stack(np.unravel_index(weights.argmax(axis=1), boundary.shape), axis=1)
-    missed = (top != boundary.bins).any(axis=1)
-    crossed = missed & ((top == boundary.bins) | (top == boundary.across)).all(axis=1)
+    chosen = np.asarray(chosen)
+    if chosen.shape != near.shape or not np.isin(chosen, np.arange(n_regimes)).all():
+        raise ValueError(
+            f"boundary_crossings.chosen has shape {chosen.shape} and must hold one code from 0 to {n_regimes - 1} for "
+            f"each of the {len(near):,} rows of boundary."
+        )
+    chosen = np.stack(np.unravel_index(chosen, boundary.shape), axis=1)
+    missed = (chosen != boundary.bins).any(axis=1)
+    crossed = missed & ((chosen == boundary.bins) | (chosen == boundary.across)).all(axis=1)
     return Bunch(
         crossed=crossed,
         missed=missed,
@@ -321,16 +216,3 @@ def _share(marks, confidence):
         return Interval(float("nan"), float("nan"), float("nan"), confidence)
     ends = binomtest(int(marks.sum()), len(marks)).proportion_ci(confidence, method="wilson")
     return Interval(float(marks.mean()), float(ends.low), float(ends.high), confidence)
-
-
-def _distributions(weights, owner):
-    """Rows of `weights` as float64 distributions over experts, (n_samples, n_experts)."""
-    weights = check_finite(f"{owner}.weights", weights, (None, None)).astype(float)
-    wrong = (weights < 0).any(axis=1) | (np.abs(weights.sum(axis=1) - 1) > 1e-4)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"{owner}.weights row {row} is {weights[row].tolist()} and must be non-negative and sum to one. "
-            "Pass trace.weights, not logits."
-        )
-    return weights

@@ -11,7 +11,7 @@ from scipy.stats import sem, t
 from sklearn.metrics import r2_score
 
 from dualgate import evaluation
-from dualgate.evaluation import Estimate, Interval, bootstrap_weights, percentile_interval
+from dualgate.evaluation import Estimate, Interval, bootstrap_weights
 from dualgate.snr import SNR_NAMES, quality_bins
 from dualgate.study import results
 from dualgate.study.config import Thresholds
@@ -85,7 +85,7 @@ def seed_interval(found: Iterable[Estimate | Interval], *, confidence: float = 0
     values, n_seeds = [each.value for each in known], len(known)
     value = np.mean(values)
     if isinstance(known[0], Estimate):
-        rows = percentile_interval(value, np.mean([each.draws for each in known], axis=0), confidence)
+        rows = Estimate(value, np.mean([each.draws for each in known], axis=0)).interval(confidence)
         low, high = rows.low, rows.high
     else:
         low = value - math.hypot(*(each.value - each.low for each in known)) / n_seeds
@@ -429,7 +429,7 @@ def _gate_of_seed(record, edge, method, sizes):
         lines = zip((*BOTH, "both"), arrays["permutation"], strict=True)
         found["permutation"] = {part: Interval(*map(float, line)) for part, line in lines}
     if bins is not None and len(bins) >= MIN_TREND_ROWS:
-        columns = {"entropy": record.entropy[method.name], "confidence": evaluation.gate_confidence(trace.weights)}
+        columns = {"entropy": record.entropy[method.name], "confidence": trace.weights.max(axis=1)}
         if method.fusion == "temperature":
             columns["temperature"] = 1 + np.logaddexp(0, trace.quality_logits[:, 0])
         found["trends"] = {name: evaluation.trend(record.snr, values) for name, values in columns.items()}
@@ -440,15 +440,22 @@ def _gate_of_seed(record, edge, method, sizes):
     n_regimes, n_bins = sizes[0], sizes[1] if method.experts == BINNED else 1
     if regimes is None or regimes.max() >= n_regimes or trace.weights.shape[1] != n_regimes * n_bins:
         return found
-    weights = evaluation.regime_weights(trace.weights, n_bins)
+    weights = trace.weights.astype(float).reshape(-1, n_regimes, n_bins).sum(axis=2)
     found["accuracy"] = np.mean(weights.argmax(axis=1) == regimes)
-    found["confusion"] = evaluation.mean_weights(weights, regimes, n_regimes=n_regimes)
+    found["confusion"] = mean_weights(weights, regimes, n_regimes=n_regimes)
     if bins is not None:
-        found["weights"] = evaluation.mean_weights(weights, regimes, bins, n_regimes=n_regimes)
+        found["weights"] = mean_weights(weights, regimes, bins, n_regimes=n_regimes)
     if edge is not None and math.prod(edge.shape) == n_regimes:
-        crossings = evaluation.boundary_crossings(trace.weights, edge, n_bins)
+        crossings = evaluation.boundary_crossings(weights.argmax(axis=1), edge)
         found["boundary"] = {name: crossings[name] for name in ("crossing_rate", "missed_near", "missed_far")}
     return found
+
+
+def mean_weights(weights, *codes, n_regimes):
+    """Mean weights (n_regimes, ..., n_experts) of the rows of every regime, or regime and SNR bin; NaN without rows."""
+    shape = (n_regimes, len(SNR_NAMES))[: len(codes)]
+    means = pd.DataFrame(weights).groupby(np.ravel_multi_index(codes, shape)).mean()
+    return means.reindex(range(math.prod(shape))).to_numpy().reshape(*shape, -1)
 
 
 def _lead(logits, own, other, draws):

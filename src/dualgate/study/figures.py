@@ -4,6 +4,7 @@ import io
 from textwrap import fill
 
 import numpy as np
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from dualgate import evaluation
 from dualgate.features.lines import WINDOWS
@@ -50,7 +51,7 @@ def _methods(results, figure):
     figure.set_figheight(1.8 + 0.26 * len(shown))
     limit = {} if found.limit is None else {"Bayes limit": found.limit.r2.value}
     evaluation.IntervalDisplay(
-        [method.label for _, method in shown], *_parts([method.r2 for _, method in shown]),
+        [method.label for _, method in shown], [method.r2 for _, method in shown],
         groups=[name for name, _ in shown], lines=limit,
     ).plot(figure.add_subplot())  # fmt: skip
     _legend(figure)
@@ -65,13 +66,14 @@ def _by_snr(results, figure):
     if SNR_NAMES[0] not in found.rows.by_slice:
         return None
     shown = [m for m in found.methods if m.name in names] or found.methods[:5]
-    r2, low, high = np.swapaxes([_parts([m.slices[name]["r2"] for name in SNR_NAMES]) for m in shown], 0, 1)
+    bars = [[method.slices[name]["r2"] for name in SNR_NAMES] for method in shown]
+    r2 = np.array([[each.value for each in row] for row in bars])
     if not np.isfinite(r2).any():
         return None
-    ends = None if found.limit is None else np.array(_parts([found.limit.r2_by_snr[name] for name in SNR_NAMES]))
-    axes = evaluation.SNRDisplay([m.label for m in shown], r2, low, high, limit=ends).plot(figure.add_subplot()).ax_
+    limit = None if found.limit is None else [found.limit.r2_by_snr[name] for name in SNR_NAMES]
+    axes = evaluation.SNRDisplay([m.label for m in shown], bars, limit=limit).plot(figure.add_subplot()).ax_
     # a bin of few rows has an interval many times as long as all differences between methods
-    top = np.nanmax(r2 if ends is None else np.vstack([r2, ends[:1]]))
+    top = np.nanmax([*r2.ravel(), *(each.value for each in limit or ())])
     axes.set_ylim(min(0.0, np.nanmin(r2)) - MARGIN / 3, min(top + MARGIN, 1.05))
     _legend(figure)
     return {}
@@ -109,8 +111,15 @@ def _predictions(results, figure):
     found, run = results.analysis.predictions, results.run
     if found is None:
         return None
-    evaluation.PredictionDisplay(found.x, found.y, name=run.target, unit=run.unit).plot(figure.add_subplot())
-    _legend(figure, 3)
+    true, guess, axes = np.array(found.x), np.array(found.y), figure.add_subplot()
+    axes.scatter(true, guess, s=4, alpha=0.3, linewidths=0)
+    axes.axline((true.mean(), true.mean()), slope=1, color="0.5", linestyle="--", linewidth=1, label="equal")
+    groups = np.array_split(np.argsort(true), 15)
+    medians = ([np.median(column[group]) for group in groups if len(group)] for column in (true, guess))
+    axes.plot(*medians, "o-", color="C1", markersize=4, label="median")
+    name = f"{run.target} [{run.unit}]" if run.unit else run.target
+    axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+    _legend(figure)
     return {}
 
 
@@ -125,7 +134,7 @@ def _entropy(results, figure):
     panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
     for panel, (name, rho) in zip(panels, shown, strict=True):
         cloud = found.entropy[name]
-        evaluation.TrendDisplay.from_values(np.array(cloud.x), np.array(cloud.y), n_experts=cloud.n_experts, ax=panel)
+        evaluation.TrendDisplay(cloud.x, cloud.y, n_experts=cloud.n_experts).plot(panel)
         label = found.method(name).label
         panel.set_title(f"{label}: rank correlation {number(rho.value, 2, '+')}", fontsize="small", loc="left")
         panel.set_ylim(bottom=0, top=1.15 * np.log(cloud.n_experts))
@@ -138,7 +147,13 @@ def _confusion(results, figure):
     name = confused_gate(results)
     if name is None:
         return None
-    evaluation.ConfusionDisplay(results.analysis.gates[name].confusion).plot(figure.add_subplot())
+    percent = 100 * np.array(results.analysis.gates[name].confusion, dtype=float)
+    display = ConfusionMatrixDisplay(np.nan_to_num(percent))
+    display.plot(ax=figure.add_subplot(), cmap="Blues", values_format=".0f")
+    for text in display.text_[np.isnan(percent)]:  # regimes without rows
+        text.set_text("")
+    display.ax_.set(xlabel="regime of the gate", ylabel="true regime")
+    display.im_.colorbar.set_label("mean weight [%]")
     return {"gate": name}
 
 
@@ -202,16 +217,11 @@ def confused_gate(results: StudyResults) -> str | None:
 
 def _gains(figure, names, lines, groups):
     axes = evaluation.IntervalDisplay(
-        names, *_parts([each.gain for each in lines]), groups=groups, xlabel="ΔR²", against=0.0
+        names, [each.gain for each in lines], groups=groups, xlabel="ΔR²", against=0.0
     ).plot(figure.add_subplot()).ax_  # fmt: skip
     axes.locator_params(axis="x", nbins=5)
     _legend(figure)
     return axes
-
-
-def _parts(intervals):
-    """Values, low and high ends of intervals."""
-    return [[getattr(each, part) for each in intervals] for part in ("value", "low", "high")]
 
 
 def _legend(figure, ncols=2):

@@ -93,7 +93,7 @@ class StudyRows:
             return ["embedded"]
         if self.data.kind == "table":
             return [digest(dict(self.table))]
-        paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).paths)
+        paths = map(Path, open_spectra(self.data.source, stop=self.config.rows).X.files)
         return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 

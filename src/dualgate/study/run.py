@@ -8,11 +8,12 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 
 from dualgate.datasets import bayes_limit
-from dualgate.evaluation import gate_entropy, leakage_audit, permutation_contribution, tower_correlation
+from dualgate.evaluation import leakage_audit, permutation_contribution, tower_correlation
 from dualgate.reduction import ReducedRows
 from dualgate.rows.store import Store
 from dualgate.study.inputs import n_flux, spectral_model
@@ -365,7 +366,8 @@ def _gather(store, methods, stages):
         record.snr = arrays["snr"][cut:] if "snr" in arrays else record.snr
         if method.gated:
             trace = gate_trace(method, arrays, slice(cut, None))
-            record.entropy[name], record.n_experts[name] = gate_entropy(trace.weights), trace.log_weights.shape[1]
+            record.entropy[name] = entr(trace.weights.astype(float)).sum(axis=1)
+            record.n_experts[name] = trace.log_weights.shape[1]
             if trace.phys_logits is not None and trace.quality_logits is not None:
                 record.towers[name] = tower_correlation(trace.phys_logits, trace.quality_logits)
     for stage in stages:
