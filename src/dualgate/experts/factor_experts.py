@@ -340,7 +340,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     def _climb(self, mixture, information, y, n_steps, noise=None):
         """Take steps of expectation-maximisation; with `noise`, `information` are columns, and it is estimated."""
         before, rows = -np.inf, information
-        for n_done in range(1, n_steps + 1):
+        n_done = 0
+        while n_done < n_steps:
+            n_done += 1
             if noise is not None:
                 rows = noise.information(information)
             sums = self._sums(mixture, rows, y, 1)

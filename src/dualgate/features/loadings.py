@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg import solveh_banded
+from scipy.linalg.lapack import dpstrf
 from scipy.sparse import diags
 
 from dualgate._validation import require_finite, take_columns
@@ -11,7 +12,7 @@ from dualgate.rows import ArrayRows, as_source, iter_blocks
 from dualgate.statistics import CellStatistics
 
 _SHRINK_STEPS = 20  # fixed-point steps for the penalty of each factor
-LEAST_SPREAD = 1e-5  # variance of a direction of the factors, in units of the largest, that counts as any
+LEAST_SPREAD = 1e-5  # variance of a factor beside those kept, in units of the largest, that counts as any
 _MIN_SIGNAL = 0.05  # variance, in units of the noise, that a factor starts with at least
 _MIN_NOISE = 1e-6  # of the variance of a column, where there are no errors
 _TINY = 1e-9  # of the mean weight of a pixel: keeps the equations of unmeasured pixels solvable
@@ -115,31 +116,27 @@ def _solve(gram, moment, penalties, smooth):
     return solution.reshape(n_pixels, width)
 
 
-def principal_factors(sums, loadings):
-    """Turn the sums of a pass, of free factors alone, to uncorrelated factors with orthogonal loadings.
-
-    Directions in which the factors do not vary are left out.
+def independent_factors(sums):
+    """Leave out factors that are linear functions of others, from the sums of a pass, of free factors alone.
 
     Returns
     -------
     sums : dict of str to ndarray
-        Of the factors ``turn @ (z - mean)``.
-    mean : ndarray of shape (width,)
-    turn : ndarray of shape (n_kept, width)
+        Of the factors that are left.
+    kept : ndarray of int of shape (n_kept,)
+        Their numbers.
     """
     second = sums["second"] / sums["n_rows"]
-    mean = second[-1, :-1]
-    values, axes = np.linalg.eigh(second[:-1, :-1] - np.outer(mean, mean))
-    kept = values > LEAST_SPREAD * values[-1]
-    root, axes = np.sqrt(values[kept]), axes[:, kept]
-    _, _, rotation = np.linalg.svd(loadings @ (axes * root), full_matrices=False)
-    turn = rotation @ (axes / root).T
-    whole = np.zeros((len(turn) + 1, len(second)))
-    whole[:-1, :-1], whole[:-1, -1], whole[-1, -1] = turn, -turn @ mean, 1
-    rows, columns = np.tril_indices(len(whole))
-    gram = [(whole @ unfold(fold, len(second)) @ whole.T)[:, rows, columns] for fold in sums["gram"]]
-    found = {"gram": np.array(gram), "moment": sums["moment"] @ whole.T, "second": whole @ sums["second"] @ whole.T}
-    return {**sums, **found}, mean, turn
+    spread = second[:-1, :-1] - np.outer(second[-1, :-1], second[-1, :-1])
+    _, pivots, rank, _ = dpstrf(spread, tol=LEAST_SPREAD * spread.diagonal().max())
+    kept = np.sort(pivots[:rank] - 1)
+    if rank == len(spread):
+        return sums, kept
+    present = np.append(kept, len(spread))
+    rows, columns = np.tril_indices(len(present))
+    gram = [unfold(fold, len(second))[:, present][:, :, present][:, rows, columns] for fold in sums["gram"]]
+    moment, second = sums["moment"][..., present], sums["second"][np.ix_(present, present)]
+    return {**sums, "gram": np.array(gram), "moment": moment, "second": second}, kept
 
 
 def open_clean(clean, columns, n_features):

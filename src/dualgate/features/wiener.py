@@ -7,11 +7,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._validation import check_number, check_target, require_samples
 from dualgate.features.factors import FactorSums, fill, known_factors, posterior
-from dualgate.features.loadings import Loadings, clean_factors, first_factors, open_clean, principal_factors
+from dualgate.features.loadings import Loadings, clean_factors, first_factors, independent_factors, open_clean
 from dualgate.features.projection import PixelProjection
 from dualgate.rows import choose_spread, open_rows, spread_rows
 
-PENALTY_STEPS = 4  # of the penalties of refined loadings
 IN_ALL, FEWEST = 24, 6  # factors of ``n_components="auto"`` in all, and free ones at least
 
 
@@ -228,6 +227,7 @@ class WienerScores(PixelProjection):
             folds = [found.without(fold) for fold in range(self.cv)]
             _, _, turned = np.linalg.svd(np.hstack([self._factors.free, self._factors.known]), full_matrices=False)
             self._finish(self._factors, folds, turned.T)
+            self._penalties = None  # those of the factors before the rotation
 
     def _finish(self, factors, folds, rotation):
         """Keep means and loadings, in units of the noise, in one orientation for all folds, which is returned."""
@@ -238,7 +238,7 @@ class WienerScores(PixelProjection):
         self._bases = [each.turned(rotation, factors.shift) for each in (*folds, factors)]  # the last is of all rows
         self.loadings_ = self._bases[-1].free * self.noise_[:, None]
         self.signal_variance_ = np.square(self._bases[-1].free).sum(axis=0)
-        for name in ("_factors", "_known", "_penalties"):  # of the fit alone
+        for name in ("_factors", "_known"):  # of the fit alone
             self.__dict__.pop(name, None)
         return rotation
 
@@ -254,14 +254,16 @@ class WienerScores(PixelProjection):
         )
 
     def end_refining(self, step):  # noqa: D102
-        sums, mean, turn = principal_factors(step.found, self._bases[-1].free)
-        penalties = None
-        for _ in range(PENALTY_STEPS):  # those of the last round belong to other directions
-            found = Loadings(sums, len(turn), self.smooth, penalties)
-            penalties = found.penalties
+        sums, kept = independent_factors(step.found)
+        penalties = None if self._penalties is None else self._penalties[[*kept, -1]]
+        found = Loadings(sums, len(kept), self.smooth, penalties)
         folds = [found.without(fold) for fold in range(self.cv)]
-        signs = self._finish(found.all, folds, np.eye(len(turn)))
-        return mean, np.linalg.solve(found.turn @ signs, turn)
+        signs = self._finish(found.all, folds, np.eye(len(kept)))
+        self._penalties = found.penalties
+        n_factors = len(step.found["second"]) - 1
+        shift = np.zeros(n_factors)
+        shift[kept] = found.shift
+        return shift, np.linalg.solve(found.turn @ signs, np.eye(n_factors)[kept])
 
     def project(self, block, rows=None, first_row=0):  # noqa: D102
         def found(weights, weighted, factors):
