@@ -62,6 +62,8 @@ class Reduction(BaseEstimator):
     error_columns_ : ndarray of int or None
         Their errors.
     projection_ : Projection
+    refined_by_ : None or estimator
+        Experts that learned the loadings again.
     n_features_in_ : int
     """
 
@@ -119,7 +121,7 @@ class Reduction(BaseEstimator):
         self.error_columns_ = None
         if self.error_columns is not None:
             self.error_columns_ = find_error_columns(self.owner, self.error_columns, X, self.columns_)
-        self.projection_ = self._make_projection()
+        self.projection_, self.refined_by_ = self._make_projection(), None
         self._input = self.columns_
         if self.projection_.reads_errors:
             self._input = np.r_[self.columns_, self.error_columns_]
@@ -167,7 +169,8 @@ class Reduction(BaseEstimator):
     def settings(self):
         """What the reduced rows depend on, other than X, y and regimes: the key under which they are kept."""
         gates = {name: gate.feature_settings() for name, gate in (self.gates or {}).items()}
-        return [self.columns_, self.error_columns_, self.n_components, self.projection, self.information, gates]
+        own = [self.columns_, self.error_columns_, self.n_components, self.projection, self.information, gates]
+        return [*own, self.refined_by_]
 
     def learn(self, X, source, y=None, codes=None, stages=None):
         """Fit gate features to a sample of the rows, and the projection to all of them.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax, softmax
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
@@ -268,7 +268,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         reduction.learn(X, source, y, codes, stages)
         if not (self.refine and reduction.informs and reduction.projection_.refinable):
             return None
-        y = y.reshape(len(y), -1)
+        reduction.refined_by_, y = clone(self), y.reshape(len(y), -1)
         target = TargetScale.of(y)
         read = reduction.projection_.rows_read_
         chosen, rows = (slice(None), source) if read is None else (read, source[read])
@@ -287,7 +287,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
                 moved = mixture.moved(*reduction.projection_.end_refining(step))
                 return {"projection": reduction.projection_, "mixture": moved}
 
-            depends = [reduction.settings, self, turn]
+            depends = [reduction.settings, turn]
             found = stages.stage("refined loadings", depends, advance)
             reduction.projection_, mixture = found["projection"], found["mixture"]
         return FactorStart(mixture, target)

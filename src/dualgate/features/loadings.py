@@ -129,8 +129,8 @@ def independent_factors(sums):
     second = sums["second"] / sums["n_rows"]
     spread = second[:-1, :-1] - np.outer(second[-1, :-1], second[-1, :-1])
     _, pivots, rank, _ = dpstrf(spread, tol=LEAST_SPREAD * spread.diagonal().max())
-    kept = np.sort(pivots[:rank] - 1)
-    if rank == len(spread):
+    kept = np.sort(pivots[: max(rank, 1)] - 1)
+    if len(kept) == len(spread):
         return sums, kept
     present = np.append(kept, len(spread))
     rows, columns = np.tril_indices(len(present))
