@@ -23,7 +23,7 @@ from dualgate.trace import MixtureTrace
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
 ALONE = (1, 2, 3, 4, 6, 9, 14, 20, 30, 45, 70)  # components that it compares where no regimes are given
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
-CHOICE_STEPS, START_STEPS, ROUND_STEPS = 6, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
+CHOICE_STEPS, START_STEPS, ROUND_STEPS = 4, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
 MOST_COLUMNS = 24  # of a projection without errors
 SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
 
@@ -94,8 +94,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         Errors of those columns, one each, in the same order. A pixel whose flux or error is NaN, or whose error is
         infinite, has weight zero. Without errors the noise is estimated.
     n_components : "auto" or int, default="auto"
-        Components of the mixture. ``"auto"`` takes the number with the largest log density of held-out targets; the
-        more rows, the more components. With regimes it is a multiple of their number.
+        Components of the mixture. ``"auto"`` adds components as long as the log density of held-out targets rises by
+        more than its standard error; the more rows, the more components. With regimes it is a multiple of their number.
     n_factors : int, default=8
         Factors t in each component; at most as many as there are loadings.
     regime_edges : None or sequence of increasing sequences, default=None
@@ -105,7 +105,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         factors, where there are errors, else ``"auto"`` as in :class:`HierarchicalExperts`. The columns of a projection
         without errors are factors with noise that is estimated, the same for every row. A fitted projection stays as it
         is inside :class:`sklearn.frozen.FrozenEstimator`.
-    refine : int, default=6
+    refine : int, default=4
         Rounds in which the loadings are learned again under the mixture, each followed by two of its steps. It
         needs loadings that were learned from the noisy rows.
     max_iter : int, default=20
@@ -165,7 +165,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         n_factors=8,
         regime_edges=None,
         projection=None,
-        refine=6,
+        refine=4,
         max_iter=20,
         tol=1e-3,
         max_rows=100_000,
@@ -300,8 +300,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         sizes = ALONE if codes is None else [n_regimes * groups for groups in GROUPS]
         held_out = np.arange(len(y)) % self.cv == 0
         if held_out.sum() < 2:
-            held_out[:] = False
-        best, best_score = sizes[0], -np.inf
+            sizes = sizes[:1]
+        best, best_score = sizes[0], None
         seen, rest = None if codes is None else codes[~held_out], ~held_out
         for size in sizes:
             if size > sizes[0] and size * COMPONENT_ROWS > rest.sum():
@@ -309,9 +309,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             labels = self._labels(information[rest], y[rest], seen, size)
             mixture = first_mixture(information[rest], y[rest], labels, self.n_factors)
             mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS).mixture
-            score = log_score(mixture, information[held_out], y[held_out]).mean() if held_out.any() else -np.inf
-            if score <= best_score:
-                break
+            score = log_score(mixture, information[held_out], y[held_out])
+            if best_score is not None:
+                gain = score - best_score
+                if gain.mean() < gain.std() / np.sqrt(len(gain)):
+                    break
             best, best_score = size, score
         return first_mixture(information, y, self._labels(information, y, codes, best), self.n_factors)
 
