@@ -249,7 +249,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         quality_gate = QualityGate(error, score_variances=True) if towers else "drop"
         if experts == "factor":
             projection = WienerScores("auto", max_iter=FACTOR_STEPS, **read)
-            made = FactorExperts(flux, error, regime_edges=regime_edges, projection=projection)
+            made = FactorExperts(flux, error, n_factors=8, regime_edges=regime_edges, projection=projection)
         else:
             made = HierarchicalExperts(
                 flux, error, quality_edges=SNR_EDGES, regime_edges=regime_edges, projection=WienerScores(12, **read),

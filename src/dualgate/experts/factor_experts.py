@@ -14,15 +14,17 @@ from dualgate.density import MixtureDensity
 from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, log_prior, maximise
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.discriminants import find_discriminants
-from dualgate.features.factors import posterior_mean, unfold
+from dualgate.features.factors import posterior_mean, split_information, unfold
 from dualgate.reduction import ReducedRows, Reduction
 from dualgate.rows import ArrayRows, FitStages, choose_spread, map_blocks, open_fit_rows, open_rows, run_passes
 from dualgate.statistics import CellStatistics
 from dualgate.trace import MixtureTrace
 
+FACTORS = (8, 16, 24)  # factors of a component that "auto" compares, as long as the score rises
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
 ALONE = (1, 2, 3, 4, 6, 9, 14, 20, 30, 45, 70)  # components that it compares where no regimes are given
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
+FEWEST_ROWS = 16  # rows of a group of targets that the mixture starts from
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 4, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
 MOST_COLUMNS = 24  # of a projection without errors
 SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
@@ -96,8 +98,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     n_components : "auto" or int, default="auto"
         Components of the mixture. ``"auto"`` adds components as long as the log density of held-out targets rises by
         more than its standard error; the more rows, the more components. With regimes it is a multiple of their number.
-    n_factors : int, default=8
-        Factors t in each component; at most as many as there are loadings.
+    n_factors : "auto" or int, default="auto"
+        Factors t in each component; at most as many as there are loadings. ``"auto"`` is 8, or 16 or 24 if the log
+        density of held-out targets rises by more than its standard error.
     regime_edges : None or sequence of increasing sequences, default=None
         As in :class:`HierarchicalExperts`. Regimes are where the mixture starts, not what its components end as.
     projection : None, "auto", "wiener", "whitened" or transformer, default=None
@@ -162,7 +165,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         error_columns=None,
         *,
         n_components="auto",
-        n_factors=8,
+        n_factors="auto",
         regime_edges=None,
         projection=None,
         refine=4,
@@ -235,10 +238,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     def check_parameters(self):
         """Raise a ValueError where a parameter is not as described; nothing is read for it."""
-        if not isinstance(self.n_components, str) or self.n_components != "auto":
-            hint = "or 'auto'."
-            check_number(self, "n_components", self.n_components, kind=numbers.Integral, low=1, hint=hint)
-        for name, low in {"n_factors": 1, "refine": 0, "max_iter": 1, "max_rows": 2, "cv": 2}.items():
+        for name in ("n_components", "n_factors"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value != "auto":
+                check_number(self, name, value, kind=numbers.Integral, low=1, hint="or 'auto'.")
+        for name, low in {"refine": 0, "max_iter": 1, "max_rows": 2, "cv": 2}.items():
             check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
         check_number(self, "tol", self.tol, low=0)
 
@@ -293,29 +297,30 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         return FactorStart(mixture, target)
 
     def _begin(self, information, y, codes):
-        """Return the mixture to start from, of the number of components that is asked for."""
-        if self.n_components != "auto":
-            return first_mixture(information, y, self._labels(information, y, codes, self.n_components), self.n_factors)
-        n_regimes = 1 if codes is None else len(np.unique(codes))
-        sizes = ALONE if codes is None else [n_regimes * groups for groups in GROUPS]
-        held_out = np.arange(len(y)) % self.cv == 0
-        if held_out.sum() < 2:
-            sizes = sizes[:1]
-        best, best_score = sizes[0], None
-        seen, rest = None if codes is None else codes[~held_out], ~held_out
-        for size in sizes:
-            if size > sizes[0] and size * COMPONENT_ROWS > rest.sum():
-                break
-            labels = self._labels(information[rest], y[rest], seen, size)
-            mixture = first_mixture(information[rest], y[rest], labels, self.n_factors)
+        """Return the mixture to start from, with the numbers of components and factors that are asked for or chosen."""
+        sizes, factors = [self.n_components], [self.n_factors]
+        if self.n_components == "auto":
+            sizes = ALONE if codes is None else [len(np.unique(codes)) * groups for groups in GROUPS]
+        if self.n_factors == "auto":
+            factors = FACTORS
+        n_loadings, held_out = split_information(information[:1])[1].shape[1], np.arange(len(y)) % self.cv == 0
+        most = max(sizes[0], (~held_out).sum() // COMPONENT_ROWS)
+        sizes = [size for size in sizes if size <= most]
+        factors = [n for n in factors if n < n_loadings + FACTORS[0]]  # one number may reach all loadings
+
+        def score(n_components, n_factors):
+            rest = ~held_out
+            seen = None if codes is None else codes[rest]
+            mixture = self._first(information[rest], y[rest], seen, n_components, n_factors)
             mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS).mixture
-            score = log_score(mixture, information[held_out], y[held_out])
-            if best_score is not None:
-                gain = score - best_score
-                if gain.mean() < gain.std() / np.sqrt(len(gain)):
-                    break
-            best, best_score = size, score
-        return first_mixture(information, y, self._labels(information, y, codes, best), self.n_factors)
+            return log_score(mixture, information[held_out], y[held_out])
+
+        n_components = rising(sizes, lambda number: score(number, factors[0]))
+        n_factors = rising(factors, lambda number: score(n_components, number))
+        return self._first(information, y, codes, n_components, n_factors)
+
+    def _first(self, information, y, codes, n_components, n_factors):
+        return first_mixture(information, y, self._labels(information, y, codes, n_components), n_factors)
 
     def _labels(self, information, y, codes, n_components):
         """Component that every row starts in: groups of y within its regime, or clusters of scores and y."""
@@ -333,7 +338,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         present, counts = np.unique(codes, return_counts=True)
         groups = max(1, round(n_components / len(present)))
         for code, count in zip(present, counts, strict=True):
-            own, n_groups = np.flatnonzero(codes == code), max(1, min(groups, count // (2 * self.n_factors)))
+            own, n_groups = np.flatnonzero(codes == code), max(1, min(groups, count // FEWEST_ROWS))
             rank = np.argsort(np.argsort(leading[own], kind="stable"), kind="stable")
             labels[own] = n_found + rank * n_groups // count
             n_found += n_groups
@@ -579,6 +584,19 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         """
         density = self.predict_density(X)
         return (density.mean, density.std) if return_std else density.mean
+
+
+def rising(candidates, score_of):
+    """Return the last candidate up to which the scores of held-out rows rise by more than their standard error."""
+    best, best_scores = candidates[0], None
+    for candidate in candidates if len(candidates) > 1 else ():
+        scores = score_of(candidate)
+        if best_scores is not None:
+            gain = scores - best_scores
+            if not gain.mean() > gain.std() / np.sqrt(len(gain)):
+                break
+        best, best_scores = candidate, scores
+    return best
 
 
 def information_of(columns, noise):

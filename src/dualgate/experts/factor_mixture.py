@@ -82,7 +82,15 @@ class FactorMixture:
         """Return the same mixture for factors ``turn @ (z - shift)``."""
         planes = self.planes.copy()
         planes[:, :, -1] -= shift
-        return FactorMixture(self.log_share, turn @ planes, self.slopes, self.levels, self.covariance)
+        planes, slopes, covariance = turn @ planes, self.slopes, self.covariance
+        n_left = planes.shape[1]
+        if n_left < slopes.shape[1]:  # no more factors than loadings: the rest of t is noise of the target
+            _, _, axes = np.linalg.svd(planes[:, :, :-1], full_matrices=True)
+            slopes = axes @ slopes
+            covariance = covariance + slopes[:, n_left:].swapaxes(1, 2) @ slopes[:, n_left:]
+            turned = planes[:, :, :-1] @ axes[:, :n_left].swapaxes(1, 2)
+            planes, slopes = np.concatenate([turned, planes[:, :, -1:]], axis=2), slopes[:, :n_left]
+        return FactorMixture(self.log_share, planes, slopes, self.levels, covariance)
 
     def _project(self, information, y=None):
         """Lower triangles of L (q, q, K, n), h (q, K, n), and l_k without what solving L adds (K, n)."""
