@@ -61,10 +61,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     loss : {"mse", "cross_entropy"}, default="mse"
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
-        What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
-        gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
-        found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
-        loss on held-out rows is kept. A callable network has random weights.
+        What the training begins with: random weights. ``"linear"`` compares the trained net with linear gates, which
+        are fitted to the cells of the training rows (a logistic regression) and, where the regimes were found and the
+        loss is ``"mse"``, to the likelihood of y under the weighted experts; the one with the smaller loss on held-out
+        rows is kept, linear gates of given regimes in doubt too. A callable network is trained from random weights.
     cross_fit : bool, default=True
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.

@@ -11,8 +11,9 @@ from dualgate.features.whitened import leading
 from dualgate.rows import Pass, open_rows
 from dualgate.statistics import CellStatistics, describe_excess
 
-GROUP = 1024  # columns whose noise is estimated from each other
-LEAST_SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
+GROUP = 1024  # columns whose noise is estimated from each other, at most
+ROWS_PER_COLUMN = 4  # of such a group, at least: with fewer, its columns would predict each other's noise
+SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
 N_MATRICES = 4  # of columns x columns that a fit holds at once
 CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is constant
 
@@ -135,15 +136,15 @@ class ColumnSums(Pass):
 
 
 def unexplained(correlation, n_rows):
-    """Share of each column's variance that the others do not predict (n_features,), in groups of spread columns."""
-    width = len(correlation)
-    n_groups, share = -(-width // GROUP), np.ones(width)
+    """Share of each column's variance that others do not predict (n_features,), in groups of spread columns."""
+    width, share = len(correlation), np.ones(len(correlation))
+    n_groups = -(-width // min(GROUP, max(1, int(n_rows) // ROWS_PER_COLUMN)))
     for group in range(n_groups):
         columns = slice(group, None, n_groups)
-        own = correlation[columns, columns]
-        shrinkage = min(1.0, max(LEAST_SHRINKAGE, len(own) / n_rows))
-        inverse = np.linalg.inv((1 - shrinkage) * own + shrinkage * np.eye(len(own)))
-        share[columns] = 1 / np.diagonal(inverse)
+        own = (1 - SHRINKAGE) * correlation[columns, columns]
+        own[np.diag_indices_from(own)] += SHRINKAGE
+        # residuals of least squares have one degree of freedom less for each column
+        share[columns] = n_rows / (n_rows - len(own)) / np.diagonal(np.linalg.inv(own))
     return share
 
 
