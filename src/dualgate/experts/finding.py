@@ -12,6 +12,7 @@ MAX_FEATURES = 20  # of these for the gate's features
 FIND_ROWS = 20_000  # rows from which regimes are found, at most
 START_ROWS = 12_000  # rows on which the starts compete
 START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
+CROSSED_ROWS, CROSSED_STEPS = 5000, 10  # rows up to which each is sorted without its fold; steps that unlearn a fold
 TINY = 1e-9  # directions with less than this share of the largest variance are rounding
 COPIES = 1e-3  # the same, where the gate's features and the experts' columns overlap
 RARE = 1e-3  # share of the rows at either end of a column that is clipped
@@ -64,20 +65,43 @@ class RegimeFinder:
         self.n_regimes_, self.refined_ = n_found, False
         if n_found > 1 and np.ptp(y) > 0 and len(self._line.spread):
             self._place = Directions(self._beside(features, projected), least=COPIES)
-            self._refine(features, projected, (y - y.mean()) / y.std())
+            self._y_mean, self._y_scale = y.mean(), y.std()
+            self._refine(features, projected, y)
         return self
 
     def codes(self, columns):
         """Regime of every row from reduced columns, as `ReducedRows.columns` names them."""
         return self.predict(columns[f"features_{self.tower}"], columns["projected"])
 
+    def codes_without_folds(self, columns, y, folds):
+        """Regime of every training row (n_samples,), by a model that did not see the targets of its fold.
+
+        Expectation-maximisation goes on without the fold, from the regimes that were found. Of many rows, or of
+        clusters that were not refined, these are the regimes of `codes`: one target among many changes little.
+        """
+        if not self.refined_ or len(y) > CROSSED_ROWS:
+            return self.codes(columns)
+        sample = self._sample(columns[f"features_{self.tower}"], columns["projected"], y)
+        codes = np.empty(len(y), dtype=np.intp)
+        for fold in np.unique(folds):
+            rest = sample.take(folds != fold)
+            model = climb(rest, self._model.memberships(rest), CROSSED_STEPS)
+            codes[folds == fold] = self._sort(sample.place[folds == fold], model)
+        return codes
+
     def predict(self, features, projected):
         """Regime of every row from gate features and projected columns (n_samples,)."""
         if not self.refined_:
             return self._clusters.predict(self._tamed(features))
         z = self._place(self._beside(features, projected))
-        terms = np.column_stack([np.ones(len(z)), z, products(z)])
-        return (terms @ self._model.place[:, self._taken]).argmax(axis=1)
+        return self._sort(np.column_stack([np.ones(len(z)), z, products(z)]), self._model)
+
+    def _sort(self, place, model):
+        return (place @ model.place[:, self._taken]).argmax(axis=1)
+
+    def _sample(self, features, projected, y):
+        x = np.column_stack([self._line(projected), np.ones(len(y))])
+        return Sample.of(self._place(self._beside(features, projected)), x, (y - self._y_mean) / self._y_scale)
 
     def _tamed(self, features):
         return np.arcsinh(self._turned.standardised(features))
@@ -91,11 +115,10 @@ class RegimeFinder:
     def _refine(self, features, projected, y):
         """Let models from several starts compete, and keep the best if it beats the clusters."""
         rng, hot, labels = np.random.default_rng(self.random_state), np.eye(self.n_regimes_), self._clusters.labels_
-        line, order = self._line(projected), rng.permutation(len(y))
-        sample = Sample.of(self._place(self._beside(features, projected)), np.column_stack([line, np.ones(len(y))]), y)
+        sample, order = self._sample(features, projected, y), rng.permutation(len(y))
         held_out, rest = sample.take(order[: len(y) // 5]), sample.take(order[len(y) // 5 :])
         few = order[len(y) // 5 :][:START_ROWS]
-        starts = [labels[few], *_starts(line[few] * self._line.spread, self.n_regimes_, rng)]
+        starts = [labels[few], *_starts(sample.x[few, :-1] * self._line.spread, self.n_regimes_, rng)]
         few = sample.take(few)
         models = [climb(few, hot[start], START_STEPS) for start in starts]
         models.sort(key=lambda model: model.squared_error(held_out).mean())

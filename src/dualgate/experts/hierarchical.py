@@ -245,8 +245,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Returns
         -------
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-            Cross-fitted. Penalties, the loadings of most projections, and regimes where a mixture finds them are those
-            of all rows, so that with some hundred rows the predictions are slightly optimistic.
+            Cross-fitted, penalties included. The loadings of most projections are those of all rows.
         """
         learned = self._fit(X, y, regimes, keep=True)
         return self.cross_fitted(learned)
@@ -318,12 +317,12 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         if not in_hand:
             sample = ReducedRows.of(reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs)))
         edges = find_edges(self, sample.snr, n_regimes, len(y))
-        if in_hand and codes is None:
-            codes = finder.codes(rows.columns)
         cells = np.zeros(len(y), dtype=np.intp) if codes is None else codes * (len(edges) + 1)
         if in_hand and len(edges):
             cells = cells + quality_bins(rows.snr, edges)
         folds = draw_folds(self, cells)
+        if in_hand and codes is None:
+            codes = finder.codes_without_folds(rows.columns, y, folds)
         shape, origin = (int(folds.max()) + 1, n_regimes, len(edges) + 1), sample.projected.mean(axis=0, dtype=float)
         check_memory_for(self, math.prod(shape), len(origin))
         sums = CellSums(
