@@ -40,9 +40,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     Regimes are known at most while fitting. Without them the estimator finds its own: k-means clusters of the
     standardised features of the physics gate (of the quality gate where physics is dropped), refined by
     expectation-maximisation where that makes the error of a mixture fall, so that each regime has a line of its own.
-    Regimes that are found have seen the targets of all rows. The predictions that the gates are trained on, otherwise
-    cross-fitted, are then optimistic where rows are few: R^2 by about 0.05 for 400 rows, by up to 0.02 for 1,000 and by
-    less than 0.01 for 4,000 (``benchmarks/found_regimes.py``).
+    With up to 2,000 rows, each is sorted by regimes that have not seen the targets of its fold for the predictions that
+    the gates are trained on, so that these are cross-fitted too; of more rows, the difference is small
+    (``benchmarks/found_regimes.py``).
 
     Parameters
     ----------

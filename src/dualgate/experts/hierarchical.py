@@ -317,18 +317,22 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         if not in_hand:
             sample = ReducedRows.of(reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs)))
         edges = find_edges(self, sample.snr, n_regimes, len(y))
+        if in_hand and codes is None:
+            codes = finder.codes(rows.columns)
         cells = np.zeros(len(y), dtype=np.intp) if codes is None else codes * (len(edges) + 1)
         if in_hand and len(edges):
             cells = cells + quality_bins(rows.snr, edges)
         folds = draw_folds(self, cells)
-        if in_hand and codes is None:
-            codes = finder.codes_without_folds(rows.columns, y, folds)
         shape, origin = (int(folds.max()) + 1, n_regimes, len(edges) + 1), sample.projected.mean(axis=0, dtype=float)
         check_memory_for(self, math.prod(shape), len(origin))
-        sums = CellSums(
-            reduction, shape, origin, target.scaled(y), codes, folds, edges,
-            finder=finder, kept=kept, n_jobs=reduction.n_jobs,
-        )  # fmt: skip
+
+        def sums_of(codes):
+            return CellSums(
+                reduction, shape, origin, target.scaled(y), codes, folds, edges,
+                finder=finder, kept=kept, n_jobs=reduction.n_jobs,
+            )  # fmt: skip
+
+        sums = sums_of(codes)
         if in_hand:
             sums.take_in(0, rows.columns)
         else:
@@ -337,6 +341,12 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                 "cell sums", depends, lambda: stages.run("cell sums", self, [sums], rows, reduction.n_jobs)[0].found
             )
         solution = self._solve(reduction, sums.statistics, target, edges)
+        crossed = finder.codes_without_folds(rows.columns, y, folds) if in_hand and finder is not None else codes
+        if crossed is not codes and np.any(crossed != codes):
+            sums = sums_of(crossed)  # of what cross-fitted predictions and gates learn from
+            sums.take_in(0, rows.columns)
+            models = self._solve(reduction, sums.statistics, target, edges).models.ending_as(solution.models)
+            solution = replace(solution, models=models)
         self._assign(reduction, solution)
         warn_of_empty_cells(self, self.cell_counts_, ranges)
         kept = sums.found["kept"].joined() if kept is not None and kept.any() else None

@@ -30,6 +30,11 @@ class Ridges:
         """Return the same models of columns `unit` times as large, for a target ``level + scale * y``."""
         return Ridges(self.coef * (scale / unit), self.intercept * scale + level, self.alpha)
 
+    def ending_as(self, other):
+        """Return these models without folds, followed by those of `other` on all rows."""
+        coef, intercept = np.r_[self.coef[:-1], other.coef[-1:]], np.r_[self.intercept[:-1], other.intercept[-1:]]
+        return Ridges(coef, intercept, other.alpha)
+
     def take(self, cells):
         """Select the models of these cells, which may repeat."""
         return Ridges(self.coef[:, cells], self.intercept[:, cells], self.alpha[cells])
