@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
@@ -86,6 +86,21 @@ def test_an_outlier_does_not_disturb():
     wild = X.copy()
     wild[5] = 1e6
     assert adjusted_rand_score(REGIMES, found(wild)[1]) > 0.6
+
+
+@pytest.mark.parametrize("width", [8, 120])
+def test_neither_the_unit_nor_the_precision_of_columns_matters(width):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(600, 5))
+    regimes, loadings = (z[:, 0] > 0).astype(int) + (z[:, 1] > 0), rng.normal(size=(5, width))
+    columns = (z @ loadings + 0.3 * rng.normal(size=(600, width)) + 2).astype(np.float32).astype(np.float64)
+    y = np.einsum("ij,ij->i", z, rng.normal(size=(3, 5))[regimes]) + regimes + 0.1 * rng.normal(size=600)
+    # few epochs: rounding, 1e-7 in all that the gates read, grows with every step of their training
+    model = DualTowerMoERegressor(n_regimes=3, max_epochs=3, random_state=0)
+    expected, counts = model.fit(columns, y).predict(columns), model.experts_.cell_counts_
+    for rows in (columns.astype(np.float32), columns * 1e-17, (columns * 1e-17).astype(np.float32)):
+        assert_allclose(model.fit(rows, y).predict(rows), expected, rtol=0, atol=1e-3)
+        assert_array_equal(model.experts_.cell_counts_, counts)
 
 
 @pytest.mark.parametrize("projection", [None, PCA(4, random_state=0)])

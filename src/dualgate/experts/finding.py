@@ -14,6 +14,7 @@ START_ROWS = 12_000  # rows on which the starts compete
 START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
 CROSSED_ROWS, CROSSED_STEPS = 2000, 10  # rows up to which each is sorted without its fold; steps that unlearn a fold
 TINY = 1e-9  # directions with less than this share of the largest variance are rounding
+CLOSE = 1e-3  # models whose errors differ by less than about this share rank as equal: rounding does not choose
 COPIES = 1e-3  # the same, where the gate's features and the experts' columns overlap
 RARE = 1e-3  # share of the rows at either end of a column that is clipped
 FAR = 6.0  # standard deviations at which coordinates are clipped
@@ -121,9 +122,9 @@ class RegimeFinder:
         starts = [labels[few], *_starts(sample.x[few, :-1] * self._line.spread, self.n_regimes_, rng)]
         few = sample.take(few)
         models = [climb(few, hot[start], START_STEPS) for start in starts]
-        models.sort(key=lambda model: model.squared_error(held_out).mean())
+        models.sort(key=lambda model: model.rank(held_out))
         models = [climb(rest, model.memberships(rest), LAST_STEPS) for model in models[:N_FINALISTS]]
-        best = min(models, key=lambda model: model.squared_error(held_out).mean())
+        best = min(models, key=lambda model: model.rank(held_out))
         plain = maximise(rest, hot[labels[order[len(y) // 5 :]]])
         gain = plain.squared_error(held_out) - best.squared_error(held_out)
         if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
@@ -217,6 +218,10 @@ class ClusterWeighted:
         """Squared error of the prediction of every row, each regime weighed by p(k | z)."""
         weights = softmax(sample.place @ self.place, axis=1)
         return (sample.y - (weights * (sample.x @ self.coef.T)).sum(axis=1)) ** 2
+
+    def rank(self, sample):
+        """Logarithm of the mean squared error, in steps of `CLOSE`."""
+        return np.floor(np.log(self.squared_error(sample).mean() + TINY) / CLOSE)
 
 
 def climb(sample, memberships, n_steps):
