@@ -65,7 +65,7 @@ class RegimeFinder:
         self._clusters = KMeans(n_found, n_init=3, random_state=self.random_state).fit(gate)
         self.n_regimes_, self.refined_ = n_found, False
         if n_found > 1 and np.ptp(y) > 0 and len(self._line.spread):
-            self._place = Directions(self._beside(features, projected), least=COPIES)
+            self._place = Directions(self._coordinates(features, projected), least=COPIES)
             self._y_mean, self._y_scale = y.mean(), y.std()
             self._refine(features, projected, y)
         return self
@@ -94,7 +94,7 @@ class RegimeFinder:
         """Regime of every row from gate features and projected columns (n_samples,)."""
         if not self.refined_:
             return self._clusters.predict(self._tamed(features))
-        z = self._place(self._beside(features, projected))
+        z = self._place(self._coordinates(features, projected))
         return self._sort(np.column_stack([np.ones(len(z)), z, products(z)]), self._model)
 
     def _sort(self, place, model):
@@ -102,16 +102,16 @@ class RegimeFinder:
 
     def _sample(self, features, projected, y):
         x = np.column_stack([self._line(projected), np.ones(len(y))])
-        return Sample.of(self._place(self._beside(features, projected)), x, (y - self._y_mean) / self._y_scale)
+        return Sample.of(self._place(self._coordinates(features, projected)), x, (y - self._y_mean) / self._y_scale)
 
     def _tamed(self, features):
         return np.arcsinh(self._turned.standardised(features))
 
-    def _beside(self, features, projected):
+    def _coordinates(self, features, projected):
         """Directions of the gate's features, and as many of the projected columns as there is room for."""
         of_gate = self._turned(features)
-        beside = self._line(projected)[:, : MAX_DIMENSIONS - of_gate.shape[1]]
-        return np.clip(np.hstack([of_gate, beside]), -FAR, FAR)
+        of_line = self._line(projected)[:, : MAX_DIMENSIONS - of_gate.shape[1]]
+        return np.clip(np.hstack([of_gate, of_line]), -FAR, FAR)
 
     def _refine(self, features, projected, y):
         """Let models from several starts compete, and keep the best if it beats the clusters."""
@@ -235,43 +235,32 @@ def maximise(sample, memberships):
     """Parameters of every regime from the memberships of the rows; small regimes lean on all rows."""
     sums = memberships.T @ sample.terms  # (n_regimes, n_terms)
     width, n_line, n_place = sample.width, sample.x.shape[1], sample.place.shape[1]
-    whole, (n_rows, n_regimes) = sums.sum(axis=0), memberships.shape
+    count, mean, covariance = _moments(sums, width)
+    pooled, rows = _moments(sums.sum(axis=0, keepdims=True), width)[2], count[:, None, None]
+    covariance = (rows * covariance + width * pooled) / (rows + width)
+    precision = np.linalg.inv(covariance)
+    turned = np.einsum("kij,kj->ki", precision, mean)
+    level = np.log((count + 1) / (len(memberships) + len(count))) - 0.5 * np.linalg.slogdet(covariance)[1]
     i, j = np.triu_indices(width)
-    pooled = _covariance(whole, width)
-    place, coef, variance = np.empty((n_place, n_regimes)), np.empty((n_regimes, n_line)), np.empty(n_regimes)
-    for k, each in enumerate(sums):
-        count, mean = each[0], each[1 : 1 + width] / max(each[0], TINY)
-        covariance = (count * _covariance(each, width) + width * pooled) / (count + width)
-        precision = np.linalg.inv(covariance)
-        log_share = np.log((count + 1) / (n_rows + n_regimes)) - 0.5 * np.linalg.slogdet(covariance)[1]
-        turned = precision @ mean
-        place[:, k] = np.hstack(
-            [log_share - 0.5 * mean @ turned, turned, precision[i, j] * np.where(i == j, -0.5, -1.0)]
-        )
-        coef[k], squares = _line(each[n_place:], n_line)
-        variance[k] = (squares + 0.01) / (count + 1) + 1e-4
-    return ClusterWeighted(place, coef, variance)
+    squares = precision[:, i, j] * np.where(i == j, -0.5, -1.0)
+    place = np.column_stack([level - 0.5 * (mean * turned).sum(axis=1), turned, squares]).T
+    gram, moment, y_squares = _square(sums[:, n_place : -n_line - 1], n_line), sums[:, -n_line - 1 : -1], sums[:, -1]
+    coef = np.linalg.solve(gram + np.diag(np.r_[np.ones(n_line - 1), TINY]), moment[..., None])[..., 0]
+    residual = y_squares - 2 * (coef * moment).sum(axis=1) + np.einsum("ki,kij,kj->k", coef, gram, coef)
+    return ClusterWeighted(place, coef, (residual.clip(min=0) + 0.01) / (count + 1) + 1e-4)
 
 
-def _covariance(sums, width):
-    """Covariance of z from the sums of one regime."""
-    mean = sums[1 : 1 + width] / max(sums[0], TINY)
-    return _square(sums[1 + width : 1 + width + width * (width + 1) // 2], width) / max(sums[0], TINY) - np.outer(
-        mean, mean
-    )
-
-
-def _line(sums, n_line):
-    """Ridge coefficients and sum of squared residuals from the sums of x x, x y and y y of one regime."""
-    gram, moment = _square(sums[: -n_line - 1], n_line), sums[-n_line - 1 : -1]
-    penalty = np.r_[np.ones(n_line - 1), TINY]
-    coef = np.linalg.solve(gram + np.diag(penalty), moment)
-    return coef, max(sums[-1] - 2 * coef @ moment + coef @ gram @ coef, 0.0)
+def _moments(sums, width):
+    """Count, mean and covariance of z from the sums of each regime."""
+    count = np.maximum(sums[:, 0], TINY)
+    mean = sums[:, 1 : 1 + width] / count[:, None]
+    products = _square(sums[:, 1 + width : 1 + width + width * (width + 1) // 2], width) / count[:, None, None]
+    return sums[:, 0], mean, products - mean[:, :, None] * mean[:, None]
 
 
 def _square(upper, width):
-    """Symmetric matrix from its upper triangle."""
-    matrix = np.empty((width, width))
+    """Symmetric matrices (n_regimes, width, width) from their upper triangles."""
+    matrix = np.empty((len(upper), width, width))
     i, j = np.triu_indices(width)
-    matrix[i, j] = matrix[j, i] = upper
+    matrix[:, i, j] = matrix[:, j, i] = upper
     return matrix

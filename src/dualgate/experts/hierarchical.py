@@ -14,6 +14,7 @@ from dualgate.experts.cells import (
     QUANTILE_BINS,
     CellSums,
     Target,
+    cells_of,
     check_folds,
     check_quality_edges,
     draw_folds,
@@ -289,28 +290,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     def learn(
         self, reduction, rows, y, codes, n_regimes, *, finder=None, kept=None, stages=None, ranges="", depends=()
     ):
-        """Fit to reduced rows, or to the rows of a source, which a fitted reduction reads once.
+        """Fit to `ReducedRows`, or to a source that a fitted reduction reads once; returns `LearnedRows`.
 
-        Parameters
-        ----------
-        reduction : Reduction
-        rows : ReducedRows or RowSource of n_samples rows
-        y : ndarray of shape (n_samples,)
-        codes : None or ndarray of int of shape (n_samples,)
-            Regimes, 0 to n_regimes - 1; None asks `finder` for them.
-        n_regimes : int
-        finder : None or RegimeFinder, default=None
-        kept : None or ndarray of bool of shape (n_samples,), default=None
-            Rows that are returned.
-        stages : None or FitStages, default=None
-        ranges : str, default=""
-            Range of each condition, for a warning of empty cells.
-        depends : object, default=()
-            What the sums depend on beside the parameters of this object, for `stages`.
-
-        Returns
-        -------
-        learned : LearnedRows
+        `codes` are the regimes of the rows, 0 to n_regimes - 1, None where `finder` finds them, and `kept` a mask of
+        the rows that are returned. `ranges` describes conditions in a warning of empty cells, `depends` is what the
+        sums depend on in addition to the parameters of this object, for `stages`.
         """
         target, stages, in_hand = Target.of(self, y), stages or FitStages(), isinstance(rows, ReducedRows)
         sample = rows
@@ -319,10 +303,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         edges = find_edges(self, sample.snr, n_regimes, len(y))
         if in_hand and codes is None:
             codes = finder.codes(rows.columns)
-        cells = np.zeros(len(y), dtype=np.intp) if codes is None else codes * (len(edges) + 1)
-        if in_hand and len(edges):
-            cells = cells + quality_bins(rows.snr, edges)
-        folds = draw_folds(self, cells)
+        known = np.zeros(len(y), dtype=np.intp) if codes is None else codes
+        folds = draw_folds(self, cells_of(known, rows.snr, edges) if in_hand else known)
         shape, origin = (int(folds.max()) + 1, n_regimes, len(edges) + 1), sample.projected.mean(axis=0, dtype=float)
         check_memory_for(self, math.prod(shape), len(origin))
 
@@ -506,8 +488,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         each, root = self.predict_each(X, with_root=True)
         if regimes is None:
             return root
-        codes = self._known_codes(regimes, len(each))
-        return each[np.arange(len(each)), codes * self.n_quality_bins_ + self.quality_bins(X)]
+        cells = self._known_codes(regimes, len(each)) * self.n_quality_bins_ + self.quality_bins(X)
+        return each[np.arange(len(each)), cells]
 
     def quality_bins(self, X):
         """Quality bin of every row of `X`, 0 for the lowest signal-to-noise ratio.
@@ -522,10 +504,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
 
     def cells_of(self, regimes, snr, n_rows):
         """Cell of rows whose regimes are known, as codes or conditions, at these signal-to-noise ratios."""
-        codes = self._known_codes(regimes, n_rows)
-        return codes * self.n_quality_bins_ + (
-            quality_bins(snr, self.quality_edges_) if self.n_quality_bins_ > 1 else 0
-        )
+        return cells_of(self._known_codes(regimes, n_rows), snr, self.quality_edges_)
 
     def _known_codes(self, regimes, n_rows):
         codes, n_regimes = regime_codes(self, regimes, self.regime_edges, n_rows, n_known=self.n_regimes_)

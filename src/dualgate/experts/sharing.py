@@ -128,7 +128,8 @@ def scale(folds, alphas, root):
     A bin that is empty in all regimes has gamma = 1 and beta = 0. One alpha is chosen for all cells.
     """
     sets = training_sets(folds)
-    sums, means = about_regimes(sets), sets.sum(2).means()[0]
+    means = sets.sum(2).means()[0]
+    sums = sets.about(means[:, :, None])
     n_sets, _, n_bins = sets.count.shape
     start, squares = (np.ones((n_sets, n_bins)), np.zeros((n_sets, n_bins))), folds.y_square_sum.sum()
     descending, errors, found = np.sort(alphas)[::-1], [], []  # a tie goes to the stronger penalty
@@ -151,18 +152,8 @@ def scale(folds, alphas, root):
     return Ridges.of_cells(coef, intercept, descending[best[-1]], folds.count)
 
 
-def about_regimes(sets):
-    """Count and sums of cells (..., n_regimes, n_bins), as in `CellStatistics`, about each regime's mean of x."""
-    step = (sets.sum(sets.count.ndim - 1).means()[0] - sets.origin)[..., None, :]
-    cross = sets.x_sum[..., :, None] * step[..., None, :]
-    square = step[..., :, None] * step[..., None, :]
-    gram = sets.gram - cross - cross.swapaxes(-1, -2) + sets.count[..., None, None] * square
-    x_sum = sets.x_sum - sets.count[..., None] * step
-    return sets.count, x_sum, sets.y_sum, gram, sets.moment - sets.y_sum[..., None] * step
-
-
 def solve_scale(sums, alpha, start):
-    """Solve the joint problem of `scale` by alternating exact least squares, `sums` as of `about_regimes`.
+    """Solve the joint problem of `scale` by alternating exact least squares, `sums` about each regime's mean.
 
     Starts from and returns gamma and beta (n_sets, n_bins), then w_k (n_sets, n_regimes, n_features), zero where a
     regime is empty, b_k (n_sets, n_regimes), and whether it converged.
@@ -180,30 +171,29 @@ def solve_scale(sums, alpha, start):
 
 def _regimes_given_bins(sums, alpha, gamma, beta):
     """Ridge of every regime in gamma_s (x - mean), with its own intercept, on y - beta_s."""
-    count, x_sum, y_sum, gram, moment = sums
     factor = gamma[:, None, :, None]
-    n_rows = np.maximum(count.sum(-1), 1.0)
-    sum_x = (factor * x_sum).sum(2)
-    sum_y = (y_sum - beta[:, None] * count).sum(2)
-    square = np.matmul(gamma[:, None, None] ** 2, gram.reshape(*count.shape, -1))[:, :, 0].reshape(gram[:, :, 0].shape)
+    n_rows = np.maximum(sums.count.sum(-1), 1.0)
+    sum_x = (factor * sums.x_sum).sum(2)
+    sum_y = (sums.y_sum - beta[:, None] * sums.count).sum(2)
+    cells = sums.gram.reshape(*sums.count.shape, -1)
+    square = np.matmul(gamma[:, None, None] ** 2, cells)[:, :, 0].reshape(sums.gram[:, :, 0].shape)
     square -= sum_x[..., :, None] * (sum_x / n_rows[..., None])[..., None, :]
-    right = (factor * (moment - beta[:, None, :, None] * x_sum)).sum(2) - sum_x * (sum_y / n_rows)[..., None]
+    right = (factor * (sums.moment - beta[:, None, :, None] * sums.x_sum)).sum(2) - sum_x * (sum_y / n_rows)[..., None]
     coef = solve_ridge(square, right, [alpha])[0]
     return coef, (sum_y - (sum_x * coef).sum(-1)) / n_rows
 
 
 def _bins_given_regimes(sums, alpha, coef, level):
     """Scale and shift of every bin, by least squares in two unknowns, normalised by the conventions of `scale`."""
-    count, x_sum, y_sum, gram, moment = sums
-    n_rows = count.sum(1)
+    n_rows = sums.count.sum(1)
     share = n_rows / n_rows.sum(1, keepdims=True)
     along = coef[:, :, None]
-    product = np.matmul(gram, along[..., None])[..., 0]
+    product = np.matmul(sums.gram, along[..., None])[..., 0]
     square = (product * along).sum((1, 3)) + alpha * share * np.square(coef).sum((1, 2))[:, None]
-    line = (x_sum * along).sum(-1)  # of w_k (x - mean), over the rows of a cell
+    line = (sums.x_sum * along).sum(-1)  # of w_k (x - mean), over the rows of a cell
     total = line.sum(1)
-    right = (moment * along).sum((1, 3)) - (line * level[..., None]).sum(1)
-    rest = (y_sum - count * level[..., None]).sum(1)
+    right = (sums.moment * along).sum((1, 3)) - (line * level[..., None]).sum(1)
+    rest = (sums.y_sum - sums.count * level[..., None]).sum(1)
     mean_line, mean_rest = (values / np.maximum(n_rows, 1.0) for values in (total, rest))
     centred = square - total * mean_line
     known = centred > 1e-12 * square  # not where a bin is empty, or all coefficients are zero
