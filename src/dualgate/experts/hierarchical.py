@@ -59,10 +59,9 @@ class PartialState:
     """Sums of all calls of `partial_fit` so far, and what the first one fixed."""
 
     reduction: Reduction
-    statistics: CellStatistics
+    statistics: CellStatistics  # leading axes (n_folds, n_regimes, n_bins)
     target: Target
     edges: np.ndarray
-    shape: tuple
     generator: np.random.Generator
     fixed: dict
 
@@ -403,34 +402,28 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         check_number(self, "cv", self.cv, kind=numbers.Integral, low=2, hint="partial_fit draws folds at random.")
         known = vars(self).get("_partial")
         source, y = open_fit_rows(self, X, y, reset=known is None, min_samples=2 if known is None else 1)
-        n_known = n_regimes if known is None else known.shape[1]
+        n_known = n_regimes if known is None else known.statistics.count.shape[1]
         codes, n_found = regime_codes(self, regimes, self.regime_edges, len(y), n_known=n_known)
         if known is None:
             state = self._begin_partial(X, source, y, codes, n_found if n_regimes is None else n_regimes)
         else:
             state = known.of_same(self)
-        if n_found > state.shape[1]:
+        reduction, statistics, edges = state.reduction, state.statistics, state.edges
+        n_known = statistics.count.shape[1]
+        if n_found > n_known:
             raise ValueError(
                 f"HierarchicalExperts.partial_fit: regimes holds the code {codes.max()}, the first call fixed "
-                f"{state.shape[1]} regimes, 0 to {state.shape[1] - 1}: give n_regimes= in the first call."
+                f"{n_known} regimes, 0 to {n_known - 1}: give n_regimes= in the first call."
             )
         generator = copy.deepcopy(state.generator)  # a call that raises must not move it
         sums = CellSums(
-            state.reduction, state.shape, state.statistics.origin, state.target.scaled(y), codes,
-            generator.integers(self.cv, size=len(y)), state.edges, training=known is None, n_jobs=self.n_jobs,
+            reduction, statistics.count.shape, statistics.origin, state.target.scaled(y), codes,
+            generator.integers(self.cv, size=len(y)), edges, training=known is None, n_jobs=self.n_jobs,
         )  # fmt: skip
         (sums,) = run_passes(self, [sums], source, n_jobs=self.n_jobs)
-        state = replace(
-            state,
-            statistics=state.statistics + sums.found["statistics"],
-            target=state.target.widened(y),
-            generator=generator,
-        )
-        self._assign(
-            state.reduction,
-            self._solve(state.reduction, state.statistics.reshape(*state.shape), state.target, state.edges),
-        )
-        self._partial = state
+        statistics, target = statistics + sums.statistics, state.target.widened(y)
+        self._assign(reduction, self._solve(reduction, statistics, target, edges))
+        self._partial = replace(state, statistics=statistics, target=target, generator=generator)
         return self
 
     def _begin_partial(self, X, source, y, codes, n_regimes):
@@ -439,13 +432,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         reduction = self.make_reduction().prepare(X, source).learn(X, source, y, codes)
         sample = reduction.reduce(0, spread_rows(source, n_jobs=self.n_jobs))
         edges = find_edges(self, sample.get("snr"), n_regimes, None)
-        shape = self.cv, n_regimes, len(edges) + 1
-        check_memory_for(self, math.prod(shape), sample["projected"].shape[1])
-        origin = sample["projected"].mean(axis=0, dtype=np.float64)
-        empty = CellStatistics.zeros(math.prod(shape), len(origin), origin=origin)
-        fixed = {name: getattr(self, name) for name in FIXED}
-        generator = make_generator(self, self.random_state)
-        return PartialState(reduction, empty, Target.of(self, y), edges, shape, generator, fixed)
+        shape, origin = (self.cv, n_regimes, len(edges) + 1), sample["projected"].mean(axis=0, dtype=np.float64)
+        check_memory_for(self, math.prod(shape), len(origin))
+        empty = CellStatistics.zeros(math.prod(shape), len(origin), origin=origin).reshape(*shape)
+        fixed, generator = {name: getattr(self, name) for name in FIXED}, make_generator(self, self.random_state)
+        return PartialState(reduction, empty, Target.of(self, y), edges, generator, fixed)
 
     def predict_each(self, X, *, with_root=False):
         """Prediction of every expert for every row.
