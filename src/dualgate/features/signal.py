@@ -21,11 +21,11 @@ CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is cons
 class SignalPCA(PixelProjection):
     r"""Principal components of columns in units of their noise, of which those above the noise are kept.
 
-    The noise of a column is the part of its variance that the other columns do not predict,
-    :math:`1 / (R^{-1})_{jj}` of the correlations R. In units of their noise the components do not depend on the units
-    of the columns, and pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per
-    row. Components are kept above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise);
-    at least one is kept.
+    The noise of a column is the part of its variance that the other columns do not predict, :math:`1 / (R^{-1})_{jj}`
+    of the correlations R, in groups of at most a quarter as many columns as rows. In units of their noise the
+    components do not depend on the units of the columns, and pure noise has eigenvalues up to
+    :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per row. Components are kept above the threshold that is
+    optimal for denoising (Gavish & Donoho 2014, with known noise); at least one is kept.
 
     Parameters
     ----------

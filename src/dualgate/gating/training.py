@@ -20,7 +20,7 @@ from dualgate.gating.nets import GateNet, Tower, as_tensors, run_gates
 __all__ = ["GateSettings", "GateStart", "GateTarget", "fit_gates", "run_gates"]
 
 START_STEPS = 200  # of L-BFGS for the linear start, for the cells and for the likelihood each
-START_PENALTY = 1 / 10  # of the squared weights of the linear start, as C = 10 of a logistic regression
+START_PENALTY = 300  # over the number of rows: penalty of the linear start, 1 / C of a logistic regression
 DOUBT = 2.0  # standard errors by which a trained net must be better than linear gates that were fitted to true cells
 MIN_GAIN = 1e-4  # fall of the loss that counts as an improvement, in units of the best loss so far
 _TRAINING = threading.RLock()  # torch's default generator and number of threads belong to the whole process
@@ -229,7 +229,8 @@ def _fit_linear(net, features, target, start, rows, *, one_tower):
 
         def closure(loss=loss, optimiser=optimiser):
             optimiser.zero_grad()
-            penalty = 0.5 * START_PENALTY * sum(weight.square().sum() for weight, _ in maps)
+            # falls with the number of rows, as do the errors of the discriminants that the gates read
+            penalty = 0.5 * START_PENALTY / len(cells) * sum(weight.square().sum() for weight, _ in maps)
             value = (loss(net(**inputs)) + penalty) / len(cells)
             value.backward()
             return value
