@@ -45,9 +45,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     Regimes are known at most while fitting. Without them the estimator finds its own: k-means clusters of the
     standardised features of the physics gate (of the quality gate where physics is dropped), refined by
     expectation-maximisation where that makes the error of a mixture fall, so that each regime has a line of its own.
-    Regimes that are found have seen the targets of all rows. The predictions that the gates are trained on, otherwise
-    cross-fitted, are then optimistic where rows are few: R^2 by about 0.05 for 400 rows, by up to 0.02 for 1,000 and by
-    less than 0.01 for 4,000 (``benchmarks/found_regimes.py``).
+    With up to 2,000 rows, each is sorted by regimes that have not seen the targets of its fold for the predictions that
+    the gates are trained on, so that these are cross-fitted too; of more rows, the difference is small
+    (``benchmarks/found_regimes.py``).
 
     Parameters
     ----------
@@ -67,11 +67,11 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     loss : {"mse", "cross_entropy"}, default="mse"
         What the gates are trained on: squared error of the mixture's prediction, or the true cell.
     start : {"linear", "random"}, default="linear"
-        What the training begins with. ``"random"`` is random weights. ``"linear"`` trains a second net too, from linear
-        gates that are fitted to the cells of the training rows (a logistic regression) and, where the regimes were
-        found and the loss is ``"mse"``, to the likelihood of y under the weighted experts; the net with the smaller
-        loss on held-out rows is kept. A callable network has random weights. Over factor experts the towers always
-        begin without output, and stay so where training does not help.
+        What the training begins with: random weights. ``"linear"`` compares the trained net with linear gates, which
+        are fitted to the cells of the training rows (a logistic regression) and, where the regimes were found and the
+        loss is ``"mse"``, to the likelihood of y under the weighted experts; the one with the smaller loss on held-out
+        rows is kept, linear gates of given regimes in doubt too. A callable network is trained from random weights.
+        Over factor experts the towers always begin without output, and stay so where training does not help.
     cross_fit : bool, default=True
         Train the gates on predictions of experts that did not see the row. False trains on in-sample predictions,
         which flatter the experts; it is there for comparison.

@@ -156,12 +156,13 @@ class CellStatistics:
         return self._map(np.subtract, self, other.about(self.origin))
 
     def about(self, origin):
-        """Return the statistics of the same rows, summed about another origin (n_features,)."""
+        """Return the statistics of the same rows, summed about another origin (n_features,), or one for each cell."""
         step = self.origin - origin
         if not step.any():
             return self
-        cross = self.x_sum[..., :, None] * step
-        gram = self.gram + cross + cross.swapaxes(-1, -2) + self.count[..., None, None] * np.outer(step, step)
+        cross = self.x_sum[..., :, None] * step[..., None, :]
+        square = step[..., :, None] * step[..., None, :]
+        gram = self.gram + cross + cross.swapaxes(-1, -2) + self.count[..., None, None] * square
         x_sum = self.x_sum + self.count[..., None] * step
         moment = self.moment + self.y_sum[..., None] * step
         return CellStatistics(self.count, x_sum, self.y_sum, self.y_square_sum, moment, gram, origin)

@@ -79,9 +79,7 @@ class CellSums(Pass):
         """Add reduced rows from number `start` on; `columns` as in `ReducedRows.columns`."""
         rows = self.rows_of(start, len(columns["projected"]))
         codes = self.finder.codes(columns) if self.codes is None else self.codes[rows]
-        n_bins = self.shape[2]
-        cells = codes * n_bins + (quality_bins(columns["snr"], self.edges) if n_bins > 1 else 0)
-        folds = self.folds[rows]
+        cells, folds = cells_of(codes, columns.get("snr"), self.edges), self.folds[rows]
         self.found["statistics"].update(columns["projected"], self.y[rows], folds * math.prod(self.shape[1:]) + cells)
         if self.kept is not None:
             kept = self.kept[rows]
@@ -89,9 +87,13 @@ class CellSums(Pass):
             self.found["kept"].add(start, {name: values[kept] for name, values in columns.items()})
 
     @property
-    def statistics(self):
-        """`found` statistics with leading axes (n_folds, n_regimes, n_bins)."""
+    def statistics(self):  # noqa: D102  leading axes (n_folds, n_regimes, n_bins)
         return self.found["statistics"].reshape(*self.shape)
+
+
+def cells_of(codes, snr, edges):
+    """Cell of rows of these regimes and signal-to-noise ratios, which may be None where there is one quality bin."""
+    return codes * (len(edges) + 1) + (quality_bins(snr, edges) if len(edges) else 0)
 
 
 def find_edges(owner, snr, n_regimes, n_rows):

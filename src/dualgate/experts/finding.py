@@ -12,7 +12,9 @@ MAX_FEATURES = 20  # of these for the gate's features
 FIND_ROWS = 20_000  # rows from which regimes are found, at most
 START_ROWS = 12_000  # rows on which the starts compete
 START_STEPS, LAST_STEPS, N_FINALISTS = 25, 50, 2
+CROSSED_ROWS, CROSSED_STEPS = 2000, 10  # rows up to which each is sorted without its fold; steps that unlearn a fold
 TINY = 1e-9  # directions with less than this share of the largest variance are rounding
+CLOSE = 1e-3  # models whose errors differ by less than about this share rank as equal: rounding does not choose
 COPIES = 1e-3  # the same, where the gate's features and the experts' columns overlap
 RARE = 1e-3  # share of the rows at either end of a column that is clipped
 FAR = 6.0  # standard deviations at which coordinates are clipped
@@ -63,44 +65,66 @@ class RegimeFinder:
         self._clusters = KMeans(n_found, n_init=3, random_state=self.random_state).fit(gate)
         self.n_regimes_, self.refined_ = n_found, False
         if n_found > 1 and np.ptp(y) > 0 and len(self._line.spread):
-            self._place = Directions(self._beside(features, projected), least=COPIES)
-            self._refine(features, projected, (y - y.mean()) / y.std())
+            self._place = Directions(self._coordinates(features, projected), least=COPIES)
+            self._y_mean, self._y_scale = y.mean(), y.std()
+            self._refine(features, projected, y)
         return self
 
     def codes(self, columns):
         """Regime of every row from reduced columns, as `ReducedRows.columns` names them."""
         return self.predict(columns[f"features_{self.tower}"], columns["projected"])
 
+    def codes_without_folds(self, columns, y, folds):
+        """Regime of every training row (n_samples,), by a model that did not see the targets of its fold.
+
+        Expectation-maximisation goes on without the fold, from the regimes that were found. Of many rows, or of
+        clusters that were not refined, these are the regimes of `codes`: one target among many changes little.
+        """
+        if not self.refined_ or len(y) > CROSSED_ROWS:
+            return self.codes(columns)
+        sample = self._sample(columns[f"features_{self.tower}"], columns["projected"], y)
+        codes = np.empty(len(y), dtype=np.intp)
+        for fold in np.unique(folds):
+            rest = sample.take(folds != fold)
+            model = climb(rest, self._model.memberships(rest), CROSSED_STEPS)
+            codes[folds == fold] = self._sort(sample.place[folds == fold], model)
+        return codes
+
     def predict(self, features, projected):
         """Regime of every row from gate features and projected columns (n_samples,)."""
         if not self.refined_:
             return self._clusters.predict(self._tamed(features))
-        z = self._place(self._beside(features, projected))
-        terms = np.column_stack([np.ones(len(z)), z, products(z)])
-        return (terms @ self._model.place[:, self._taken]).argmax(axis=1)
+        z = self._place(self._coordinates(features, projected))
+        return self._sort(np.column_stack([np.ones(len(z)), z, products(z)]), self._model)
+
+    def _sort(self, place, model):
+        return (place @ model.place[:, self._taken]).argmax(axis=1)
+
+    def _sample(self, features, projected, y):
+        x = np.column_stack([self._line(projected), np.ones(len(y))])
+        return Sample.of(self._place(self._coordinates(features, projected)), x, (y - self._y_mean) / self._y_scale)
 
     def _tamed(self, features):
         return np.arcsinh(self._turned.standardised(features))
 
-    def _beside(self, features, projected):
+    def _coordinates(self, features, projected):
         """Directions of the gate's features, and as many of the projected columns as there is room for."""
         of_gate = self._turned(features)
-        beside = self._line(projected)[:, : MAX_DIMENSIONS - of_gate.shape[1]]
-        return np.clip(np.hstack([of_gate, beside]), -FAR, FAR)
+        of_line = self._line(projected)[:, : MAX_DIMENSIONS - of_gate.shape[1]]
+        return np.clip(np.hstack([of_gate, of_line]), -FAR, FAR)
 
     def _refine(self, features, projected, y):
         """Let models from several starts compete, and keep the best if it beats the clusters."""
         rng, hot, labels = np.random.default_rng(self.random_state), np.eye(self.n_regimes_), self._clusters.labels_
-        line, order = self._line(projected), rng.permutation(len(y))
-        sample = Sample.of(self._place(self._beside(features, projected)), np.column_stack([line, np.ones(len(y))]), y)
+        sample, order = self._sample(features, projected, y), rng.permutation(len(y))
         held_out, rest = sample.take(order[: len(y) // 5]), sample.take(order[len(y) // 5 :])
         few = order[len(y) // 5 :][:START_ROWS]
-        starts = [labels[few], *_starts(line[few] * self._line.spread, self.n_regimes_, rng)]
+        starts = [labels[few], *_starts(sample.x[few, :-1] * self._line.spread, self.n_regimes_, rng)]
         few = sample.take(few)
         models = [climb(few, hot[start], START_STEPS) for start in starts]
-        models.sort(key=lambda model: model.squared_error(held_out).mean())
+        models.sort(key=lambda model: model.rank(held_out))
         models = [climb(rest, model.memberships(rest), LAST_STEPS) for model in models[:N_FINALISTS]]
-        best = min(models, key=lambda model: model.squared_error(held_out).mean())
+        best = min(models, key=lambda model: model.rank(held_out))
         plain = maximise(rest, hot[labels[order[len(y) // 5 :]]])
         gain = plain.squared_error(held_out) - best.squared_error(held_out)
         if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
@@ -195,6 +219,10 @@ class ClusterWeighted:
         weights = softmax(sample.place @ self.place, axis=1)
         return (sample.y - (weights * (sample.x @ self.coef.T)).sum(axis=1)) ** 2
 
+    def rank(self, sample):
+        """Logarithm of the mean squared error, in steps of `CLOSE`."""
+        return np.floor(np.log(self.squared_error(sample).mean() + TINY) / CLOSE)
+
 
 def climb(sample, memberships, n_steps):
     """Expectation-maximisation, from memberships on."""
@@ -207,43 +235,32 @@ def maximise(sample, memberships):
     """Parameters of every regime from the memberships of the rows; small regimes lean on all rows."""
     sums = memberships.T @ sample.terms  # (n_regimes, n_terms)
     width, n_line, n_place = sample.width, sample.x.shape[1], sample.place.shape[1]
-    whole, (n_rows, n_regimes) = sums.sum(axis=0), memberships.shape
+    count, mean, covariance = _moments(sums, width)
+    pooled, rows = _moments(sums.sum(axis=0, keepdims=True), width)[2], count[:, None, None]
+    covariance = (rows * covariance + width * pooled) / (rows + width)
+    precision = np.linalg.inv(covariance)
+    turned = np.einsum("kij,kj->ki", precision, mean)
+    level = np.log((count + 1) / (len(memberships) + len(count))) - 0.5 * np.linalg.slogdet(covariance)[1]
     i, j = np.triu_indices(width)
-    pooled = _covariance(whole, width)
-    place, coef, variance = np.empty((n_place, n_regimes)), np.empty((n_regimes, n_line)), np.empty(n_regimes)
-    for k, each in enumerate(sums):
-        count, mean = each[0], each[1 : 1 + width] / max(each[0], TINY)
-        covariance = (count * _covariance(each, width) + width * pooled) / (count + width)
-        precision = np.linalg.inv(covariance)
-        log_share = np.log((count + 1) / (n_rows + n_regimes)) - 0.5 * np.linalg.slogdet(covariance)[1]
-        turned = precision @ mean
-        place[:, k] = np.hstack(
-            [log_share - 0.5 * mean @ turned, turned, precision[i, j] * np.where(i == j, -0.5, -1.0)]
-        )
-        coef[k], squares = _line(each[n_place:], n_line)
-        variance[k] = (squares + 0.01) / (count + 1) + 1e-4
-    return ClusterWeighted(place, coef, variance)
+    squares = precision[:, i, j] * np.where(i == j, -0.5, -1.0)
+    place = np.column_stack([level - 0.5 * (mean * turned).sum(axis=1), turned, squares]).T
+    gram, moment, y_squares = _square(sums[:, n_place : -n_line - 1], n_line), sums[:, -n_line - 1 : -1], sums[:, -1]
+    coef = np.linalg.solve(gram + np.diag(np.r_[np.ones(n_line - 1), TINY]), moment[..., None])[..., 0]
+    residual = y_squares - 2 * (coef * moment).sum(axis=1) + np.einsum("ki,kij,kj->k", coef, gram, coef)
+    return ClusterWeighted(place, coef, (residual.clip(min=0) + 0.01) / (count + 1) + 1e-4)
 
 
-def _covariance(sums, width):
-    """Covariance of z from the sums of one regime."""
-    mean = sums[1 : 1 + width] / max(sums[0], TINY)
-    return _square(sums[1 + width : 1 + width + width * (width + 1) // 2], width) / max(sums[0], TINY) - np.outer(
-        mean, mean
-    )
-
-
-def _line(sums, n_line):
-    """Ridge coefficients and sum of squared residuals from the sums of x x, x y and y y of one regime."""
-    gram, moment = _square(sums[: -n_line - 1], n_line), sums[-n_line - 1 : -1]
-    penalty = np.r_[np.ones(n_line - 1), TINY]
-    coef = np.linalg.solve(gram + np.diag(penalty), moment)
-    return coef, max(sums[-1] - 2 * coef @ moment + coef @ gram @ coef, 0.0)
+def _moments(sums, width):
+    """Count, mean and covariance of z from the sums of each regime."""
+    count = np.maximum(sums[:, 0], TINY)
+    mean = sums[:, 1 : 1 + width] / count[:, None]
+    products = _square(sums[:, 1 + width : 1 + width + width * (width + 1) // 2], width) / count[:, None, None]
+    return sums[:, 0], mean, products - mean[:, :, None] * mean[:, None]
 
 
 def _square(upper, width):
-    """Symmetric matrix from its upper triangle."""
-    matrix = np.empty((width, width))
+    """Symmetric matrices (n_regimes, width, width) from their upper triangles."""
+    matrix = np.empty((len(upper), width, width))
     i, j = np.triu_indices(width)
-    matrix[i, j] = matrix[j, i] = upper
+    matrix[:, i, j] = matrix[:, j, i] = upper
     return matrix

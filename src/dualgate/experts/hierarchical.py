@@ -14,6 +14,7 @@ from dualgate.experts.cells import (
     QUANTILE_BINS,
     CellSums,
     Target,
+    cells_of,
     check_folds,
     check_quality_edges,
     draw_folds,
@@ -59,10 +60,9 @@ class PartialState:
     """Sums of all calls of `partial_fit` so far, and what the first one fixed."""
 
     reduction: Reduction
-    statistics: CellStatistics
+    statistics: CellStatistics  # leading axes (n_folds, n_regimes, n_bins)
     target: Target
     edges: np.ndarray
-    shape: tuple
     generator: np.random.Generator
     fixed: dict
 
@@ -246,8 +246,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         Returns
         -------
         expert_predictions : ndarray of shape (n_samples, n_experts), [unit of y]
-            Cross-fitted. Penalties, the loadings of most projections, and regimes where a mixture finds them are those
-            of all rows, so that with some hundred rows the predictions are slightly optimistic.
+            Cross-fitted, penalties included. The loadings of most projections are those of all rows.
         """
         learned = self._fit(X, y, regimes, keep=True)
         return self.cross_fitted(learned)
@@ -296,30 +295,12 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self, reduction, rows, y, codes, n_regimes, *, finder=None, begun=None, kept=None, stages=None, ranges="",
         depends=(),
     ):  # fmt: skip
-        """Fit to reduced rows, or to the rows of a source, which a fitted reduction reads once.
+        """Fit to `ReducedRows`, or to a source that a fitted reduction reads once; returns `LearnedRows`.
 
-        Parameters
-        ----------
-        reduction : Reduction
-        rows : ReducedRows or RowSource of n_samples rows
-        y : ndarray of shape (n_samples,)
-        codes : None or ndarray of int of shape (n_samples,)
-            Regimes, 0 to n_regimes - 1; None asks `finder` for them.
-        n_regimes : int
-        finder : None or RegimeFinder, default=None
-        begun : None
-            What `learn_reduction` returned.
-        kept : None or ndarray of bool of shape (n_samples,), default=None
-            Rows that are returned.
-        stages : None or FitStages, default=None
-        ranges : str, default=""
-            Range of each condition, for a warning of empty cells.
-        depends : object, default=()
-            What the sums depend on beside the parameters of this object, for `stages`.
-
-        Returns
-        -------
-        learned : LearnedRows
+        `codes` are the regimes of the rows, 0 to n_regimes - 1, None where `finder` finds them, `begun` is what
+        `learn_reduction` returned, and `kept` a mask of the rows that are returned. `ranges` describes conditions in a
+        warning of empty cells, `depends` is what the sums depend on in addition to the parameters of this object, for
+        `stages`.
         """
         target, stages, in_hand = Target.of(self, y), stages or FitStages(), isinstance(rows, ReducedRows)
         sample = rows
@@ -328,16 +309,18 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         edges = find_edges(self, sample.snr, n_regimes, len(y))
         if in_hand and codes is None:
             codes = finder.codes(rows.columns)
-        cells = np.zeros(len(y), dtype=np.intp) if codes is None else codes * (len(edges) + 1)
-        if in_hand and len(edges):
-            cells = cells + quality_bins(rows.snr, edges)
-        folds = draw_folds(self, cells)
+        known = np.zeros(len(y), dtype=np.intp) if codes is None else codes
+        folds = draw_folds(self, cells_of(known, rows.snr, edges) if in_hand else known)
         shape, origin = (int(folds.max()) + 1, n_regimes, len(edges) + 1), sample.projected.mean(axis=0, dtype=float)
         check_memory_for(self, math.prod(shape), len(origin))
-        sums = CellSums(
-            reduction, shape, origin, target.scaled(y), codes, folds, edges,
-            finder=finder, kept=kept, n_jobs=reduction.n_jobs,
-        )  # fmt: skip
+
+        def sums_of(codes):
+            return CellSums(
+                reduction, shape, origin, target.scaled(y), codes, folds, edges,
+                finder=finder, kept=kept, n_jobs=reduction.n_jobs,
+            )  # fmt: skip
+
+        sums = sums_of(codes)
         if in_hand:
             sums.take_in(0, rows.columns)
         else:
@@ -346,6 +329,12 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
                 "cell sums", depends, lambda: stages.run("cell sums", self, [sums], rows, reduction.n_jobs)[0].found
             )
         solution = self._solve(reduction, sums.statistics, target, edges)
+        crossed = finder.codes_without_folds(rows.columns, y, folds) if in_hand and finder is not None else codes
+        if crossed is not codes and np.any(crossed != codes):
+            sums = sums_of(crossed)  # of what cross-fitted predictions and gates learn from
+            sums.take_in(0, rows.columns)
+            models = self._solve(reduction, sums.statistics, target, edges).models.ending_as(solution.models)
+            solution = replace(solution, models=models)
         self._assign(reduction, solution)
         warn_of_empty_cells(self, self.cell_counts_, ranges)
         kept = sums.found["kept"].joined() if kept is not None and kept.any() else None
@@ -444,34 +433,28 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         check_number(self, "cv", self.cv, kind=numbers.Integral, low=2, hint="partial_fit draws folds at random.")
         known = vars(self).get("_partial")
         source, y = open_fit_rows(self, X, y, reset=known is None, min_samples=2 if known is None else 1)
-        n_known = n_regimes if known is None else known.shape[1]
+        n_known = n_regimes if known is None else known.statistics.count.shape[1]
         codes, n_found = regime_codes(self, regimes, self.regime_edges, len(y), n_known=n_known)
         if known is None:
             state = self._begin_partial(X, source, y, codes, n_found if n_regimes is None else n_regimes)
         else:
             state = known.of_same(self)
-        if n_found > state.shape[1]:
+        reduction, statistics, edges = state.reduction, state.statistics, state.edges
+        n_known = statistics.count.shape[1]
+        if n_found > n_known:
             raise ValueError(
                 f"HierarchicalExperts.partial_fit: regimes holds the code {codes.max()}, the first call fixed "
-                f"{state.shape[1]} regimes, 0 to {state.shape[1] - 1}: give n_regimes= in the first call."
+                f"{n_known} regimes, 0 to {n_known - 1}: give n_regimes= in the first call."
             )
         generator = copy.deepcopy(state.generator)  # a call that raises must not move it
         sums = CellSums(
-            state.reduction, state.shape, state.statistics.origin, state.target.scaled(y), codes,
-            generator.integers(self.cv, size=len(y)), state.edges, training=known is None, n_jobs=self.n_jobs,
+            reduction, statistics.count.shape, statistics.origin, state.target.scaled(y), codes,
+            generator.integers(self.cv, size=len(y)), edges, training=known is None, n_jobs=self.n_jobs,
         )  # fmt: skip
         (sums,) = run_passes(self, [sums], source, n_jobs=self.n_jobs)
-        state = replace(
-            state,
-            statistics=state.statistics + sums.found["statistics"],
-            target=state.target.widened(y),
-            generator=generator,
-        )
-        self._assign(
-            state.reduction,
-            self._solve(state.reduction, state.statistics.reshape(*state.shape), state.target, state.edges),
-        )
-        self._partial = state
+        statistics, target = statistics + sums.statistics, state.target.widened(y)
+        self._assign(reduction, self._solve(reduction, statistics, target, edges))
+        self._partial = replace(state, statistics=statistics, target=target, generator=generator)
         return self
 
     def _begin_partial(self, X, source, y, codes, n_regimes):
@@ -480,13 +463,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         reduction = self.make_reduction().prepare(X, source).learn(X, source, y, codes)
         sample = reduction.reduce(0, spread_rows(source, n_jobs=self.n_jobs))
         edges = find_edges(self, sample.get("snr"), n_regimes, None)
-        shape = self.cv, n_regimes, len(edges) + 1
-        check_memory_for(self, math.prod(shape), sample["projected"].shape[1])
-        origin = sample["projected"].mean(axis=0, dtype=np.float64)
-        empty = CellStatistics.zeros(math.prod(shape), len(origin), origin=origin)
-        fixed = {name: getattr(self, name) for name in FIXED}
-        generator = make_generator(self, self.random_state)
-        return PartialState(reduction, empty, Target.of(self, y), edges, shape, generator, fixed)
+        shape, origin = (self.cv, n_regimes, len(edges) + 1), sample["projected"].mean(axis=0, dtype=np.float64)
+        check_memory_for(self, math.prod(shape), len(origin))
+        empty = CellStatistics.zeros(math.prod(shape), len(origin), origin=origin).reshape(*shape)
+        fixed, generator = {name: getattr(self, name) for name in FIXED}, make_generator(self, self.random_state)
+        return PartialState(reduction, empty, Target.of(self, y), edges, generator, fixed)
 
     def predict_each(self, X, *, with_root=False):
         """Prediction of every expert for every row.
@@ -529,8 +510,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         each, root = self.predict_each(X, with_root=True)
         if regimes is None:
             return root
-        codes = self._known_codes(regimes, len(each))
-        return each[np.arange(len(each)), codes * self.n_quality_bins_ + self.quality_bins(X)]
+        cells = self._known_codes(regimes, len(each)) * self.n_quality_bins_ + self.quality_bins(X)
+        return each[np.arange(len(each)), cells]
 
     def quality_bins(self, X):
         """Quality bin of every row of `X`, 0 for the lowest signal-to-noise ratio.
@@ -545,10 +526,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
 
     def cells_of(self, regimes, snr, n_rows):
         """Cell of rows whose regimes are known, as codes or conditions, at these signal-to-noise ratios."""
-        codes = self._known_codes(regimes, n_rows)
-        return codes * self.n_quality_bins_ + (
-            quality_bins(snr, self.quality_edges_) if self.n_quality_bins_ > 1 else 0
-        )
+        return cells_of(self._known_codes(regimes, n_rows), snr, self.quality_edges_)
 
     def _known_codes(self, regimes, n_rows):
         codes, n_regimes = regime_codes(self, regimes, self.regime_edges, n_rows, n_known=self.n_regimes_)

@@ -30,6 +30,11 @@ class Ridges:
         """Return the same models of columns `unit` times as large, for a target ``level + scale * y``."""
         return Ridges(self.coef * (scale / unit), self.intercept * scale + level, self.alpha)
 
+    def ending_as(self, other):
+        """Return these models without folds, followed by those of `other` on all rows."""
+        coef, intercept = np.r_[self.coef[:-1], other.coef[-1:]], np.r_[self.intercept[:-1], other.intercept[-1:]]
+        return Ridges(coef, intercept, other.alpha)
+
     def take(self, cells):
         """Select the models of these cells, which may repeat."""
         return Ridges(self.coef[:, cells], self.intercept[:, cells], self.alpha[cells])
@@ -66,6 +71,19 @@ def check_given_alphas(owner):
     return check_numbers(owner, "alphas", alphas, lambda array: np.all(array > 0), wanted)
 
 
+def errors_of_sets(errors, y_squares):
+    """Held-out error by which each training set chooses, from squared errors (n_candidates, n_folds) of the folds.
+
+    A set without a fold chooses by the others, so that its model has not seen that fold's rows; the last set, of all
+    rows, by all folds. Errors (n_candidates, n_folds + 1) that differ by rounding, for targets with the sum of squares
+    `y_squares`, are made equal.
+    """
+    total = errors.sum(axis=1, keepdims=True)
+    errors = np.hstack([total - errors, total])
+    least = errors.min(axis=0)
+    return np.where(errors <= least + TIE * (least + 1e-3 * y_squares), least, errors)
+
+
 def fit_ridges(folds, alphas, *, parents=None, shrink=False):
     """Ridge for each cell of `folds` (n_folds, n_cells), its penalty chosen by squared error on the held-out folds.
 
@@ -84,9 +102,8 @@ def fit_ridges(folds, alphas, *, parents=None, shrink=False):
             to_parent = np.isinf(candidates)[:, None] | (sets.count == 0)
             coef = np.where(to_parent[..., None], parents.coef[:, cell], coef)
             intercept = np.where(to_parent, parents.intercept[:, cell], intercept)
-        errors = rows.squared_error(coef[:, :-1], intercept[:, :-1]).sum(axis=1)
-        near = errors.min() + TIE * (errors.min() + 1e-3 * rows.y_square_sum.sum())  # equal but for rounding
-        best = np.flatnonzero(errors <= near)[0]
-        chosen.append((coef[best], intercept[best], candidates[best] if sets.count[-1] > 0 else np.inf))
+        errors = rows.squared_error(coef[:, :-1], intercept[:, :-1])
+        best = errors_of_sets(errors, rows.y_square_sum.sum()).argmin(axis=0), np.arange(len(sets.count))
+        chosen.append((coef[best], intercept[best], candidates[best[0][-1]] if sets.count[-1] > 0 else np.inf))
     coef, intercept, penalty = zip(*chosen, strict=True)
     return Ridges(np.stack(coef, axis=1), np.stack(intercept, axis=1), np.array(penalty))

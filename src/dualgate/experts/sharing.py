@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import block_diag
 from sklearn.exceptions import ConvergenceWarning
 
-from dualgate.experts.ridges import Ridges, fit_ridges
+from dualgate.experts.ridges import Ridges, errors_of_sets, fit_ridges
 from dualgate.statistics import solve_ridge, training_sets
 
 MAX_ROUNDS = 2000  # of alternating least squares; some ten are usual
@@ -53,17 +53,20 @@ def offset(folds, alphas, root):
     x_mean = np.where(filled[..., None], x_mean, regime_x[:, :, None])
     y_mean = np.where(filled, y_mean, regime_y[:, :, None])
 
-    def candidate(alpha, beta):
-        coef = np.stack([solve_offset(gram, moment, alpha, beta) for gram, moment in zip(*centred, strict=True)])
-        coef, intercept = _fall_back(sets, coef, y_mean - (x_mean * coef).sum(-1), root)
-        return folds.squared_error(coef[:-1], intercept[:-1]).sum(), coef, intercept
+    def solve(alphas, betas):
+        coef = np.stack([solve_offset(*each) for each in zip(*centred, alphas, betas, strict=True)])
+        return _fall_back(sets, coef, y_mean - (x_mean * coef).sum(-1), root)
 
-    descending = np.sort(alphas)[::-1]
-    alpha = min(descending, key=lambda value: candidate(value, np.inf)[0])
-    betas = [np.inf] if folds.count.shape[2] == 1 else [np.inf, *descending]
-    beta = min(betas, key=lambda value: candidate(alpha, value)[0])
-    _, coef, intercept = candidate(alpha, beta)
-    return Ridges.of_cells(coef, intercept, alpha, folds.count)
+    def choose(values, solve):
+        """Value that is best for each training set, of which `solve` takes one each."""
+        errors = [_errors(folds, *solve(np.full(len(sets.count), value))).sum((1, 2)) for value in values]
+        return np.array(values)[errors_of_sets(np.stack(errors), folds.y_square_sum.sum()).argmin(axis=0)]
+
+    descending = np.sort(alphas)[::-1]  # a tie goes to the stronger penalty
+    nothing = np.full(len(sets.count), np.inf)
+    alpha = choose(descending, lambda values: solve(values, nothing))
+    beta = nothing if folds.count.shape[2] == 1 else choose([np.inf, *descending], lambda values: solve(alpha, values))
+    return Ridges.of_cells(*solve(alpha, beta), alpha[-1], folds.count)
 
 
 def solve_offset(gram, moment, alpha, beta):
@@ -101,13 +104,12 @@ def alpha(folds, alphas, root):
     descending = np.sort(alphas)[::-1]  # a tie goes to the stronger penalty
     path = (np.repeat(each[:, :, :, None], n_bins, axis=3) for each in sets.sum(2).solve(descending))
     coef, intercept = _fall_back(sets, *path, root)
-    errors = folds.squared_error(coef[:, :-1], intercept[:, :-1]).sum((1, 2))
-    errors = np.where(folds.count.sum((0, 1)) > 0, errors, errors.sum(1, keepdims=True))
-    best = errors.argmin(axis=0)
-    coef, intercept = (
-        np.stack([models[each, :, :, level] for level, each in enumerate(best)], axis=2) for models in (coef, intercept)
-    )
-    return Ridges.of_cells(coef, intercept, descending[best], folds.count)
+    errors = _errors(folds, coef, intercept).sum(2)  # (n_alphas, n_folds, n_bins)
+    errors = np.where(folds.count.sum((0, 1)) > 0, errors, errors.sum(2, keepdims=True))
+    squares = folds.y_square_sum.sum()
+    best = np.stack([errors_of_sets(each, squares).argmin(axis=0) for each in np.moveaxis(errors, 2, 0)], axis=1)
+    chosen = best[:, None], *np.ogrid[: len(best), : folds.count.shape[1], :n_bins]
+    return Ridges.of_cells(coef[chosen], intercept[chosen], descending[best[-1]], folds.count)
 
 
 def scale(folds, alphas, root):
@@ -126,40 +128,32 @@ def scale(folds, alphas, root):
     A bin that is empty in all regimes has gamma = 1 and beta = 0. One alpha is chosen for all cells.
     """
     sets = training_sets(folds)
-    sums, means = about_regimes(sets), sets.sum(2).means()[0]
+    means = sets.sum(2).means()[0]
+    sums = sets.about(means[:, :, None])
     n_sets, _, n_bins = sets.count.shape
-    start, lowest = (np.ones((n_sets, n_bins)), np.zeros((n_sets, n_bins))), np.inf
-    for value in np.sort(alphas)[::-1]:
+    start, squares = (np.ones((n_sets, n_bins)), np.zeros((n_sets, n_bins))), folds.y_square_sum.sum()
+    descending, errors, found = np.sort(alphas)[::-1], [], []  # a tie goes to the stronger penalty
+    for value in descending:
         *start, regime, level, settled = solve_scale(sums, value, start)
         coef = start[0][:, None, :, None] * regime[:, :, None]
         intercept = level[:, :, None] + start[1][:, None] - (coef * means[:, :, None]).sum(-1)
         coef, intercept = _fall_back(sets, coef, intercept, root)
-        error = folds.squared_error(coef[:-1], intercept[:-1]).sum()
-        if error < lowest:  # a tie goes to the stronger penalty
-            lowest, chosen = error, (coef, intercept, value, settled)
-    coef, intercept, value, settled = chosen
-    if not settled:
+        errors.append(_errors(folds, coef, intercept).sum((1, 2)))
+        found.append((coef, intercept, settled))
+    best = errors_of_sets(np.stack(errors), squares).argmin(axis=0)
+    coef, intercept = (np.stack([found[each][part][place] for place, each in enumerate(best)]) for part in (0, 1))
+    if not found[best[-1]][2]:
         warnings.warn(
-            f"HierarchicalExperts: sharing='scale' did not converge within {MAX_ROUNDS:,} rounds at alpha={value:g}: "
-            "its scales are approximate. Use larger alphas or fewer quality bins.",
+            f"HierarchicalExperts: sharing='scale' did not converge within {MAX_ROUNDS:,} rounds at "
+            f"alpha={descending[best[-1]]:g}: its scales are approximate. Use larger alphas or fewer quality bins.",
             ConvergenceWarning,
             stacklevel=2,
         )
-    return Ridges.of_cells(coef, intercept, value, folds.count)
-
-
-def about_regimes(sets):
-    """Count and sums of cells (..., n_regimes, n_bins), as in `CellStatistics`, about each regime's mean of x."""
-    step = (sets.sum(sets.count.ndim - 1).means()[0] - sets.origin)[..., None, :]
-    cross = sets.x_sum[..., :, None] * step[..., None, :]
-    square = step[..., :, None] * step[..., None, :]
-    gram = sets.gram - cross - cross.swapaxes(-1, -2) + sets.count[..., None, None] * square
-    x_sum = sets.x_sum - sets.count[..., None] * step
-    return sets.count, x_sum, sets.y_sum, gram, sets.moment - sets.y_sum[..., None] * step
+    return Ridges.of_cells(coef, intercept, descending[best[-1]], folds.count)
 
 
 def solve_scale(sums, alpha, start):
-    """Solve the joint problem of `scale` by alternating exact least squares, `sums` as of `about_regimes`.
+    """Solve the joint problem of `scale` by alternating exact least squares, `sums` about each regime's mean.
 
     Starts from and returns gamma and beta (n_sets, n_bins), then w_k (n_sets, n_regimes, n_features), zero where a
     regime is empty, b_k (n_sets, n_regimes), and whether it converged.
@@ -177,30 +171,29 @@ def solve_scale(sums, alpha, start):
 
 def _regimes_given_bins(sums, alpha, gamma, beta):
     """Ridge of every regime in gamma_s (x - mean), with its own intercept, on y - beta_s."""
-    count, x_sum, y_sum, gram, moment = sums
     factor = gamma[:, None, :, None]
-    n_rows = np.maximum(count.sum(-1), 1.0)
-    sum_x = (factor * x_sum).sum(2)
-    sum_y = (y_sum - beta[:, None] * count).sum(2)
-    square = np.matmul(gamma[:, None, None] ** 2, gram.reshape(*count.shape, -1))[:, :, 0].reshape(gram[:, :, 0].shape)
+    n_rows = np.maximum(sums.count.sum(-1), 1.0)
+    sum_x = (factor * sums.x_sum).sum(2)
+    sum_y = (sums.y_sum - beta[:, None] * sums.count).sum(2)
+    cells = sums.gram.reshape(*sums.count.shape, -1)
+    square = np.matmul(gamma[:, None, None] ** 2, cells)[:, :, 0].reshape(sums.gram[:, :, 0].shape)
     square -= sum_x[..., :, None] * (sum_x / n_rows[..., None])[..., None, :]
-    right = (factor * (moment - beta[:, None, :, None] * x_sum)).sum(2) - sum_x * (sum_y / n_rows)[..., None]
+    right = (factor * (sums.moment - beta[:, None, :, None] * sums.x_sum)).sum(2) - sum_x * (sum_y / n_rows)[..., None]
     coef = solve_ridge(square, right, [alpha])[0]
     return coef, (sum_y - (sum_x * coef).sum(-1)) / n_rows
 
 
 def _bins_given_regimes(sums, alpha, coef, level):
     """Scale and shift of every bin, by least squares in two unknowns, normalised by the conventions of `scale`."""
-    count, x_sum, y_sum, gram, moment = sums
-    n_rows = count.sum(1)
+    n_rows = sums.count.sum(1)
     share = n_rows / n_rows.sum(1, keepdims=True)
     along = coef[:, :, None]
-    product = np.matmul(gram, along[..., None])[..., 0]
+    product = np.matmul(sums.gram, along[..., None])[..., 0]
     square = (product * along).sum((1, 3)) + alpha * share * np.square(coef).sum((1, 2))[:, None]
-    line = (x_sum * along).sum(-1)  # of w_k (x - mean), over the rows of a cell
+    line = (sums.x_sum * along).sum(-1)  # of w_k (x - mean), over the rows of a cell
     total = line.sum(1)
-    right = (moment * along).sum((1, 3)) - (line * level[..., None]).sum(1)
-    rest = (y_sum - count * level[..., None]).sum(1)
+    right = (sums.moment * along).sum((1, 3)) - (line * level[..., None]).sum(1)
+    rest = (sums.y_sum - sums.count * level[..., None]).sum(1)
     mean_line, mean_rest = (values / np.maximum(n_rows, 1.0) for values in (total, rest))
     centred = square - total * mean_line
     known = centred > 1e-12 * square  # not where a bin is empty, or all coefficients are zero
@@ -209,6 +202,11 @@ def _bins_given_regimes(sums, alpha, coef, level):
     size = np.copysign(np.sqrt((share * gamma**2).sum(1, keepdims=True)), (share * gamma).sum(1, keepdims=True))
     gamma = np.where(n_rows > 0, gamma / np.where(size == 0, 1.0, size), 1.0)
     return gamma, np.where(n_rows > 0, beta - (share * beta).sum(1, keepdims=True), 0.0)
+
+
+def _errors(folds, coef, intercept):
+    """Squared error of every fold's rows by the models (..., n_folds + 1, n_regimes, n_bins) that did not see them."""
+    return folds.squared_error(coef[..., :-1, :, :, :], intercept[..., :-1, :, :])
 
 
 def _fall_back(sets, coef, intercept, root):

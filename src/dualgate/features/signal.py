@@ -7,12 +7,13 @@ import numpy as np
 from dualgate._validation import check_number
 from dualgate.features.factors import Factors
 from dualgate.features.projection import PixelProjection
-from dualgate.features.whitened import leading
-from dualgate.rows import Pass, open_rows
-from dualgate.statistics import CellStatistics, describe_excess
+from dualgate.features.whitened import WhiteningSums, leading
+from dualgate.rows import open_rows
+from dualgate.statistics import describe_excess
 
-GROUP = 1024  # columns whose noise is estimated from each other
-LEAST_SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
+GROUP = 1024  # columns whose noise is estimated from each other, at most
+ROWS_PER_COLUMN = 4  # of such a group, at least: with fewer, its columns would predict each other's noise
+SHRINKAGE = 1e-3  # of the correlations towards none, for their inverse
 N_MATRICES = 4  # of columns x columns that a fit holds at once
 CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is constant
 
@@ -20,11 +21,11 @@ CONSTANT = 1e-12  # of its mean: the standard deviation of a column that is cons
 class SignalPCA(PixelProjection):
     r"""Principal components of columns in units of their noise, of which those above the noise are kept.
 
-    The noise of a column is the part of its variance that the other columns do not predict,
-    :math:`1 / (R^{-1})_{jj}` of the correlations R. In units of their noise the components do not depend on the units
-    of the columns, and pure noise has eigenvalues up to :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per
-    row. Components are kept above the threshold that is optimal for denoising (Gavish & Donoho 2014, with known noise);
-    at least one is kept.
+    The noise of a column is the part of its variance that the other columns do not predict, :math:`1 / (R^{-1})_{jj}`
+    of the correlations R, in groups of at most a quarter as many columns as rows. In units of their noise the
+    components do not depend on the units of the columns, and pure noise has eigenvalues up to
+    :math:`(1 + \sqrt{\beta})^2`, with :math:`\beta` columns per row. Components are kept above the threshold that is
+    optimal for denoising (Gavish & Donoho 2014, with known noise); at least one is kept.
 
     Parameters
     ----------
@@ -92,22 +93,19 @@ class SignalPCA(PixelProjection):
                 "sklearn.random_projection.GaussianRandomProjection(1000) as projection of the experts and features of "
                 "the physics gate."
             )
-        self._step = ColumnSums(sample.mean(axis=0, dtype=np.float64))
+        self._step = WhiteningSums.about(self._split, *self._split(sample))
 
     def next_pass(self):  # noqa: D102
         return vars(self).pop("_step", None)
 
     def end_pass(self, step):  # noqa: D102
-        statistics, (n_rows,) = step.found, step.found.count
-        covariance, width = statistics.centred()[0][0] / n_rows, self.n_features_in_
-        self.mean_, spread = statistics.means()[0][0], np.sqrt(np.diagonal(covariance).clip(min=0))
+        (self.mean_, _, covariance), n_rows = step.whiten(), step.found["n_rows"]
+        width, spread = len(self.mean_), np.sqrt(np.diagonal(covariance).clip(min=0))
         spread = np.where(spread <= CONSTANT * np.abs(self.mean_), np.inf, spread)
         correlation = covariance / spread[:, None] / spread
         self.noise_ = spread * np.sqrt(unexplained(correlation, n_rows))
         covariance = covariance / self.noise_[:, None] / self.noise_
-        variance, vectors = leading(
-            covariance, max(1, min(self.n_components, width, int(n_rows) - 1)), self.random_state
-        )
+        variance, vectors = leading(covariance, max(1, min(self.n_components, width, n_rows - 1)), self.random_state)
         kept = max(1, int(np.sum(variance > signal_threshold(width / n_rows))))
         self.components_, self.signal_variance_ = np.ascontiguousarray(vectors[:, :kept].T), variance[:kept] - 1
         self._bases = [Factors(self.components_.T, np.zeros((width, 0)), np.zeros(width))]
@@ -120,30 +118,16 @@ class SignalPCA(PixelProjection):
         return np.atleast_2d(coef) @ self.components_ / self.noise_
 
 
-class ColumnSums(Pass):
-    """Mean and covariance of columns."""
-
-    def __init__(self, origin):
-        self.origin = origin
-
-    def begin(self):  # noqa: D102
-        return CellStatistics.zeros(1, len(self.origin), origin=self.origin)
-
-    def update(self, start, block):  # noqa: D102
-        nothing = np.zeros(len(block), dtype=int)
-        self.found.update(block, nothing, nothing)
-
-
 def unexplained(correlation, n_rows):
-    """Share of each column's variance that the others do not predict (n_features,), in groups of spread columns."""
-    width = len(correlation)
-    n_groups, share = -(-width // GROUP), np.ones(width)
+    """Share of each column's variance that others do not predict (n_features,), in groups of spread columns."""
+    width, share = len(correlation), np.ones(len(correlation))
+    n_groups = -(-width // min(GROUP, max(1, n_rows // ROWS_PER_COLUMN)))
     for group in range(n_groups):
         columns = slice(group, None, n_groups)
-        own = correlation[columns, columns]
-        shrinkage = min(1.0, max(LEAST_SHRINKAGE, len(own) / n_rows))
-        inverse = np.linalg.inv((1 - shrinkage) * own + shrinkage * np.eye(len(own)))
-        share[columns] = 1 / np.diagonal(inverse)
+        own = (1 - SHRINKAGE) * correlation[columns, columns]
+        own[np.diag_indices_from(own)] += SHRINKAGE
+        # residuals of least squares have one degree of freedom less for each column
+        share[columns] = n_rows / (n_rows - len(own)) / np.diagonal(np.linalg.inv(own))
     return share
 
 

@@ -20,7 +20,8 @@ from dualgate.gating.nets import GateNet, Tower, as_tensors, run_gates, with_evi
 __all__ = ["GateSettings", "GateStart", "GateTarget", "fit_gates", "run_gates"]
 
 START_STEPS = 200  # of L-BFGS for the linear start, for the cells and for the likelihood each
-START_PENALTY = 1 / 30  # of the squared weights of the linear start, as C = 30 of a logistic regression
+START_PENALTY = 300  # over the number of rows: penalty of the linear start, 1 / C of a logistic regression
+DOUBT = 2.0  # standard errors by which a trained net must be better than linear gates that were fitted to true cells
 MIN_GAIN = 1e-4  # fall of the loss that counts as an improvement, in units of the best loss so far
 _TRAINING = threading.RLock()  # torch's default generator and number of threads belong to the whole process
 
@@ -75,7 +76,7 @@ class GateSettings:
 
 
 class GateLoss(nn.Module):
-    """Loss of the log-weights of a batch, plus `entropy_penalty` times the mean entropy of the weights [nats].
+    """Mean loss of a batch of log-weights: of each row, plus `entropy_penalty` times the entropy of its weights [nats].
 
     The target of ``"mse"`` holds expert predictions and, in the last column, y; that of ``"cross_entropy"`` cell codes.
     """
@@ -84,13 +85,18 @@ class GateLoss(nn.Module):
         super().__init__()
         self.loss, self.entropy_penalty = loss, entropy_penalty
 
-    def forward(self, log_weights, target):
-        entropy = -(log_weights.exp() * log_weights).sum(1).mean() if self.entropy_penalty else None
+    def of_rows(self, log_weights, target):
+        """Loss of every row (n_rows,)."""
         if self.loss == "cross_entropy":
-            loss = nll_loss(log_weights, target)
+            loss = nll_loss(log_weights, target, reduction="none")
         else:
-            loss = ((log_weights.exp() * target[:, :-1]).sum(1) - target[:, -1]).square().mean()
-        return loss if entropy is None else loss + self.entropy_penalty * entropy
+            loss = ((log_weights.exp() * target[:, :-1]).sum(1) - target[:, -1]).square()
+        if self.entropy_penalty:
+            loss = loss - self.entropy_penalty * (log_weights.exp() * log_weights).sum(1)
+        return loss
+
+    def forward(self, log_weights, target):
+        return self.of_rows(log_weights, target).mean()
 
 
 class Batches:
@@ -152,9 +158,11 @@ def fit_gates(
     log_evidence : None or ndarray of shape (n_samples, n_experts), default=None
         Of the experts, cross-fitted; the towers then start without output, and stay so where training does not help.
     start : None or GateStart, default=None
-        Trains two nets, one from random weights and one from linear gates that were fitted by L-BFGS, a logistic
-        regression of the cells followed by the mixture's likelihood, and returns the one with the smaller loss on the
-        held-out rows. None trains the first alone, and so does a network of the user's own.
+        Compares the trained net with linear gates that are fitted by L-BFGS: a logistic regression of the cells, then,
+        with `variances`, the mixture's likelihood. Returned is the one with the smaller loss on the held-out rows; the
+        trained net, whose epoch was chosen by the same rows, must be better than a mere classification by two standard
+        errors. Linear gates that are chosen are fitted to all rows in the end. None trains alone, and so does a network
+        of the user's own.
     seed : int
         Seed of initial weights, batches and dropout.
     device : str, default="cpu"
@@ -165,10 +173,10 @@ def fit_gates(
     Returns
     -------
     net : GateNet
-        On the CPU, in evaluation mode, at its best epoch.
+        On the CPU, in evaluation mode; a trained one at its best epoch.
     history : list of dict
         By epoch: "start" ("random", "linear" or "evidence"), "loss", "epoch", "train_loss" and, with held-out rows,
-        "valid_loss".
+        "valid_loss". Linear gates have epoch 0 alone.
 
     Raises
     ------
@@ -187,28 +195,33 @@ def fit_gates(
         net = _build(seen, networks, fusion, n_regimes, n_bins)
         corrects = log_evidence is not None and net.reset() is not None
         features = with_evidence(features, log_evidence)
-        history, loss = _train(net, features, target, settings, generator, device, verbose, keep_start=corrects)
+        history = _train(net, features, target, settings, generator, device, verbose, keep_start=corrects)
         if corrects:
             history = [{**epoch, "start": "evidence"} for epoch in history]
         if start is not None:
-            other = _build(seen, networks, fusion, n_regimes, n_bins)
-            if _fit_linear(other, seen, target, start, one_tower=n_bins == 1):
-                found = _train(other, features, target, settings, generator, device, verbose, keep_start=True)
-                if found[1] < loss:
-                    net, history = other, [{**epoch, "start": "linear"} for epoch in found[0]]
+            linear = _build(seen, networks, fusion, n_regimes, n_bins)
+            if _fit_linear(linear, features, target, start, ~target.held_out, one_tower=n_bins == 1):
+                found = _compare(linear, net, features, target, start, settings)
+                if found is not None:
+                    everything = np.ones(len(target.held_out), dtype=bool)
+                    _fit_linear(linear, features, target, start, everything, one_tower=n_bins == 1)
+                    net, history = linear, [found]
         return net.to("cpu").eval(), history
 
 
-def _fit_linear(net, features, target, start, *, one_tower):
-    """Fit the linear maps of the towers, of the first alone with `one_tower`; returns whether they have such maps."""
+def _fit_linear(net, features, target, start, rows, *, one_tower):
+    """Fit the linear maps of the towers to some rows, of the first tower alone with `one_tower`.
+
+    Returns whether the towers have such maps.
+    """
     maps = net.reset()
     if maps is None:
         return False
-    maps, seen = maps[:1] if one_tower else maps, ~target.held_out
-    inputs, cells = as_tensors(features), torch.as_tensor(start.cells[seen], dtype=torch.int64)
+    maps = maps[:1] if one_tower else maps
+    inputs, cells = as_tensors(features, rows), torch.as_tensor(start.cells[rows], dtype=torch.int64)
     level = None
     if start.variances is not None:
-        values, variances = torch.as_tensor(target.values[seen]).double(), torch.as_tensor(start.variances)
+        values, variances = torch.as_tensor(target.values[rows]).double(), torch.as_tensor(start.variances)
         level = -0.5 * ((values[:, :-1] - values[:, -1:]).square() / variances + variances.log())
 
     def cell_loss(log_weights):
@@ -223,7 +236,8 @@ def _fit_linear(net, features, target, start, *, one_tower):
 
         def closure(loss=loss, optimiser=optimiser):
             optimiser.zero_grad()
-            penalty = 0.5 * START_PENALTY * sum(weight.square().sum() for weight, _ in maps)
+            # falls with the number of rows, as do the errors of the discriminants that the gates read
+            penalty = 0.5 * START_PENALTY / len(cells) * sum(weight.square().sum() for weight, _ in maps)
             value = (loss(net(**inputs)) + penalty) / len(cells)
             value.backward()
             return value
@@ -245,24 +259,44 @@ def _build(features, networks, fusion, n_regimes, n_bins):
     return GateNet(towers, fusion.build_alone(n_experts) if alone else fusion.build(n_regimes, n_bins))
 
 
+def _datasets(features, target):
+    """Training and held-out rows."""
+    values = torch.as_tensor(target.values, dtype=torch.int64 if target.loss == "cross_entropy" else torch.float32)
+    return [
+        Dataset(as_tensors(features, rows), values[torch.as_tensor(rows)])
+        for rows in (~target.held_out, target.held_out)
+    ]
+
+
+def _compare(linear, trained, features, target, start, settings):
+    """Return the record of linear gates where they are to be kept in place of a trained net, else None."""
+    criterion, sets = GateLoss(target.loss, settings.entropy_penalty), _datasets(features, target)
+    watched = sets[-1] if len(sets[-1]) else sets[0]
+
+    def losses(net, rows):
+        return criterion.of_rows(net.to("cpu").eval()(**rows.X), rows.y)
+
+    with torch.inference_mode():
+        gain = losses(linear, watched) - losses(trained, watched)
+        doubt = DOUBT if start.variances is None else 0.0
+        if gain.mean() > doubt * gain.std() / len(gain) ** 0.5:
+            return None
+        record = {"start": "linear", "loss": target.loss, "epoch": 0}
+        names = ("train_loss", "valid_loss")
+        return record | {
+            name: losses(linear, rows).mean().item() for name, rows in zip(names, sets, strict=True) if len(rows)
+        }
+
+
 def _train(net, features, target, settings, generator, device, verbose, *, keep_start=False):
-    """Train `net` in place and load its best epoch; returns the history and the loss of that epoch.
+    """Train `net` in place and load its best epoch; returns the history.
 
     With `keep_start` the net may also stay as it was before the first epoch.
     """
-    values = torch.as_tensor(target.values, dtype=torch.int64 if target.loss == "cross_entropy" else torch.float32)
-    train, valid = (
-        Dataset(as_tensors(features, rows), values[torch.as_tensor(rows)])
-        for rows in (~target.held_out, target.held_out)
-    )
-    lowest, criterion = math.inf, GateLoss(target.loss, settings.entropy_penalty)
-    if keep_start:
-        watched = valid if len(valid) else train
-        with torch.inference_mode():
-            lowest = criterion(net(**watched.X), watched.y).item()
+    train, valid = _datasets(features, target)
     trainer = NeuralNet(
         net,
-        criterion=criterion,
+        criterion=GateLoss(target.loss, settings.entropy_penalty),
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=settings.weight_decay,
         lr=settings.lr,
@@ -278,6 +312,9 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
     trainer.notify("on_train_begin", X=train, y=None)
     history, n_misses, best, threshold = [], 0, None, math.inf
     if keep_start:
+        watched = valid if len(valid) else train
+        with torch.inference_mode():
+            lowest = trainer.criterion_(net(**watched.X), watched.y).item()
         best, threshold = deepcopy(net.state_dict()), lowest - MIN_GAIN * abs(lowest)
     while len(history) < settings.max_epochs and n_misses < settings.patience:
         trainer.fit_loop(train, epochs=1)  # skorch's `fit` would take Ctrl-C for the end of the training
@@ -287,8 +324,7 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
         history.append({"start": "random", "loss": target.loss, "epoch": len(history) + 1, **losses})
         watched = losses.get("valid_loss", losses["train_loss"])
         if watched < threshold:
-            n_misses, best, lowest = 0, deepcopy(net.state_dict()), watched
-            threshold = watched - MIN_GAIN * abs(watched)
+            n_misses, best, threshold = 0, deepcopy(net.state_dict()), watched - MIN_GAIN * abs(watched)
         else:
             n_misses += 1
         if verbose:
@@ -297,7 +333,7 @@ def _train(net, features, target, settings, generator, device, verbose, *, keep_
     _check_convergence(history[-1]["train_loss"], settings)
     if n_misses and best is not None:
         net.load_state_dict(best)
-    return history, lowest
+    return history
 
 
 def _schedule(settings, n_batches):
