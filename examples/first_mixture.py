@@ -53,8 +53,8 @@ plt.show()
 # %% [markdown]
 # ## Fit
 #
-# `for_spectra` sets up the parts. Every spectrum is reduced to Wiener scores, which weigh each pixel by its own error; ridge
-# experts for nine regimes times four quality bins work on them. The physics gate reads lines and
+# `for_spectra` with `experts="hierarchical"` sets up the dual tower. Every spectrum is reduced to Wiener scores, which weigh
+# each pixel by its own error; ridge experts for nine regimes times four quality bins work on them. The physics gate reads lines and
 # discriminants of the scores (linear estimates of regime and target), the quality gate statistics of the errors and the
 # posterior variances of the scores. Regimes are needed to fit, not to predict.
 
@@ -132,3 +132,31 @@ predictions = {"single": single.predict(data.X[test]), "dual": prediction}
 table = bootstrap_scores(data.y[test], predictions, row_slices(len(snr), snr=snr), random_state=42)
 for name, (single_r2, dual_r2) in zip(table.slices[1:], table.values["r2"][1:], strict=True):
     print(f"bin {name}: single tower {single_r2:6.3f}   dual 9x4 {dual_r2:6.3f}")
+
+# %% [markdown]
+# ## The same as a likelihood
+#
+# Without `experts=`, `for_spectra` makes a factor mixture. How likely a spectrum is under each component, given its errors, is
+# the weight of the component; no gate is trained. The prediction is a density, here of six stars in the order of their SNR, with
+# the true log g as a line.
+
+# %%
+likelihood = DualTowerMoERegressor.for_spectra(data.wave, n_jobs=-1, random_state=42)
+likelihood.fit(data.X[train], data.y[train], regimes=data.regimes[train])
+density = likelihood.predict_density(data.X[test])
+print(f"R2 of the factor mixture, {likelihood.experts_.n_components_} components: "
+      f"{likelihood.score(data.X[test], data.y[test]):.3f}")  # fmt: skip
+inside = np.abs(density.cdf(data.y[test]) - 0.5) < 0.45
+print(f"{inside.mean():.1%} of the stars within their 90 % intervals")
+
+grid, chosen = np.linspace(0, 6, 301), np.argsort(snr)[np.linspace(20, len(snr) - 20, 6).astype(int)]
+figure, axes = plt.subplots(2, 3, figsize=(9, 4.5), sharex=True, layout="constrained")
+values = np.exp([density[chosen].log_density(value) for value in grid])
+for ax, row, value in zip(axes.flat, chosen, values.T, strict=True):
+    ax.fill_between(grid, value, alpha=0.4)
+    ax.axvline(data.y[test][row], color="k", lw=1)
+    ax.set_title(f"SNR {snr[row]:.1f}", fontsize=10)
+    ax.set_ylim(0)
+figure.supxlabel("log g [dex]")
+figure.supylabel("predictive density")
+plt.show()
