@@ -84,13 +84,17 @@ class StudyRows:
             model = table_model(data, seed, experts)
         return model.set_params(**vars(self.config.training))
 
-    def model_source(self, experts: str = "hierarchical") -> str:
-        """Python source of the default model, of the factor mixture without towers."""
+    def model_sources(self) -> dict[str, str]:
+        """Python source of the default model, and of the factor mixture without towers and with them, as `RunFacts`."""
         if LINES in self.offers:
-            return f"DualTowerMoERegressor.for_spectra(wave{'' if experts == 'factor' else f', {experts=}'})"
-        seed = self.config.seeds[0]
-        model = table_model(self.make(seed), seed, experts).set_params(n_jobs=None, random_state=None)
-        return " ".join(repr(model).split())
+            return {}  # as they are there
+        seed, sources = self.config.seeds[0], {}
+        data, alone = self.make(seed), {"phys_gate": "drop", "quality_gate": "drop"}
+        kinds = {"model": ("hierarchical", {}), "factor_model": ("factor", alone), "factor_towers": ("factor", {})}
+        for name, (experts, changes) in kinds.items():
+            model = table_model(data, seed, experts).set_params(n_jobs=None, random_state=None, **changes)
+            sources[name] = " ".join(repr(model).split())
+        return sources
 
     def fingerprint(self) -> list:
         """Return what identifies these rows: the values of a table; names, sizes and times of shards."""

@@ -145,6 +145,7 @@ class Method:
 
 CLEAN_FACTORS = 32
 CLEAN_ROWS, CLEAN_SHARE = 8000, 8  # noise-free spectra that loadings are taken from: as many, or a part of all rows
+REFINED = 36  # components under which loadings are refined
 POOLED = 4  # neighbouring pixels averaged in the representation by pixels
 
 
@@ -155,6 +156,11 @@ def clean_projection(data, train, seed):
     width = n_flux(data)
     scores = WienerScores(CLEAN_FACTORS, columns=slice(0, width), error_columns=slice(width, 2 * width), n_jobs=-1)
     return {"experts__projection": FrozenEstimator(scores.fit(data.X[rows], clean=clean))}
+
+
+def few_components(data, train, seed):
+    """Components under which loadings are refined; more take longer and refine them no better."""
+    return {"experts__n_components": REFINED}
 
 
 def pool_pixels(flux):
@@ -171,24 +177,24 @@ def light_trees(random_state: int):
     return LGBMRegressor(random_state=random_state, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
 
 
+_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
 _UNSURE = {"phys_gate__discriminants": True, "quality_gate__score_variances": False}  # there are no variances to read
 _WIENER = {"phys_gate__discriminants": True, "quality_gate__score_variances": True}  # the projection is the model's own
 
 READERS = {  # from no use of the errors to most
     "default": Reader(),  # `wiener` where the rows are spectra
-    "pixels": Reader("pixels", _UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, frozenset({LINES})),
-    "whitened": Reader("whitened components", _UNSURE | {"experts__projection": "whitened"}, frozenset({ERRORS})),
-    "wiener": Reader("Wiener scores", _WIENER, frozenset({ERRORS})),
+    "pixels": Reader("pixels", _UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, _LINES),
+    "whitened": Reader("whitened components", _UNSURE | {"experts__projection": "whitened"}, _ERRORS),
+    "wiener": Reader("Wiener scores", _WIENER, _ERRORS),
     "wiener clean": Reader("Wiener scores, noise-free loadings", _WIENER, frozenset({SIMULATOR}), clean_projection),
-    "likelihood": Reader("factors", {}, frozenset({ERRORS}), experts=FACTOR),
+    "likelihood": Reader("factors", {}, _ERRORS, few_components, FACTOR),
     "likelihood clean": Reader("factors, noise-free loadings", {}, frozenset({SIMULATOR}), clean_projection, FACTOR),
-    "likelihood blind": Reader("factors, all rows alike", {}, frozenset({ERRORS}), experts=FACTOR, blind=True),
+    "likelihood blind": Reader("factors, as if all errors were typical", {}, _ERRORS, few_components, FACTOR, True),
 }
 
 # ---- the table ---------------------------------------------------------------------------------------------
 
 _FIVE = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "median")]
-_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
 
 
 def _oracle(experts, dropped, head, known=""):
@@ -232,7 +238,7 @@ def _likelihood(base):
     change = partial(_change, "likelihood", base)
     for count in (9, 18, 36):
         words = f"{count} components"
-        yield change(count, words, f"about {words}", settings={"experts__n_components": count})
+        yield change(f"{count}", words, f"about {words}", settings={"experts__n_components": count})
     yield change("clean", "clean", "loadings from noise-free flux", reader="likelihood clean")
     told = "take typical errors for the row's own"
     yield change("blind_evidence", "blind weights", f"weights, with the best temperature, {told}", main=True,
@@ -263,7 +269,9 @@ _SIX = *_FOUR, _PHYS_BINNED, _CONCAT_BINNED
 
 MIXED = Method("factor", LIKELIHOOD, "likelihood", "factor mixture, its weights the likelihood alone", FACTOR,
                head="factor mixture", main=True, reader="likelihood")  # fmt: skip
-BLIND = f"{MIXED.name}_blind_evidence", f"{MIXED.name}_tempered"  # weights that do not know the errors
+BLIND_EVIDENCE, TEMPERED, BLIND_EXPERTS, SMALLEST = (
+    f"{MIXED.name}_{name}" for name in ("blind_evidence", "tempered", "blind_experts", "9")
+)
 
 TABLE = (
     GLOBAL,
@@ -271,7 +279,7 @@ TABLE = (
     *_SINGLE,
     *_DUAL,
     MIXED,
-    replace(MIXED, name="factor_towers", towers=BOTH, fusion="concat", words="both towers on top", main=True,
+    replace(MIXED, name="factor_towers", towers=BOTH, fusion="concat", words="both towers on top", main=False,
             description="factor mixture, its weights corrected by both towers through concat"),
     *_likelihood(MIXED),
     # sharing is a variant: no single tower has experts that share so, and a gain over one that differs twice tells

@@ -179,7 +179,7 @@ class SeedWork:
         return self.make_data(self.seed)
 
     def base(self, experts):
-        """The default model with experts of a kind."""
+        """Return the default model with experts of a kind, made once."""
         if experts not in self._bases:
             more = {} if experts == "hierarchical" else {"experts": experts}
             self._bases[experts] = self.make_model(self.data, self.seed, **more)
