@@ -403,11 +403,11 @@ def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     def find(fields, size, reader):
         return scores.find(plain, **fields, experts=size, reader=reader)
 
-    mixed, blind, ridges = (scores.find(name=name) for name in (MIXED.name, BLIND_EVIDENCE, BLIND_EXPERTS))
+    mixed, blind, unsure = (scores.find(name=name) for name in (MIXED.name, BLIND_EVIDENCE, BLIND_EXPERTS))
     dual = scores.find(plain, **both, experts=BINNED)
     found = [(place, what, find(*better), find(*worse)) for place, what, better, worse in pairs]
-    found += [("gate", "factor mixture, exact weights", mixed, blind),
-              ("experts", "factor mixture, exact weights", mixed, ridges),
+    found += [("gate", "weights of the factor mixture", mixed, blind),
+              ("experts", "experts of the factor mixture", mixed, unsure),
               ("likelihood", f"factor mixture instead of {counted[BINNED]}, both towers", mixed, dual)]  # fmt: skip
     return _paired_gains(scores, found)
 
@@ -607,7 +607,7 @@ def analyse(scores: StudyScores) -> results.Analysis:
             name: _points(name, [r.snr for r in records], [r.entropy[name] for r in records], MAX_POINTS,
                           first.n_experts[name])
             for name in gates
-            if all(record.snr is not None and name in record.entropy for record in records)
+            if name != TEMPERED and all(record.snr is not None and name in record.entropy for record in records)
         },
         predictions=None if recommended is None else _points(
             recommended.name, [r.y for r in records], [r.predictions[recommended.name] for r in records],

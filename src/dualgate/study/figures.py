@@ -54,13 +54,13 @@ def _methods(results, figure):
     found, shown = results.analysis, grouped(results.analysis.methods)
     if not shown:
         return None
-    figure.set_figheight(1.8 + 0.26 * len(shown))
+    figure.set_figheight(2.4 + 0.26 * len(shown))
     limit = {} if found.limit is None else {"Bayes limit": found.limit.r2.value}
     evaluation.IntervalDisplay(
         [method.label for _, method in shown], [method.r2 for _, method in shown],
         groups=[name for name, _ in shown], lines=limit,
     ).plot(figure.add_subplot())  # fmt: skip
-    _legend(figure)
+    _legend(figure, ncols=1)
     return {}
 
 
@@ -105,7 +105,8 @@ def _changes(results, figure):
     lines = [lines[place] for place in np.argsort(-gains)]
     figure.set_figheight(1.8 + 0.3 * len(lines))
     labels = results.analysis.labels
-    axes = _gains(figure, [labels[each.name].split("), ")[-1] for each in lines], lines, [each.place for each in lines])
+    names = [labels[each.name].split("), ")[-1].removeprefix(f"{labels.get(MIXED.name)}, ") for each in lines]
+    axes = _gains(figure, names, lines, [each.place for each in lines])
     reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.9)
     if reach > 0:  # one variant that fails must not hide what the others do
         low, high = axes.get_xlim()
@@ -239,10 +240,10 @@ FIGURES = {  # the order of the page
 # ---- what tables and figures share ----------------------------------------------------------------------------
 
 
-def grouped(methods, *, variants: bool = False) -> list[tuple[str, MethodScores]]:
-    """Pair the methods that are variants, or the others, with their group's heading; sorted by R^2 within groups."""
+def grouped(methods, *, variants: bool | None = False) -> list[tuple[str, MethodScores]]:
+    """Pair methods that are variants, the others, or all, with the heading of their group; sorted by R^2 within groups."""
     order = list(dict.fromkeys([*GROUPS, *(method.group for method in methods)]))
-    chosen = [method for method in methods if (method.kind == VARIANT) == variants]
+    chosen = [method for method in methods if variants in (None, method.kind == VARIANT)]
     chosen.sort(key=lambda method: (order.index(method.group), -np.nan_to_num(method.r2.value, nan=-np.inf)))
     return [(GROUPS.get(method.group, method.group), method) for method in chosen]
 

@@ -37,7 +37,7 @@ GROUPS = {
     "single": "one tower alone",
     "dual": "both towers, an expert for each regime",
     "binned": "both towers, an expert for each regime and quality bin",
-    "likelihood": "weights from the likelihood of a row, given its errors",
+    "likelihood": "weights from the likelihood, given the errors",
     "sharing": "what the experts of different quality bins share",
     "representation": "what the experts read",
     "routing": "how weights become a prediction, and what the gates are trained on",
@@ -243,7 +243,7 @@ def _likelihood(base):
     told = "take typical errors for the row's own"
     yield change("blind_evidence", "blind weights", f"weights, with the best temperature, {told}", main=True,
                  blind=(EVIDENCE,))  # fmt: skip
-    yield change("tempered", "blind weights, a temperature for each SNR bin",
+    yield change("tempered", "blind weights, a temperature by SNR bin",
                  f"weights {told}, with the best temperature in each SNR bin", main=True, blind=(EVIDENCE,),
                  by_bin=True)  # fmt: skip
     yield change("blind_experts", "blind experts", f"experts {told}", main=True, blind=(EXPERTS,))

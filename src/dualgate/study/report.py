@@ -104,7 +104,7 @@ def sections(results: StudyResults) -> list[Section]:
 
 def method_table(results: StudyResults) -> pd.DataFrame:
     """Return the scores of every method as text, grouped and sorted, as the command prints them."""
-    frame = _frame([row for variants in (False, True) for row in _method_rows(results, variants)])
+    frame = _frame(_method_rows(results, None))
     return frame.drop(columns=["of the limit", "changes", "ΔR² to that"], errors="ignore")
 
 
@@ -156,7 +156,7 @@ def _methods(results):
 
 
 def _method_rows(results, variants):
-    """Rows of the methods that are variants, or of those that are not."""
+    """Rows of the methods that are variants, of those that are not, or of all."""
     found, labels, rows = results.analysis, results.analysis.labels, []
     changes = {each.name: each for each in found.changes} if variants else {}
     mark = None if found.recommendation is None else found.recommendation.name
