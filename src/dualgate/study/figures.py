@@ -241,7 +241,7 @@ FIGURES = {  # the order of the page
 
 
 def grouped(methods, *, variants: bool | None = False) -> list[tuple[str, MethodScores]]:
-    """Pair methods that are variants, the others, or all, with the heading of their group; sorted by R^2 within groups."""
+    """Pair methods (variants, others, or all) with the heading of their group; sorted by R^2 within groups."""
     order = list(dict.fromkeys([*GROUPS, *(method.group for method in methods)]))
     chosen = [method for method in methods if variants in (None, method.kind == VARIANT)]
     chosen.sort(key=lambda method: (order.index(method.group), -np.nan_to_num(method.r2.value, nan=-np.inf)))
