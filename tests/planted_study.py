@@ -37,11 +37,14 @@ def planted_rows(seed, *, constant=False, alike=False, n_samples=3000):
     return Bunch(X=np.hstack([flux, error]).astype(np.float32), y=y, regimes=regimes, snr=snr)
 
 
-def planted_model(data, seed):
-    from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+def planted_model(data, seed, experts="hierarchical"):
+    from dualgate import DualTowerMoERegressor, FactorExperts, HierarchicalExperts, PhysGate, QualityGate
 
     flux, error = slice(0, 12), slice(12, None)
-    experts = HierarchicalExperts(flux, error, quality_edges=(2, 4, 7))
+    if experts == "factor":
+        experts = FactorExperts(flux, error, refine=1)
+    else:
+        experts = HierarchicalExperts(flux, error, quality_edges=(2, 4, 7))
     return DualTowerMoERegressor(
         PhysGate(flux, discriminants=False),
         QualityGate(error),
@@ -95,8 +98,8 @@ def planted_record(seed, errors, validation=None, n_samples=300):
     )
 
 
-def quick_model(data, seed):
-    return planted_model(data, seed).set_params(max_epochs=1)
+def quick_model(data, seed, experts="hierarchical"):
+    return planted_model(data, seed, experts).set_params(max_epochs=1)
 
 
 def planted_results(**facts):

@@ -17,9 +17,14 @@ from dualgate.study import results
 from dualgate.study.config import Thresholds
 from dualgate.study.methods import (
     BINNED,
+    BLIND_EVIDENCE,
+    BLIND_EXPERTS,
     BOTH,
     DUAL,
+    FACTOR,
     GLOBAL,
+    LIKELIHOOD,
+    MIXED,
     MIXTURE,
     ORACLE,
     ORACLES,
@@ -30,11 +35,13 @@ from dualgate.study.methods import (
     READERS,
     REFERENCE,
     SINGLE,
+    SMALLEST,
     TABLE,
+    TEMPERED,
     VARIANT,
     Method,
 )
-from dualgate.study.run import SeedRecord, gate_trace
+from dualgate.study.run import SeedRecord, gate_trace, temperature_of
 
 PASS, MARGINAL, FAIL = LADDER = "pass", "marginal", "fail"  # from best to worst
 METRICS = ("r2", "mae", "rmse", "bias")
@@ -45,6 +52,11 @@ MIN_TREND_ROWS = 4
 AXIS_RESAMPLES = 300
 MAX_POINTS = 1500  # rows of the figures that show rows
 PIXELS_SHOWN = 1024  # of the coefficients
+DENSITIES, DENSITY_POINTS, PIT_BARS = (
+    6,
+    160,
+    10,
+)  # test rows whose density is shown, points of each; bars of a histogram
 
 # ---- intervals over seeds, and verdicts ---------------------------------------------------------------------
 
@@ -153,9 +165,11 @@ class StudyScores:
     def recovery(self, method: Method) -> Interval | None:
         """Share that a method keeps of the gain of the true-regime experts over the global ridge.
 
-        None without both, and where the interval of that gain includes zero.
+        Of a factor mixture those experts are the ones by regime and quality bin. None without both, and where the
+        interval of that gain includes zero.
         """
-        base, oracle = self.find(name=GLOBAL.name), self.find(name=ORACLES[method.experts].name)
+        oracle = ORACLES[BINNED if method.experts == FACTOR else method.experts]
+        base, oracle = self.find(name=GLOBAL.name), self.find(name=oracle.name)
         if base is None or oracle is None or not self.gain(oracle, base).low > 0:
             return None
         found = [table.recovery(method.name, base.name, oracle.name) for table in self.tables]
@@ -232,6 +246,10 @@ def answer_all(scores: StudyScores, gates: Mapping[str, results.GateReport]) -> 
     best, find, bars = scores.best, scores.find, scores.bars
     both, plain = (best(DUAL), best(SINGLE)), best(SINGLE, (PLAIN,))
     added = [method for method in scores.methods if method.name in gates and gates[method.name].axes]
+    learned, exact = ([method for method in added if method.kind == kind] for kind in (DUAL, LIKELIHOOD))
+    mixed, blind, tempered, blind_experts, smallest = (
+        find(name=name) for name in (MIXED.name, BLIND_EVIDENCE, TEMPERED, BLIND_EXPERTS, SMALLEST)
+    )
     over, same = "ΔR² over the best single tower", "ΔR² over the best single tower with the same experts"
 
     def gain(bar, what):
@@ -284,18 +302,34 @@ def answer_all(scores: StudyScores, gates: Mapping[str, results.GateReport]) -> 
          (find(kind=DUAL, fusion="temperature", experts=PLAIN), find(kind=SINGLE, towers=(PHYS,), experts=PLAIN)),
          temperature),
         ("axes", "Q6.3", "Can factorised gates be interpreted: does each tower follow its own axis?",
-         added[:1] or [None], axes),
+         learned[:1] or [None], axes),
+        # the same of the dual tower whose weights are the likelihood
+        ("exact_gain", "S1.2, S4.1", f"Is the gain over the best single tower {bars.continue_:+g} or more?",
+         (mixed, best(SINGLE)), gain(bars.continue_, over)),
+        ("exact_low_snr", "S1.2", f"Is the gain {bars.low_snr:+g} or more at low SNR?", (mixed, best(SINGLE)), low_snr),
+        ("exact_physics", "Q6.1", "Is quality at the gate worth something when it enters as it should?",
+         (mixed, blind), gain(bars.continue_, "ΔR² over the same experts with weights that are blind to the errors")),
+        ("exact_experts", "", "Is quality in the experts worth something when it enters as it should?",
+         (mixed, blind_experts), gain(bars.continue_, "ΔR² over the same weights with experts that are blind")),
+        ("exact_first", "S5.2", f"Does the smallest mixture gain {bars.first:+g} or more?",
+         (smallest, plain), gain(bars.first, f"{over} with an expert for each regime")),
+        ("exact_recovery", "S4.1", f"Are {bars.rho:g} kept of what knowing the true regime gains?", (mixed,), recovery),
+        ("exact_temperature", "Q6.2", "Does quality work as the temperature of weights that are blind otherwise?",
+         (tempered, blind), temperature),
+        ("exact_axes", "Q6.3", "Can the evidence be interpreted: do blind evidence and what errors change of it each "
+         "follow an axis of their own?", exact[:1] or [None], axes),
     )  # fmt: skip
     answers, bins = [], [bin_ for bin_ in SNR_NAMES if bin_ in scores.slices]
     for key, code, words, models, measure in questions:
         parts = [] if None in models else measure(*models)
         if parts:
-            part = DECIDE[key](parts) if key in DECIDE else parts[0]
-            reason = f"{part.what}: {part.reason}" if key in DECIDE else part.reason
-            compared = key not in DECIDE and len(models) == 2
-            by_snr = {bin_: scores.gain(*models, bin_) for bin_ in bins} if compared else {}
-            names = (model.name for model in models)
-            answers.append(results.Answer(key, words, code, part.verdict, reason, parts, *names, gain_by_snr=by_snr))
+            form = results.EXACT if key.startswith(results.EXACT) else results.LEARNED
+            decide = DECIDE.get(key.removeprefix(f"{form}_"))
+            part = decide(parts) if decide else parts[0]
+            reason = f"{part.what}: {part.reason}" if decide else part.reason
+            by_snr = {bin_: scores.gain(*models, bin_) for bin_ in bins} if not decide and len(models) == 2 else {}
+            found = results.Answer(key, words, code, part.verdict, reason, parts, *(model.name for model in models))
+            answers.append(replace(found, gain_by_snr=by_snr, form=form))
     return answers
 
 
@@ -319,17 +353,22 @@ DECIDE = {  # which of several parts decides
 def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommendation | None:
     """Recommend the simplest model that is within one standard error of the best; None with fewer than two candidates.
 
-    Candidates are the global ridge, the single towers, and the dual models unless the verdict on their gain over the
-    best single tower is `FAIL`. The best has the largest validation R^2. Fewer towers are simpler than more, nine
-    experts simpler than 9x4, and fusions are ordered by what they add. :class:`~dualgate.selection.OneStandardError`
+    Candidates are the global ridge, the single towers, the factor mixture and, unless the verdict on the gain of dual
+    models over the best single tower is `FAIL`, these and the factor mixture with towers. The best has the largest
+    validation R^2. Fewer towers are simpler than more, nine experts simpler than 9x4 and those simpler than a factor
+    mixture, and fusions are ordered by what they add. :class:`~dualgate.selection.OneStandardError`
     takes its error from many splits; :meth:`StudyScores.validation_behind` adds the scatter of the rows to few.
     """
     duals = gain_verdict != FAIL
-    kinds = (SINGLE, DUAL) if duals else (SINGLE,)
-    fit = [m for m in scores.methods if m.name == GLOBAL.name or m.kind in kinds]
+    kinds = (SINGLE, DUAL, LIKELIHOOD)
+    fit = [m for m in scores.methods if m.kind in kinds and (duals or len(m.towers) < 2)]
+    fit += [m for m in scores.methods if m.name == GLOBAL.name]
     if len(fit) < 2:
         return None
-    fit.sort(key=lambda m: (len(m.towers), m.experts == BINNED, m.towers == (QUALITY,), FUSION_SIZES.get(m.fusion, 4)))
+    sizes = "", PLAIN, BINNED, FACTOR
+    fit.sort(
+        key=lambda m: (len(m.towers), sizes.index(m.experts), m.towers == (QUALITY,), FUSION_SIZES.get(m.fusion, 4))
+    )
     best, candidates = max(fit, key=scores.validation_r2), []
     for method in fit:
         behind, error = scores.validation_behind(method, best)
@@ -345,8 +384,8 @@ def recommend(scores: StudyScores, gain_verdict: str | None) -> results.Recommen
 
 
 def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
-    """Gains of R^2 from quality at the gate, in the experts and in the representation, as far as methods are there."""
-    plain = [m for m in scores.methods if m.group not in ("sharing", "routing", "ablation")]
+    """Gains of R^2 from each place where quality enters, as far as methods are there."""
+    plain = [m for m in scores.methods if m.experts != FACTOR and m.group not in ("sharing", "routing", "ablation")]
     n_regimes, n_bins = scores.sizes
     counted = {PLAIN: f"{n_regimes} experts", BINNED: f"{n_regimes}x{n_bins} experts"}
     words = {reader: READERS[reader].words for reader in dict.fromkeys(m.reader for m in plain)}
@@ -364,12 +403,19 @@ def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     def find(fields, size, reader):
         return scores.find(plain, **fields, experts=size, reader=reader)
 
-    return _paired_gains(scores, ((place, what, find(*better), find(*worse)) for place, what, better, worse in pairs))
+    mixed, blind, unsure = (scores.find(name=name) for name in (MIXED.name, BLIND_EVIDENCE, BLIND_EXPERTS))
+    dual = scores.find(plain, **both, experts=BINNED)
+    found = [(place, what, find(*better), find(*worse)) for place, what, better, worse in pairs]
+    found += [("gate", "weights of the factor mixture", mixed, blind),
+              ("experts", "experts of the factor mixture", mixed, unsure),
+              ("likelihood", f"factor mixture instead of {counted[BINNED]}, both towers", mixed, dual)]  # fmt: skip
+    return _paired_gains(scores, found)
 
 
 def gains_of_changes(scores: StudyScores) -> list[results.PairedGain]:
-    """Gains of R^2 of every variant of both towers over the method that it changes."""
-    variants = (m for m in scores.methods if m.kind == VARIANT and m.towers == BOTH and m.view == MIXTURE)
+    """Gains of R^2 of every variant of both towers, or of the factor mixture, over the method that it changes."""
+    changed = [m for m in scores.methods if m.kind == VARIANT and m.view == MIXTURE]
+    variants = (m for m in changed if m.towers == BOTH or m.experts == FACTOR)
     return _paired_gains(scores, ((m.group, m.words, m, scores.find(name=m.changes)) for m in variants))
 
 
@@ -432,13 +478,22 @@ def _gate_of_seed(record, edge, method, sizes):
         columns = {"entropy": record.entropy[method.name], "confidence": trace.weights.max(axis=1)}
         if method.fusion == "temperature":
             columns["temperature"] = 1 + np.logaddexp(0, trace.quality_logits[:, 0])
+        elif method.by_bin:
+            columns["temperature"] = temperature_of(method, arrays, slice(record.n_validation, None))
         found["trends"] = {name: evaluation.trend(record.snr, values) for name, values in columns.items()}
-    if method.fusion == "logit_add" and bins is not None and regimes is not None:
+    parts = None
+    if method.fusion == "logit_add":
+        parts = trace.phys_logits, trace.quality_logits
+    elif method.kind == LIKELIHOOD and "blind_evidence" in arrays:
+        blind = arrays["blind_evidence"][record.n_validation :].astype(float)
+        parts = blind, trace.log_weights - blind
+    if parts is not None and bins is not None and regimes is not None:
         draws = bootstrap_weights(len(bins), n_resamples=AXIS_RESAMPLES, random_state=record.seed)
-        towers = {"physics": (trace.phys_logits, regimes, bins), "quality": (trace.quality_logits, bins, regimes)}
+        towers = {"physics": (parts[0], regimes, bins), "quality": (parts[1], bins, regimes)}
         found["axes"] = {tower: _lead(*given, draws) for tower, given in towers.items()}
     n_regimes, n_bins = sizes[0], sizes[1] if method.experts == BINNED else 1
-    if regimes is None or regimes.max() >= n_regimes or trace.weights.shape[1] != n_regimes * n_bins:
+    by_regime = method.experts != FACTOR and trace.weights.shape[1] == n_regimes * n_bins
+    if regimes is None or regimes.max() >= n_regimes or not by_regime:
         return found
     weights = trace.weights.astype(float).reshape(-1, n_regimes, n_bins).sum(axis=2)
     found["accuracy"] = np.mean(weights.argmax(axis=1) == regimes)
@@ -552,12 +607,13 @@ def analyse(scores: StudyScores) -> results.Analysis:
             name: _points(name, [r.snr for r in records], [r.entropy[name] for r in records], MAX_POINTS,
                           first.n_experts[name])
             for name in gates
-            if all(record.snr is not None and name in record.entropy for record in records)
+            if name != TEMPERED and all(record.snr is not None and name in record.entropy for record in records)
         },
         predictions=None if recommended is None else _points(
             recommended.name, [r.y for r in records], [r.predictions[recommended.name] for r in records],
             2 * MAX_POINTS),
         coefficients=_coefficients(first, methods),
+        densities=_densities(records) if MIXED.name in scores.tables[0].names else None,
         seconds={str(record.seed): record.seconds for record in records},
     )  # fmt: skip
 
@@ -566,13 +622,15 @@ def _gates_shown(scores, single):
     """Methods whose gates are described: those compared, and both towers of each kind of fusion."""
     duals = [scores.best(DUAL, (experts,)) for experts in (PLAIN, BINNED)]
     more = [m for m in scores.methods if m.kind == DUAL and m.fusion in ("concat", "temperature")]
+    more += [m for m in scores.methods if m.kind == LIKELIHOOD or m.by_bin]
     added = scores.find(kind=DUAL, fusion="logit_add", experts=PLAIN)
     return list({m.name: m for m in (single, *duals, *more, added) if m is not None}.values())
 
 
 def _describe_method(method, scores, single, limit):
     records, reference = scores.records, None if single is None or method.name == single.name else single
-    gauged = method.kind != REFERENCE and method.experts in ORACLES and method.group != "representation"
+    known = *ORACLES, FACTOR
+    gauged = method.kind != REFERENCE and method.experts in known and method.group != "representation"
     towers = [record.towers[method.name] for record in records if method.name in record.towers]
     entropies = [record.entropy[method.name].mean() for record in records if method.name in record.entropy]
     slices = {
@@ -614,6 +672,34 @@ def _points(name, x, y, n_points, n_experts=None):
     step = max(1, sum(map(len, x)) // n_points)
     shown = ([_rounded(value) for column in columns for value in column[::step]] for columns in (x, y))
     return results.Points(name, *shown, n_experts)
+
+
+def _densities(records):
+    """Predictive densities of some test rows of the first seed, of all SNR, and how often truths are below quantiles.
+
+    None where the factor mixture left no variances.
+    """
+    traces = [record.traces.get(MIXED.name, {}) for record in records]
+    if not all("expert_variances" in arrays for arrays in traces):
+        return None
+    tests = [slice(record.n_validation, None) for record in records]
+    densities = [gate_trace(MIXED, *each).density for each in zip(traces, tests, strict=True)]
+    pit = np.concatenate([density.cdf(record.y) for density, record in zip(densities, records, strict=True)])
+    first, density, known = records[0], densities[0], records[0].snr is not None
+    order = np.argsort(first.snr) if known else np.arange(len(first.y))
+    rows = order[(np.arange(DENSITIES) * 2 + 1) * len(order) // (2 * DENSITIES)]  # medians of as many equal parts
+    density = density[rows]
+    grid = np.linspace(density.quantile(0.001).min(), density.quantile(0.999).max(), DENSITY_POINTS)
+    curves = np.exp([density.log_density(value) for value in grid]).T
+    codes = np.concatenate([quality_bins(record.snr) for record in records]) if known else np.zeros(len(pit), dtype=int)
+    groups = {name: pit[codes == code] for code, name in enumerate(SNR_NAMES if known else ("all",))}
+    return results.Densities(
+        MIXED.name, grid.tolist(), [[_rounded(each) for each in line] for line in curves], first.y[rows].tolist(),
+        first.snr[rows].tolist() if known else [],
+        {name: np.histogram(each, PIT_BARS, (0, 1))[0].tolist() for name, each in groups.items()},
+        {name: [float(np.mean(np.abs(each - 0.5) <= level / 2)) for level in results.COVERAGES]
+         for name, each in groups.items() if len(each)},
+    )  # fmt: skip
 
 
 def _coefficients(record, methods):

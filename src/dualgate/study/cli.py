@@ -213,7 +213,7 @@ class StudyRun:
         about = {"target": data.target, "unit": None} if data.kind == "table" else {}
         return RunFacts(
             source=data.source, kind=data.kind, rows=n_rows, seeds=self.config.seeds, **about,
-            model=self.rows.model_source(), config=self.config.as_dict(), environment=surroundings,
+            **self.rows.model_sources(), config=self.config.as_dict(), environment=surroundings,
             hash=digest(self.config.as_dict(), surroundings), stages_hash=self.hash, left_out=self.left_out,
             created=datetime.now(UTC).isoformat(timespec="seconds"), total_seconds=seconds, stages_kept=n_kept,
             peak_memory_gib=peak_memory_gib(),

@@ -8,8 +8,8 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from dualgate import evaluation
 from dualgate.features.lines import WINDOWS
-from dualgate.snr import SNR_NAMES
-from dualgate.study.methods import BINNED, GLOBAL, GROUPS, ORACLES, VARIANT
+from dualgate.snr import SNR_NAMES, SNR_RANGES
+from dualgate.study.methods import BINNED, GLOBAL, GROUPS, MIXED, ORACLES, VARIANT
 from dualgate.study.results import MethodScores, StudyResults, number, regime_names, templates
 
 WIDTH = 5.2  # inches: at a phone's width the letters are still as large as the text around
@@ -18,9 +18,15 @@ MARGIN = 0.15  # of R^2, above and below the bars of the SNR figure
 REACH = 2.0  # how far the figure of changes reaches, in units of a large change
 MAX_PANELS = 3  # of the entropy figure
 MIN_TREND = 0.1  # rank correlation; weaker ones explain less than a hundredth of the variance of ranks
+BINS = {name: f"{name} ({limits})" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)}
 LINE_REACH = 10.0  # [A] around a line's core
 ELEMENTS = {"ca": "Ca II", "na": "Na I"}
-PLACES = {"gate": "at the gate", "experts": "in the experts", "representation": "in what the experts read"}
+PLACES = {
+    "gate": "at the gate",
+    "experts": "in the experts",
+    "representation": "in what the experts read",
+    "likelihood": "in the likelihood",
+}
 
 
 def draw_figures(results: StudyResults) -> dict[str, tuple[str, bytes]]:
@@ -48,13 +54,13 @@ def _methods(results, figure):
     found, shown = results.analysis, grouped(results.analysis.methods)
     if not shown:
         return None
-    figure.set_figheight(1.8 + 0.26 * len(shown))
+    figure.set_figheight(2.4 + 0.26 * len(shown))
     limit = {} if found.limit is None else {"Bayes limit": found.limit.r2.value}
     evaluation.IntervalDisplay(
         [method.label for _, method in shown], [method.r2 for _, method in shown],
         groups=[name for name, _ in shown], lines=limit,
     ).plot(figure.add_subplot())  # fmt: skip
-    _legend(figure)
+    _legend(figure, ncols=1)
     return {}
 
 
@@ -62,7 +68,7 @@ def _by_snr(results, figure):
     """R^2 by SNR bin of the methods compared, under the Bayes limit where it is known."""
     found = results.analysis
     duals = [answer.dual for answer in map(found.answer, ("gate", "experts")) if answer is not None]
-    names = [GLOBAL.name, found.best_single, *duals, ORACLES[BINNED].name]
+    names = [GLOBAL.name, found.best_single, *duals, MIXED.name, ORACLES[BINNED].name]
     if SNR_NAMES[0] not in found.rows.by_slice:
         return None
     shown = [m for m in found.methods if m.name in names] or found.methods[:5]
@@ -99,7 +105,8 @@ def _changes(results, figure):
     lines = [lines[place] for place in np.argsort(-gains)]
     figure.set_figheight(1.8 + 0.3 * len(lines))
     labels = results.analysis.labels
-    axes = _gains(figure, [labels[each.name].split("), ")[-1] for each in lines], lines, [each.place for each in lines])
+    names = [labels[each.name].split("), ")[-1].removeprefix(f"{labels.get(MIXED.name)}, ") for each in lines]
+    axes = _gains(figure, names, lines, [each.place for each in lines])
     reach = REACH * np.nanquantile(np.abs([[each.gain.low, each.gain.high] for each in lines]), 0.9)
     if reach > 0:  # one variant that fails must not hide what the others do
         low, high = axes.get_xlim()
@@ -157,6 +164,49 @@ def _confusion(results, figure):
     return {"gate": name}
 
 
+def _densities(results, figure):
+    """Predictive densities of some test rows, from low to high SNR, with the truth marked."""
+    found, run = results.analysis.densities, results.run
+    if found is None:
+        return None
+    figure.set_figheight(5.0)
+    panels = figure.subplots(3, len(found.densities) // 3, sharex=True, squeeze=False)
+    name = f"{run.target} [{run.unit}]" if run.unit else run.target
+    for place, (panel, curve, truth) in enumerate(zip(panels.flat, found.densities, found.truths, strict=True)):
+        panel.fill_between(found.y, curve, color="C0", alpha=0.3, linewidth=0)
+        panel.plot(found.y, curve, color="C0", linewidth=1, label="predictive density" if not place else None)
+        panel.axvline(truth, color="C1", linewidth=2, label="truth" if not place else None)
+        if found.snr:
+            panel.set_title(f"SNR = {number(found.snr[place], 1)}", fontsize="small", loc="left")
+        panel.set(ylim=(0, None), yticks=[])
+    for panel in panels[-1]:
+        panel.set_xlabel(name)
+    _legend(figure)
+    return {}
+
+
+def _pit(results, figure):
+    """Histograms of the predictive probability of a smaller target, flat where the densities are calibrated."""
+    found = results.analysis.densities
+    if found is None:
+        return None
+    shown = {name: np.array(counts) for name, counts in found.pit.items() if sum(counts)}
+    figure.set_figheight(1.2 + 1.9 * ((len(shown) + 1) // 2))
+    panels = figure.subplots((len(shown) + 1) // 2, min(2, len(shown)), sharex=True, sharey=True, squeeze=False)
+    for panel, (name, counts) in zip(panels.flat, shown.items(), strict=False):
+        n_bars, mean = len(counts), counts.sum() / len(counts)
+        panel.bar((np.arange(n_bars) + 0.5) / n_bars, counts / mean, 0.92 / n_bars, color="C0")
+        spread = 2 * np.sqrt((1 - 1 / n_bars) / mean)  # of a bar, two standard deviations
+        panel.axhspan(1 - spread, 1 + spread, color="0.5", alpha=0.3, linewidth=0)
+        panel.axhline(1, color="0.5", linewidth=1)
+        panel.set_title(f"{BINS.get(name, name)}: {counts.sum():,} rows", fontsize="small", loc="left")
+    for panel in panels.flat[len(shown) :]:
+        panel.set_visible(False)
+    figure.supxlabel("predictive probability of a smaller target", fontsize="medium")
+    figure.supylabel("rows / rows of a flat histogram", fontsize="medium")
+    return {"shown": shown}
+
+
 def _coefficients(results, figure):
     found, run = results.analysis.coefficients, results.run
     if found is None:
@@ -181,6 +231,8 @@ FIGURES = {  # the order of the page
     "ablation": _changes,
     "r2_by_snr": _by_snr,
     "coefficients": _coefficients,
+    "densities": _densities,
+    "pit": _pit,
     "entropy_by_snr": _entropy,
     "confusion": _confusion,
 }
@@ -188,10 +240,10 @@ FIGURES = {  # the order of the page
 # ---- what tables and figures share ----------------------------------------------------------------------------
 
 
-def grouped(methods, *, variants: bool = False) -> list[tuple[str, MethodScores]]:
-    """Pair the methods that are variants, or the others, with their group's heading; sorted by R^2 within groups."""
+def grouped(methods, *, variants: bool | None = False) -> list[tuple[str, MethodScores]]:
+    """Pair methods (variants, others, or all) with the heading of their group; sorted by R^2 within groups."""
     order = list(dict.fromkeys([*GROUPS, *(method.group for method in methods)]))
-    chosen = [method for method in methods if (method.kind == VARIANT) == variants]
+    chosen = [method for method in methods if variants in (None, method.kind == VARIANT)]
     chosen.sort(key=lambda method: (order.index(method.group), -np.nan_to_num(method.r2.value, nan=-np.inf)))
     return [(GROUPS.get(method.group, method.group), method) for method in chosen]
 

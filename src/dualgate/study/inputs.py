@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate, QualityGate
+from dualgate import DualTowerMoERegressor, FactorExperts, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.datasets import open_spectra, stream_spectra
 from dualgate.evaluation import SNR_EDGES
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.lines import check_wave
+from dualgate.rows import ArrayRows, RowSource, as_source
 from dualgate.rows.store import digest
 from dualgate.study.config import MIN_ROWS, ConfigError, StudyConfig, nearest
 
@@ -71,21 +72,29 @@ class StudyRows:
         spectra.ordered = True
         return spectra
 
-    def make_model(self, data: Bunch, seed: int) -> DualTowerMoERegressor:
+    def make_model(self, data: Bunch, seed: int, experts: str = "hierarchical") -> DualTowerMoERegressor:
         """Build the default model for the rows, with the scores and the training of the configuration."""
         if LINES in self.offers:
-            scores = vars(self.config.scores).items()
-            model = spectral_model(data, seed).set_params(**{f"experts__projection__{key}": it for key, it in scores})
+            scores = vars(self.config.scores)
+            if experts == "factor":  # whose loadings are refined
+                scores = {key: it for key, it in scores.items() if key != "max_iter"}
+            model = spectral_model(data, seed, experts)
+            model.set_params(**{f"experts__projection__{key}": it for key, it in scores.items()})
         else:
-            model = table_model(data, seed)
+            model = table_model(data, seed, experts)
         return model.set_params(**vars(self.config.training))
 
-    def model_source(self) -> str:
-        """Python source of the default model."""
+    def model_sources(self) -> dict[str, str]:
+        """Python source of the default model, and of the factor mixture without towers and with them, as `RunFacts`."""
         if LINES in self.offers:
-            return "DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')"
-        seed = self.config.seeds[0]
-        return " ".join(repr(table_model(self.make(seed), seed).set_params(n_jobs=None, random_state=None)).split())
+            return {}  # as they are there
+        seed, sources = self.config.seeds[0], {}
+        data, alone = self.make(seed), {"phys_gate": "drop", "quality_gate": "drop"}
+        kinds = {"model": ("hierarchical", {}), "factor_model": ("factor", alone), "factor_towers": ("factor", {})}
+        for name, (experts, changes) in kinds.items():
+            model = table_model(data, seed, experts).set_params(n_jobs=None, random_state=None, **changes)
+            sources[name] = " ".join(repr(model).split())
+        return sources
 
     def fingerprint(self) -> list:
         """Return what identifies these rows: the values of a table; names, sizes and times of shards."""
@@ -102,17 +111,34 @@ def n_flux(data) -> int:
     return len(data.wave) if data.get("n_flux") is None else data.n_flux
 
 
-def spectral_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
+class TypicalErrors(RowSource):
+    """Rows whose errors are all replaced by the typical ones that a fitted reduction to factors found."""
+
+    def __init__(self, X, reduction):
+        self.source = as_source(X) or ArrayRows(X)
+        self.shape, self.dtype = self.source.shape, self.source.dtype
+        self._columns, self._noise = reduction.error_columns_, reduction.projection_.transformer.noise_
+
+    def read(self, start, stop):  # noqa: D102
+        block = self.source.read(start, stop).copy()
+        block[:, self._columns] = self._noise
+        return block
+
+
+def spectral_model(data: Bunch, seed: int, experts: str = "hierarchical") -> DualTowerMoERegressor:
     """Build the default model for spectra `[flux | error]` on the pixels of `data.wave`."""
-    return DualTowerMoERegressor.for_spectra(data.wave, experts="hierarchical", n_jobs=-1, random_state=seed)
+    return DualTowerMoERegressor.for_spectra(data.wave, experts=experts, towers=True, n_jobs=-1, random_state=seed)
 
 
-def table_model(data: Bunch, seed: int) -> DualTowerMoERegressor:
+def table_model(data: Bunch, seed: int, experts: str = "hierarchical") -> DualTowerMoERegressor:
     """Build the default model for other rows: the physics gate reads the flux, the quality gate the other columns."""
     flux, others = slice(0, data.n_flux), slice(data.n_flux, None)
     binned = (others, SNR_EDGES) if data.paired else (None, None)  # quality bins are of the SNR
     projection = "whitened" if data.n_flux >= PROJECT_FROM else None
-    experts = HierarchicalExperts(flux, binned[0], quality_edges=binned[1], projection=projection, clip=True)
+    if experts == "factor":
+        experts = FactorExperts(flux, others)
+    else:
+        experts = HierarchicalExperts(flux, binned[0], quality_edges=binned[1], projection=projection, clip=True)
     quality = QualityGate(others, features=None if data.paired else "passthrough")
     training = {"start": "random", "weight_decay": 0.0}  # as for spectra: every method is trained alike
     gates = PhysGate(flux, discriminants=False), quality

@@ -18,9 +18,10 @@ from dualgate.gating import FUSIONS
 from dualgate.rows.store import digest
 from dualgate.study.config import ConfigError, nearest
 from dualgate.study.inputs import ERRORS, LINES, REGIMES, SIMULATOR, n_flux
-from dualgate.study.run import gate_trace
+from dualgate.study.run import EVIDENCE, EXPERTS, FACTOR, gate_trace
 
 REFERENCE, SINGLE, DUAL, VARIANT, PEER = "reference", "single tower", "dual tower", "variant", "peer"
+LIKELIHOOD = "likelihood"
 MIXTURE, ORACLE, ROOT = "mixture", "oracle", "root"  # whose prediction a method is
 PLAIN, BINNED, BINS = "9", "9x4", "4"  # an expert for each regime, regime and quality bin, quality bin
 PHYS, QUALITY = BOTH = "phys", "quality"
@@ -36,6 +37,7 @@ GROUPS = {
     "single": "one tower alone",
     "dual": "both towers, an expert for each regime",
     "binned": "both towers, an expert for each regime and quality bin",
+    "likelihood": "weights from the likelihood, given the errors",
     "sharing": "what the experts of different quality bins share",
     "representation": "what the experts read",
     "routing": "how weights become a prediction, and what the gates are trained on",
@@ -52,11 +54,13 @@ class Reader:
     parameters: Mapping = field(default_factory=dict)  # for `set_params` of the default model
     needs: frozenset = frozenset()  # what the rows must have, as in `StudyRows.offers`
     make: Callable | None = None  # (data, train, seed) -> further parameters, before the reduction is fitted to `train`
+    experts: str = "hierarchical"  # of the default model that it changes, as in `DualTowerMoERegressor`
+    blind: bool = False  # whether the rows are read as if each had the typical errors
 
     @property
     def key(self) -> str:
         """Name of the reduction: the same for readers that differ in nothing but their name."""
-        return digest(self.parameters, self.make)[:12]
+        return digest(self.parameters, self.make, self.experts, self.blind)[:12]
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,10 @@ class Method:
     """One model of the comparison. Methods whose fits are equal share one, and differ in view or routing alone."""
 
     name: str  # in `results.json` and on the command line
-    kind: str  # `REFERENCE` (no gate), `SINGLE`, `DUAL`, `VARIANT` (never chosen to answer a question) or `PEER`
+    kind: str  # `REFERENCE` (no gate), `SINGLE`, `DUAL`, `LIKELIHOOD`, `VARIANT` (never chosen to be best) or `PEER`
     group: str  # one of `GROUPS`
     description: str  # for `dualgate study --list`
-    experts: str = ""  # `PLAIN`, `BINNED`, `BINS`, or empty where there are none
+    experts: str = ""  # `PLAIN`, `BINNED`, `BINS`, `FACTOR`, or empty where there are none
     towers: tuple = ()  # which of `PHYS` and `QUALITY` take part; empty where no gate does
     fusion: str = ""  # alias of the fusion of both towers
     head: str = ""  # how the title begins where it names no tower
@@ -77,6 +81,8 @@ class Method:
     reader: str = "default"  # one of `READERS`; every reader reads the rows of a seed once
     view: str = MIXTURE  # or `ORACLE` (each row's own expert, its regime known), or `ROOT` (the ridge for all rows)
     routing: str | int = "soft"  # as in `DualTowerMoERegressor`, at prediction
+    blind: tuple = ()  # which of `EVIDENCE` and `EXPERTS` take the typical errors for the row's own, at prediction
+    by_bin: bool = False  # whether blind evidence has a temperature in each SNR bin, not one for all rows
     settings: Mapping = field(default_factory=dict)  # further parameters of the default model
     peer: Callable | None = None  # makes a regressor for a random_state, on the columns [projected | quality features]
     kept: Mapping = field(default_factory=dict)  # numbers of the features that a gate still reads; all where not named
@@ -96,14 +102,15 @@ class Method:
     @property
     def parameters(self) -> dict:
         """What makes the default model this one, for `set_params`."""
-        found = {f"{tower}_gate": "drop" for tower in BOTH if self.towers and tower not in self.towers}
+        alone = self.towers or self.experts == FACTOR
+        found = {f"{tower}_gate": "drop" for tower in BOTH if alone and tower not in self.towers}
         found |= {"fusion": self.fusion} if self.fusion else {}
-        unbinned = self.peer is None and self.experts not in (BINNED, BINS)
+        unbinned = self.peer is None and self.experts not in (BINNED, BINS, FACTOR)
         return found | ({"experts__quality_edges": None} if unbinned else {}) | dict(self.settings)
 
     @property
     def gated(self) -> bool:
-        """Whether trained gates weigh the experts."""
+        """Whether trained gates or the likelihood weigh the experts."""
         return self.view == MIXTURE and self.peer is None
 
     @property
@@ -138,6 +145,7 @@ class Method:
 
 CLEAN_FACTORS = 32
 CLEAN_ROWS, CLEAN_SHARE = 8000, 8  # noise-free spectra that loadings are taken from: as many, or a part of all rows
+REFINED = 36  # components under which loadings are refined
 POOLED = 4  # neighbouring pixels averaged in the representation by pixels
 
 
@@ -148,6 +156,11 @@ def clean_projection(data, train, seed):
     width = n_flux(data)
     scores = WienerScores(CLEAN_FACTORS, columns=slice(0, width), error_columns=slice(width, 2 * width), n_jobs=-1)
     return {"experts__projection": FrozenEstimator(scores.fit(data.X[rows], clean=clean))}
+
+
+def few_components(data, train, seed):
+    """Components under which loadings are refined; more take longer and refine them no better."""
+    return {"experts__n_components": REFINED}
 
 
 def pool_pixels(flux):
@@ -164,21 +177,24 @@ def light_trees(random_state: int):
     return LGBMRegressor(random_state=random_state, deterministic=True, force_row_wise=True, n_jobs=1, verbose=-1)
 
 
+_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
 _UNSURE = {"phys_gate__discriminants": True, "quality_gate__score_variances": False}  # there are no variances to read
 _WIENER = {"phys_gate__discriminants": True, "quality_gate__score_variances": True}  # the projection is the model's own
 
 READERS = {  # from no use of the errors to most
     "default": Reader(),  # `wiener` where the rows are spectra
-    "pixels": Reader("pixels", _UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, frozenset({LINES})),
-    "whitened": Reader("whitened components", _UNSURE | {"experts__projection": "whitened"}, frozenset({ERRORS})),
-    "wiener": Reader("Wiener scores", _WIENER, frozenset({ERRORS})),
+    "pixels": Reader("pixels", _UNSURE | {"experts__projection": FunctionTransformer(pool_pixels)}, _LINES),
+    "whitened": Reader("whitened components", _UNSURE | {"experts__projection": "whitened"}, _ERRORS),
+    "wiener": Reader("Wiener scores", _WIENER, _ERRORS),
     "wiener clean": Reader("Wiener scores, noise-free loadings", _WIENER, frozenset({SIMULATOR}), clean_projection),
+    "likelihood": Reader("factors", {}, _ERRORS, few_components, FACTOR),
+    "likelihood clean": Reader("factors, noise-free loadings", {}, frozenset({SIMULATOR}), clean_projection, FACTOR),
+    "likelihood blind": Reader("factors, as if all errors were typical", {}, _ERRORS, few_components, FACTOR, True),
 }
 
 # ---- the table ---------------------------------------------------------------------------------------------
 
 _FIVE = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "median")]
-_LINES, _ERRORS = frozenset({LINES}), frozenset({ERRORS})
 
 
 def _oracle(experts, dropped, head, known=""):
@@ -218,6 +234,24 @@ def _route(base, cell):
     yield change("classes", "classification", words, settings={"loss": "cross_entropy"})
 
 
+def _likelihood(base):
+    change = partial(_change, "likelihood", base)
+    for count in (9, 18, 36):
+        words = f"{count} components"
+        yield change(f"{count}", words, f"about {words}", settings={"experts__n_components": count})
+    yield change("clean", "clean", "loadings from noise-free flux", reader="likelihood clean")
+    told = "take typical errors for the row's own"
+    yield change("blind_evidence", "blind weights", f"weights, with the best temperature, {told}", main=True,
+                 blind=(EVIDENCE,))  # fmt: skip
+    yield change("tempered", "blind weights, a temperature by SNR bin",
+                 f"weights {told}, with the best temperature in each SNR bin", main=True, blind=(EVIDENCE,),
+                 by_bin=True)  # fmt: skip
+    yield change("blind_experts", "blind experts", f"experts {told}", main=True, blind=(EXPERTS,))
+    yield change("blind", "blind weights and experts", f"both {told}, weights with the best temperature", main=True,
+                 blind=(EVIDENCE, EXPERTS))  # fmt: skip
+    yield change("blind_fit", "blind from the start", f"both {told}, while fitting too", reader="likelihood blind")
+
+
 GLOBAL = Method("global", REFERENCE, "reference", "one ridge for all rows", head="global ridge", view=ROOT, main=True,
                 settings={"quality_gate": "drop"})  # fmt: skip
 ORACLES = {
@@ -233,11 +267,21 @@ _ablate = partial(_change, "ablation", _CONCAT_BINNED)
 _FOUR = GLOBAL, ORACLES[PLAIN], _PHYS, _CONCAT
 _SIX = *_FOUR, _PHYS_BINNED, _CONCAT_BINNED
 
+MIXED = Method("factor", LIKELIHOOD, "likelihood", "factor mixture, its weights the likelihood alone", FACTOR,
+               head="factor mixture", main=True, reader="likelihood")  # fmt: skip
+BLIND_EVIDENCE, TEMPERED, BLIND_EXPERTS, SMALLEST = (
+    f"{MIXED.name}_{name}" for name in ("blind_evidence", "tempered", "blind_experts", "9")
+)
+
 TABLE = (
     GLOBAL,
     *ORACLES.values(),
     *_SINGLE,
     *_DUAL,
+    MIXED,
+    replace(MIXED, name="factor_towers", towers=BOTH, fusion="concat", words="both towers on top", main=False,
+            description="factor mixture, its weights corrected by both towers through concat"),
+    *_likelihood(MIXED),
     # sharing is a variant: no single tower has experts that share so, and a gain over one that differs twice tells
     # nothing of quality at the gate
     *(_change("sharing", _CONCAT_BINNED, name, name, words, settings={"experts__sharing": name},

@@ -9,16 +9,28 @@ from pathlib import Path
 
 import pandas as pd
 
-from dualgate.snr import SNR_NAMES, SNR_RANGES
-from dualgate.study.figures import FIGURES, PLACES, confused_gate, draw_figures, grouped, shows_trend
+from dualgate.snr import SNR_NAMES
+from dualgate.study.figures import BINS, FIGURES, PLACES, confused_gate, draw_figures, grouped, shows_trend
 from dualgate.study.methods import BINNED, DUAL, PLAIN
-from dualgate.study.results import StudyResults, between, gain_text, measured, number, r2_text, regime_names, templates
+from dualgate.study.results import (
+    COVERAGES,
+    EXACT,
+    LEARNED,
+    StudyResults,
+    between,
+    gain_text,
+    measured,
+    number,
+    r2_text,
+    regime_names,
+    templates,
+)
 
 TITLE = "Two towers or one?"
 PAGES = {"report.md": "markdown.jinja", "report.html": "page.html"}  # and their templates
 GROUP = "group"  # key of the rows of a table that has groups
+FORMS = {LEARNED: "the learned dual tower: two trained gates", EXACT: "the exact dual tower: the likelihood"}
 NUMERIC = re.compile(r"[+\N{MINUS SIGN}<\d]|n/a|best")
-BINS = {name: f"{name} ({limits})" for name, limits in zip(SNR_NAMES, SNR_RANGES, strict=True)}
 PROPOSED = {  # the proposal's steps: fusions and experts
     "MVP-4.0": (("concat",), PLAIN),
     "MVP-4.1": (("logit_add", "poe"), PLAIN),
@@ -32,8 +44,8 @@ PROPOSED = {  # the proposal's steps: fusions and experts
 def words_of(results: StudyResults) -> dict:
     """Everything that the report has in sentences, from `words.jinja`.
 
-    By name: the `answer`, what to `use` and the line of `code` for it (empty where nothing can be recommended), the
-    `details`, and the note of every section.
+    By name: the `answer`, the `exact` one, what to `use` and the line of `code` for it (empty where nothing can be
+    recommended), the `details`, and the note of every section.
     """
     found = results.analysis
     context = {"found": found, "run": results.run, "labels": results.analysis.labels, "bins": BINS}
@@ -46,7 +58,7 @@ def summary(results: StudyResults) -> str:
     """Return the result of a study as one paragraph of plain words."""
     words = words_of(results)
     use = f"{words['use']} {words['code']}." if words["use"] else ""
-    return " ".join(filter(None, [words["answer"], use, words["details"]]))
+    return " ".join(filter(None, [words["answer"], words["exact"], use, words["details"]]))
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------
@@ -92,7 +104,7 @@ def sections(results: StudyResults) -> list[Section]:
 
 def method_table(results: StudyResults) -> pd.DataFrame:
     """Return the scores of every method as text, grouped and sorted, as the command prints them."""
-    frame = _frame([row for variants in (False, True) for row in _method_rows(results, variants)])
+    frame = _frame(_method_rows(results, None))
     return frame.drop(columns=["of the limit", "changes", "ΔR² to that"], errors="ignore")
 
 
@@ -111,14 +123,15 @@ def _known(value, digits=2):
 def _answers(results):
     labels = results.analysis.labels
     return [
-        {"question": each.question, "verdict": each.verdict, "because": each.reason, "numbers": _numbers(each),
+        {GROUP: FORMS[each.form], "question": each.question, "verdict": each.verdict, "because": each.reason,
+         "numbers": _numbers(each),
          "compared": " against ".join(labels[name] for name in (each.dual, each.single) if name is not None)}
         for each in results.analysis.answers
     ]  # fmt: skip
 
 
 def _numbers(answer):
-    gain = answer.key != "recovery"
+    gain = not answer.key.endswith("recovery")
     return "; ".join(f"{part.what} {between(part.found, gain=gain, marks=(part.bar,))}" for part in answer.parts)
 
 
@@ -143,7 +156,7 @@ def _methods(results):
 
 
 def _method_rows(results, variants):
-    """Rows of the methods that are variants, or of those that are not."""
+    """Rows of the methods that are variants, of those that are not, or of all."""
     found, labels, rows = results.analysis, results.analysis.labels, []
     changes = {each.name: each for each in found.changes} if variants else {}
     mark = None if found.recommendation is None else found.recommendation.name
@@ -180,7 +193,8 @@ def _by_snr(results):
 
 
 def _compared(found):
-    return [each for each in map(found.answer, ("gain", "gate", "experts")) if each is not None]
+    keys = "gain", "gate", "experts", "exact_gain", "exact_physics", "exact_experts"
+    return [each for each in map(found.answer, keys) if each is not None]
 
 
 def _regimes(results):
@@ -236,6 +250,15 @@ def _gates(results):
     return rows
 
 
+def _calibration(results):
+    found, counts = results.analysis.densities, results.analysis.rows.by_slice
+    return [] if found is None else [
+        {"test rows": BINS.get(name, name), "number": f"{counts[name]:,}"}
+        | {f"within {level:.0%}": number(share, 3) for level, share in zip(COVERAGES, shares, strict=True)}
+        for name, shares in found.coverage.items()
+    ]  # fmt: skip
+
+
 def _contributions(results):
     found, labels = results.analysis, results.analysis.labels
     return [
@@ -259,10 +282,11 @@ def _proposal(results):
     if results.run.kind == "table":
         return []
     rows = [
-        {"number": each.code, "question": each.question, "verdict": each.verdict, "numbers": _numbers(each)}
+        {"number": each.code, "dual tower": each.form, "question": each.question, "verdict": each.verdict,
+         "numbers": _numbers(each)}
         for each in found.answers
         if each.code
-    ]
+    ]  # fmt: skip
     for step, (fusions, experts) in PROPOSED.items():
         duals = [m for m in found.methods if m.kind == DUAL and m.experts == experts and m.fusion in fusions]
         reached = "; ".join(f"{m.label}: R² = {r2_text(m.r2)}" for m in duals)
@@ -303,6 +327,7 @@ SECTIONS = {  # the order of the page: what makes the table, its figures, whethe
     "Where quality enters": (_places, ("places",), False),
     "Gain by SNR bin": (_by_snr, ("r2_by_snr",), False),
     "By regime": (_regimes, ("coefficients", "confusion"), False),
+    "Predictive densities": (_calibration, ("densities", "pit"), False),
     "Errors and slices": (_slices, (), True),
     "Gates": (_gates, ("entropy_by_snr",), False),
     "Contribution of the towers": (_contributions, (), False),

@@ -13,6 +13,8 @@ from dualgate.study.config import Thresholds, read_typed
 SCHEMA_VERSION = 3
 MAX_DIGITS = 6
 STELLAR = ("T_eff [K]", "[M/H]")  # conditions of spectra
+LEARNED, EXACT = "learned", "exact"  # dual tower that an answer is about: trained gates, or the likelihood
+COVERAGES = 0.68, 0.9, 0.95  # of central intervals
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Part:
 class Answer:
     """One question of the study with its verdict, "pass", "marginal" or "fail", and the numbers that decide."""
 
-    key: str  # "gain", "low_snr", "physics", "gate", "experts", "first", "recovery", "temperature" or "axes"
+    # "gain", "low_snr", "physics", "gate", "experts", "first", "recovery", "temperature" or "axes"; of the exact dual
+    # tower "exact_gain" and so on
+    key: str
     question: str
     code: str  # its number in the proposal, if it has one
     verdict: str
@@ -39,6 +43,7 @@ class Answer:
     dual: str
     single: str | None = None
     gain_by_snr: dict[str, Interval] = field(default_factory=dict)
+    form: str = LEARNED  # or `EXACT`
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,19 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
+class Densities:
+    """Predictive densities of some test rows of the first seed, and calibration of all by SNR bin, or "all"."""
+
+    name: str
+    y: list[float]  # where the densities are [unit of y]
+    densities: list[list[float]]  # of each row [1 / unit of y]
+    truths: list[float]  # target of each row [unit of y]
+    snr: list[float]  # of each row, empty where it is not known
+    pit: dict[str, list[int]]  # histogram of the predictive probability of a smaller target than the true one
+    coverage: dict[str, list[float]]  # share of targets within central intervals of `COVERAGES`
+
+
+@dataclass(frozen=True)
 class RowCounts:
     """Rows of the first seed that train, choose and test, and test rows of all seeds by slice."""
 
@@ -194,6 +212,7 @@ class Analysis:
     predictions: Points | None
     coefficients: Coefficients | None
     seconds: dict[str, dict[str, float]]  # of each stage, by seed
+    densities: Densities | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -220,6 +239,8 @@ class RunFacts:
     target: str = "log g"
     unit: str | None = "dex"
     model: str = "DualTowerMoERegressor.for_spectra(wave, experts='hierarchical')"  # Python source of the default model
+    factor_model: str = "DualTowerMoERegressor.for_spectra(wave)"  # of the factor mixture
+    factor_towers: str = "DualTowerMoERegressor.for_spectra(wave, towers=True)"  # of the same with towers
     config: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     hash: str = ""  # SHA-256 of configuration and environment

@@ -8,22 +8,29 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.special import entr
+from scipy.optimize import minimize_scalar
+from scipy.special import entr, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 
 from dualgate.datasets import bayes_limit
 from dualgate.evaluation import leakage_audit, permutation_contribution, tower_correlation
 from dualgate.reduction import ReducedRows
+from dualgate.rows import FitStages, open_rows
 from dualgate.rows.store import Store
-from dualgate.study.inputs import n_flux, spectral_model
+from dualgate.snr import SNR_NAMES, quality_bins
+from dualgate.study.inputs import TypicalErrors, n_flux, spectral_model
 from dualgate.trace import MixtureTrace
 
 ROWS, REDUCTION, REDUCED, FIT = "rows", "reduction", "reduced rows", "fit"  # kinds of stages
 LIMIT, AUDIT = "limit", "audit"
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
-TRACED = ("log_weights", "expert_predictions", "root_prediction", "phys_logits", "quality_logits")
-SINGLE_PRECISION = {"log_weights", "phys_logits", "quality_logits"}  # a target may need all the digits it has
+TRACED = ("log_weights", "expert_predictions", "expert_variances", "root_prediction", "phys_logits", "quality_logits")
+SINGLE_PRECISION = {"log_weights", "expert_variances", "phys_logits", "quality_logits"}  # a target may need all digits
+FACTOR = "factor"  # experts that have evidence
+EVIDENCE, EXPERTS = "evidence", "experts"  # of a mixture, which may be blind to the errors of a row
+TEMPERATURES = 0.1, 1e4  # of blind evidence, at least and at most
+MIN_TEMPER_ROWS = 30  # validation rows of an SNR bin with a temperature of its own
 SHUFFLES, RESAMPLES = 5, 300  # of the permutation contributions
 MIN_SIZE = 300  # effective draws a row: the sampling costs a third of a percent of the variance that is left
 
@@ -164,16 +171,19 @@ class SeedWork:
     def __init__(self, make_data, make_model, seed, store):
         self.make_data, self.make_model, self.seed, self.store = make_data, make_model, seed, store
         self._reduced = None, None  # the reader's name and its rows: those of one reader at a time
+        self._bases = {}
 
     @cached_property
     def data(self):
         """Rows of this seed."""
         return self.make_data(self.seed)
 
-    @cached_property
-    def base(self):
-        """The default model."""
-        return self.make_model(self.data, self.seed)
+    def base(self, experts):
+        """Return the default model with experts of a kind, made once."""
+        if experts not in self._bases:
+            more = {} if experts == "hierarchical" else {"experts": experts}
+            self._bases[experts] = self.make_model(self.data, self.seed, **more)
+        return self._bases[experts]
 
     def run(self, stage: Stage) -> dict:
         """Return what a stage finds, with its `seconds`."""
@@ -224,27 +234,36 @@ class SeedWork:
 
     def _model(self, method, more):
         """Make the model of a method's reader, with further parameters."""
-        return clone(self.base).set_params(**method.representation.parameters).set_params(**more)
+        reader = method.representation
+        return clone(self.base(reader.experts)).set_params(**reader.parameters).set_params(**more)
 
     def _fit_reduction(self, stage):
-        """Fit gates' features and projection to the training rows."""
+        """Fit gates' features and projection to the training rows, with loadings as the experts refine them."""
         n_train, codes, make = self._n_train, self.labels.get("regimes"), stage.method.representation.make
         train = self.labels["order"][:n_train]
-        more = {} if make is None else make(self.data, train, self.seed)
-        known = {} if codes is None else {"regimes": codes[:n_train]}
-        reduction = self._model(stage.method, more).make_reduction()
-        return {"reduction": reduction.fit(self.data.X[train], self.labels["y"][:n_train], **known)}
+        model = self._model(stage.method, {} if make is None else make(self.data, train, self.seed))
+        reduction, X, codes = model.make_reduction(), self.data.X[train], None if codes is None else codes[:n_train]
+        rows, experts = open_rows(reduction, X, reset=True), model.make_experts().set_params(n_jobs=model.n_jobs)
+        experts.learn_reduction(reduction.prepare(X, rows), X, rows, self.labels["y"][:n_train], codes, FitStages())
+        return {"reduction": reduction}
 
     def _reduce(self, stage):
         """Read all rows once: the few numbers of each that gates and experts work with.
 
-        Training rows are read as such: what was learned from a row would flatter it.
+        Training rows are read as such: what was learned from a row would flatter it. For experts that have evidence,
+        held-out rows are read again with typical errors, and training rows too where the reader is blind.
         """
-        reduction = self._reduction(stage.method)
-        train, held_out = np.split(self.labels["order"], [self._n_train])
-        seen = reduction.read(self.data.X[train], training=True).columns
-        unseen = reduction.read(self.data.X[held_out]).columns
-        return {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
+        reduction, reader = self._reduction(stage.method), stage.method.representation
+        train, held_out = (self.data.X[rows] for rows in np.split(self.labels["order"], [self._n_train]))
+        seen, unseen = reduction.read(train, training=True).columns, reduction.read(held_out).columns
+        found = {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
+        if reader.experts == FACTOR:
+            typical = reduction.without_gates()
+            blind = [typical.read(TypicalErrors(train, reduction), training=True)] if reader.blind else []
+            blind.append(typical.read(TypicalErrors(held_out, reduction)))
+            n_products = len(reduction.projection_.typical_information())
+            found["typical_moments"] = np.concatenate([rows.information[:, n_products:] for rows in blind])
+        return found
 
     def _reduction(self, method):
         return self.store.load(_reader_stage(REDUCTION, method, self.seed).name)["reduction"]
@@ -252,9 +271,19 @@ class SeedWork:
     def reduced(self, method) -> ReducedRows:
         """Rows as a method's reader reduces them, from its finished stages."""
         if self._reduced[0] != method.reader:
-            found = self.store.load(_reader_stage(REDUCED, method, self.seed).name)
-            self._reduced = method.reader, ReducedRows.of(self._reduction(method), found)
+            rows = ReducedRows.of(self._reduction(method), self._found(method))
+            self._reduced = method.reader, self._blind(method, rows) if method.representation.blind else rows
         return self._reduced[1]
+
+    def _found(self, method):
+        return self.store.load(_reader_stage(REDUCED, method, self.seed).name)
+
+    def _blind(self, method, rows):
+        """Return the last of the reduced rows, or all, with the information that they had with typical errors."""
+        moments = self._found(method)["typical_moments"]
+        products = rows.reduction.projection_.typical_information()
+        products = np.broadcast_to(products.astype(moments.dtype), (len(moments), len(products)))
+        return replace(rows, information=np.hstack([products, moments]))
 
     def _fit_mixture(self, stage):
         """Fit a mixture to the training rows, and trace the others through it."""
@@ -269,22 +298,44 @@ class SeedWork:
         trace = model.trace(unseen)
         found = {name: getattr(trace, name) for name in TRACED if getattr(trace, name) is not None}
         found = {name: it.astype(np.float32) if name in SINGLE_PRECISION else it for name, it in found.items()}
-        if regimes is not None:
+        if method.experts == FACTOR:
+            found |= self._blinded(method, model, unseen, y[n_train:]) if not method.towers else {}
+        elif regimes is not None:
             found["own"] = experts.cells_of(regimes[n_train:], unseen.snr, len(unseen))
-        found |= {"coef": experts.coef_, "intercept": experts.intercept_}
         pixels = model.pixel_coefficients() if experts.n_quality_bins_ == 1 else None
         found |= {} if pixels is None else {"coef_pixels": pixels.astype(np.float32)}
         found |= self._permuted(model, trace, y[n_train:]) | _snr(unseen)
         return found | {"seconds_predict": time.perf_counter() - start}
+
+    def _blinded(self, method, model, rows, y):
+        """Evidence and predictions of held-out rows that take typical errors for their own, and temperatures.
+
+        The validation rows choose the temperatures: (2, 5), for experts that know the errors and for blind ones, of all
+        rows and of each SNR bin. The prediction has the smallest squared error.
+        """
+        if method.representation.blind:  # there is nothing else
+            return {}
+        known, blind = model.trace(rows).expert_predictions, model.trace(self._blind(method, rows))
+        cut, evidence = int(self.labels["n_validation"]), blind.log_evidence
+        bins, temperatures = quality_bins(rows.snr[:cut]), np.empty((2, 1 + len(SNR_NAMES)))
+        for line, predictions in zip(temperatures, (known, blind.expert_predictions), strict=True):
+            line[:] = fit_temperature(evidence[:cut], predictions[:cut], y[:cut])
+            for code in range(len(SNR_NAMES)):
+                own = np.flatnonzero(bins == code)
+                if len(own) >= MIN_TEMPER_ROWS:
+                    line[1 + code] = fit_temperature(evidence[own], predictions[own], y[own])
+        return {"blind_evidence": evidence.astype(np.float32), "blind_predictions": blind.expert_predictions,
+                "temperatures": temperatures}  # fmt: skip
 
     def _permuted(self, model, trace, y):
         """Permutation contribution of each tower on the test rows, for every fit with both towers."""
         test = slice(int(self.labels["n_validation"]), None)
         if trace.phys_features is None or trace.quality_features is None or np.ptp(y[test]) == 0:
             return {}
-        each = trace.expert_predictions[test]
+        each, evidence = trace.expert_predictions[test], trace.log_evidence
+        evidence = None if evidence is None else evidence[test]
         found = permutation_contribution(
-            lambda phys, quality: (np.exp(model.fuse({"phys": phys, "quality": quality})) * each).sum(axis=1),
+            lambda phys, quality: (np.exp(model.fuse({"phys": phys, "quality": quality}, evidence)) * each).sum(axis=1),
             trace.phys_features[test], trace.quality_features[test], y[test],
             n_repeats=SHUFFLES, n_resamples=RESAMPLES, random_state=self.seed,
         )  # fmt: skip
@@ -342,12 +393,33 @@ def _snr(rows):
 
 
 def gate_trace(method, arrays, rows=slice(None)) -> MixtureTrace:
-    """Every stage of a fitted mixture's prediction for some of the held-out rows, routed as the method asks.
+    """Every stage of a fitted mixture's prediction for some of the held-out rows, as the method routes and sees them.
 
     In double precision weights sum to one closely enough for a target whose spread is small against its mean.
     """
     stages = {name: np.asarray(arrays[name][rows], dtype=np.float64) for name in TRACED if name in arrays}
+    if EVIDENCE in method.blind:
+        evidence = np.asarray(arrays["blind_evidence"][rows], dtype=np.float64)
+        stages["log_weights"] = log_softmax(evidence / temperature_of(method, arrays, rows)[:, None], axis=1)
+    if EXPERTS in method.blind:
+        stages["expert_predictions"] = arrays["blind_predictions"][rows]
     return MixtureTrace(**stages, routing=method.routing)
+
+
+def temperature_of(method, arrays, rows=slice(None)) -> np.ndarray:
+    """Temperature that divides the blind evidence of some of the held-out rows (n_rows,)."""
+    column = 1 + quality_bins(arrays["snr"][rows]) if method.by_bin else np.zeros(len(arrays["snr"][rows]), dtype=int)
+    return arrays["temperatures"][int(EXPERTS in method.blind)][column]
+
+
+def fit_temperature(evidence, predictions, y) -> float:
+    """Temperature whose weights, softmax(evidence / temperature), give the smallest squared error of the prediction."""
+
+    def loss(log_temperature):
+        weights = softmax(evidence / np.exp(log_temperature), axis=1)
+        return np.square((weights * predictions).sum(axis=1) - y).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
 def _gather(store, methods, stages):
