@@ -119,6 +119,7 @@ def test_an_empty_cell_is_its_parent_and_is_named(planted, sharing):
     with pytest.warns(EmptyCellWarning, match="leaves 3 of 8 cells .*: regime 1, regime 2 in quality bin 1"):
         experts.fit(train.X[kept], train.y[kept], regimes=train.regimes[kept])
     assert_allclose(experts.coef_[2:4], np.tile(experts.root_coef_, (2, 1)))
+    assert_allclose(experts.intercept_[2:4], experts.root_intercept_)
     assert np.isinf(experts.alpha_[2:4]).all()
     each = experts.predict_each(train.X)
     assert np.var(train.y[missing] - each[missing, 5]) < 0.6 * np.var(train.y[missing])

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import KFold
 
 from dualgate import DualTowerMoERegressor, HierarchicalExperts, PhysGate
 from dualgate.experts.finding import RegimeFinder
@@ -112,19 +113,34 @@ def test_array_and_source_find_the_same(projection):
     assert_array_equal(array.coef_, source.coef_)
 
 
+def learned_regimes(columns, y, seed, codes=None):
+    """Finder, reduced rows, and what experts learn, with regimes found or these; folds that do not depend on them."""
+    reduction = DualTowerMoERegressor(quality_gate="drop").make_reduction().fit(columns)
+    rows = reduction.read(columns, training=True)
+    finder = RegimeFinder(3, seed).fit(rows.features["phys"], rows.projected, y)
+    experts, kept = HierarchicalExperts(cv=KFold(5)), np.ones(len(y), dtype=bool)
+    asked = finder if codes is None else None
+    learned = experts.learn(reduction, rows, y, codes, finder.n_regimes_, finder=asked, kept=kept)
+    return finder, rows, learned, experts.cross_fitted(learned)[np.arange(len(y)), learned.columns["cells"]]
+
+
+def test_new_rows_have_experts_of_the_regimes_found_and_gates_those_without_the_fold():
+    columns, y, _ = hidden(400, seed=3)
+    y = y + np.random.default_rng(4).normal(size=400)
+    finder, rows, learned, _ = learned_regimes(columns, y, 0)
+    codes, crossed = finder.codes(rows.columns), finder.codes_without_folds(rows.columns, y, learned.columns["folds"])
+    assert np.any(codes != crossed)
+    assert_array_equal(learned.columns["cells"], crossed)
+    whole, without = (learned_regimes(columns, y, 0, each)[2].solution.models for each in (codes, crossed))
+    assert_array_equal(learned.solution.models.coef, np.r_[without.coef[:-1], whole.coef[-1:]])
+
+
 def noise_in_predictions(seed, size=300):
     """Share of the noise of targets that is in the cross-fitted predictions of the rows' own experts."""
-    columns, clean, _ = hidden(size, seed)
-    reduction = DualTowerMoERegressor(quality_gate="drop").make_reduction().fit(columns)
-    rows, found_again = reduction.read(columns, training=True), []
-    noise = np.random.default_rng(seed + 100).normal(size=size)
-    for each in (noise, -noise):  # what the predictions owe to the columns has either sign
-        finder = RegimeFinder(3, seed).fit(rows.features["phys"], rows.projected, clean + each)
-        experts, kept = HierarchicalExperts(random_state=seed), np.ones(size, dtype=bool)
-        learned = experts.learn(reduction, rows, clean + each, None, finder.n_regimes_, finder=finder, kept=kept)
-        crossed = experts.cross_fitted(learned)[np.arange(size), learned.columns["cells"]]
-        found_again.append(each @ crossed / (each @ each))
-    return np.mean(found_again)
+    (columns, clean, _), noise = hidden(size, seed), np.random.default_rng(seed + 100).normal(size=size)
+    # what the predictions owe to the columns has either sign
+    crossed = [learned_regimes(columns, clean + sign * noise, seed)[3] for sign in (1, -1)]
+    return noise @ (crossed[0] - crossed[1]) / (2 * noise @ noise)
 
 
 def test_cross_fitted_predictions_of_found_regimes_have_not_seen_their_noise():
