@@ -21,36 +21,39 @@ def n_products(width):
     return width * (width + 1) // 2
 
 
+def _places(width):
+    """Place of every entry of a symmetric matrix (width, width) among the products of its lower triangle."""
+    rows, columns = np.indices((width, width))
+    return n_products(np.maximum(rows, columns)) + np.minimum(rows, columns)
+
+
 def unfold(folded, width):
     """Symmetric matrices (n, width, width) from their lower triangles (n, n_products)."""
-    rows, columns = np.tril_indices(width)
-    square = np.empty((len(folded), width, width))
-    square[:, rows, columns] = folded
-    square[:, columns, rows] = folded
-    return square
+    return folded.astype(np.float64)[:, _places(width)]
 
 
-def weigh(flux, error, mean, noise):
+def weigh(flux, error, mean, noise, out=None):
     """Weights of pixels, (noise / error)^2, and weights times deviations from the mean, in units of the typical noise.
 
-    Both have the precision of `flux`. Without `error` all weights are one; a pixel whose flux or error is NaN or
-    infinite has weight zero.
+    Both have the precision of `flux` and are written to `out` (2, n_rows, n_pixels). Without `error` all weights are
+    one; a pixel whose flux or error is NaN or infinite has weight zero.
     """
+    weights, weighted = out = np.empty((2, *flux.shape), flux.dtype) if out is None else out
     unit = noise.astype(flux.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
-        deviation = np.subtract(flux, mean.astype(flux.dtype))
-        deviation /= unit
+        np.subtract(flux, mean.astype(flux.dtype), out=weighted)
+        weighted /= unit
         if error is None:
-            weights = np.ones(flux.shape, flux.dtype)
+            weights[:] = 1
         else:
-            weights = np.divide(unit, error)
+            np.divide(unit, error, out=weights)
             weights *= weights
-        known = np.isfinite(np.dot(deviation.sum(axis=1), weights.sum(axis=1)))
+            weighted *= weights
+        known = np.isfinite(np.vdot(weights, weighted))
     if not known:
-        bad = ~(np.isfinite(deviation) & np.isfinite(weights))
-        weights[bad] = deviation[bad] = 0
-    deviation *= weights
-    return weights, deviation
+        measured = np.isfinite(weights) & np.isfinite(weighted)
+        np.copyto(out, 0, where=~measured)
+    return out
 
 
 @dataclass
@@ -66,11 +69,15 @@ class Factors:
         return vars(self) | {"_products": {}}  # a hundred times larger than the loadings
 
     def products(self, dtype):
-        """Products of the loadings of two free factors, as `unfold` arranges them, then of known with free ones."""
+        """Products of the loadings of two free factors, as `unfold` arranges them, then of known with free ones.
+
+        The shift counts as known, unless it is zero.
+        """
         if dtype not in self._products:
             rows, columns = np.tril_indices(self.free.shape[1])
             own = self.free[:, rows] * self.free[:, columns]
-            crossed = np.column_stack([self.known, self.shift])[:, :, None] * self.free[:, None, :]
+            rest = np.column_stack([self.known, self.shift]) if self.shift.any() else self.known
+            crossed = rest[:, :, None] * self.free[:, None, :]
             self._products[dtype] = np.hstack([own, crossed.reshape(len(own), -1)]).astype(dtype)
         return self._products[dtype]
 
@@ -94,7 +101,9 @@ def information(weights, weighted, factors, known=None):
     (n_rows, _), width, dtype = weights.shape, factors.free.shape[1], weights.dtype
     power = weights @ factors.products(dtype)
     crossed = power[:, n_products(width) :].reshape(n_rows, -1, width)
-    given = np.ones((n_rows, 1)) if known is None else np.column_stack([known, np.ones(n_rows)])
+    given = np.ones(crossed.shape[:2])
+    if known is not None:
+        given[:, : known.shape[1]] = known
     moment = (weighted @ factors.free.astype(dtype)).astype(np.float64)
     moment -= np.einsum("nk,nkj->nj", given, crossed, dtype=np.float64)
     return power[:, : n_products(width)], moment
@@ -110,27 +119,55 @@ def posterior_mean(packed):
     return means
 
 
-def posterior(weights, weighted, factors, known=None):
-    """Mean ``solve(A + I, b)`` and covariance ``inv(A + I)`` of the free factors of every row; see `information`."""
-    folded, moment = information(weights, weighted, factors, known)
-    precision = unfold(folded, moment.shape[1])
-    precision += np.eye(moment.shape[1])
-    covariance = np.linalg.inv(precision)
-    mean = np.einsum("nij,nj->ni", covariance, moment)
-    # the variance of a factor over its variance if the others were known: digits that the inverse has lost
-    strain = np.einsum("nii,nii->ni", precision, covariance)
+def posterior(weights, weighted, factors, known=None, *, mean_only=False):
+    """Mean ``solve(A + I, b)`` and covariance ``inv(A + I)`` of the free factors of every row; see `information`.
+
+    With `mean_only`, which is faster, the covariance is left out.
+    """
+    found = list((_mean if mean_only else _mean_and_covariance)(*information(weights, weighted, factors, known)))
+    strain = found.pop()
     lost = ~((strain > 0) & (strain < _MAX_STRAIN)).all(axis=1)
     if weights.dtype != np.float64 and lost.any():
         exact = weights[lost].astype(np.float64), weighted[lost].astype(np.float64)
-        mean[lost], covariance[lost] = posterior(*exact, factors, None if known is None else known[lost])
-    return mean, covariance
+        again = posterior(*exact, factors, None if known is None else known[lost], mean_only=mean_only)
+        for values, better in zip(found, again, strict=True):
+            values[lost] = better
+    return found
+
+
+def _mean_and_covariance(folded, moment):
+    """Mean, covariance and, as digits that the inverse has lost, variance over that if other factors were known."""
+    precision = unfold(folded, moment.shape[1])
+    precision += np.eye(moment.shape[1])
+    covariance = np.linalg.inv(precision)
+    strain = np.einsum("nii,nii->ni", precision, covariance)
+    return np.einsum("nij,nj->ni", covariance, moment), covariance, strain
+
+
+def _mean(folded, moment):
+    """Mean and digits that the elimination, of all rows at once and in their precision, has lost."""
+    (n_rows, width), dtype = moment.shape, folded.dtype
+    system = np.empty((width, width + 1, n_rows), dtype)
+    system[:, :-1], system[:, -1] = np.ascontiguousarray(folded.T)[_places(width)], moment.T
+    diagonal = np.einsum("iin->in", system[:, :-1])
+    diagonal += 1
+    strain, scratch = diagonal.copy(), np.empty_like(system)
+    for i in range(width):
+        np.multiply((system[i + 1 :, i] / diagonal[i])[:, None], system[i, i + 1 :], out=scratch[i + 1 :, i + 1 :])
+        system[i + 1 :, i + 1 :] -= scratch[i + 1 :, i + 1 :]
+    strain /= diagonal
+    mean = system[:, -1]
+    for i in reversed(range(width)):
+        mean[i] /= diagonal[i]
+        mean[:i] -= system[:i, i] * mean[i]
+    return mean.T.copy(), strain.T
 
 
 class FactorSums(Pass):
     """One pass of expectation-maximisation: what its maximisation needs, summed over the rows of every fold.
 
-    `read` maps (block, first_row) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds the
-    known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or, given
+    `read` maps (block, first_row, out) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds
+    the known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or, given
     `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and the
     lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram`` (n_folds,
     n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
@@ -166,7 +203,7 @@ class FactorSums(Pass):
             second = np.zeros((1, n_products(width)))
             for row in range(first, last, STEP):
                 rows = slice(row, min(row + STEP, last))
-                weights[rows], weighted[rows] = self.read(block[rows], start + row)
+                self.read(block[rows], start + row, out=scratch[:, rows])
                 factors[rows], pairs = self._expect(start + row, weights[rows], weighted[rows])
                 folded[rows] = pairs
                 second += pairs.sum(axis=0)

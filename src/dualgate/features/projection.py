@@ -267,9 +267,9 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
             require_positive_errors(self, measured, self._error_columns, first_row=first_row)
         return take_columns(rows, self.columns_), error
 
-    def read(self, block, first_row=0):
+    def read(self, block, first_row=0, out=None):
         """Weights and weighted deviations of a block of rows; see :func:`~dualgate.features.factors.weigh`."""
-        return weigh(*self._split(block, first_row), self.mean_, self.noise_)
+        return weigh(*self._split(block, first_row), self.mean_, self.noise_, out)
 
     def information(self, block, rows=None):  # noqa: D102
         def found(weights, weighted, factors):
@@ -284,9 +284,11 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
     def _by_basis(self, block, rows, function, first_row=0):
         """Join ``function(weights, weighted, factors)``, a list of arrays, with the loadings that did not see a row."""
         folds = np.full(len(block), -1) if rows is None else self._folds_of(rows)
-        joined = None
+        n_pixels, joined = len(self.columns_), None
+        scratch = np.empty((2, min(STEP, len(block)), n_pixels), block.dtype)  # new memory for each step costs much
         for start in range(0, max(len(block), 1), STEP):
-            weights, weighted = self.read(block[start : start + STEP], first_row + start)
+            some = block[start : start + STEP]
+            weights, weighted = self.read(some, first_row + start, scratch[:, : len(some)])
             present = folds[start : start + STEP]
             for fold in np.unique(present) if len(block) else [-1]:
                 here = present == fold
@@ -337,10 +339,14 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         check_is_fitted(self, "signal_variance_")
 
         def run(first, block):
-            columns = self.project(block, first + np.arange(len(block)) if training else None, first)
+            columns = self._outputs_of(block, first + np.arange(len(block)) if training else None, first)
             return np.hstack([columns[name] for name in self._outputs])
 
         return map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=getattr(self, "n_jobs", None))
+
+    def _outputs_of(self, block, rows, first_row):
+        """Return what `project` returns, as far as `transform` needs it."""
+        return self.project(block, rows, first_row)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns that `transform` returns.

@@ -1,6 +1,7 @@
 """Wiener scores: posterior means of the factors of a row, given the error of every pixel."""
 
 import numbers
+from functools import partial
 
 import numpy as np
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -272,6 +273,12 @@ class WienerScores(PixelProjection):
 
         scores, variances = self._by_basis(block, rows, found, first_row)
         return {"projected": scores, "variances": variances}
+
+    def _outputs_of(self, block, rows, first_row):
+        if self.return_variances:
+            return self.project(block, rows, first_row)
+        (scores,) = self._by_basis(block, rows, partial(posterior, mean_only=True), first_row)
+        return {"projected": scores}
 
     def _folds_of(self, rows):
         """Fold of rows of the fit by number, -1 for those that it did not read."""
