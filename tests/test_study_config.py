@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor
 from dualgate.study.cli import stages_hash
-from dualgate.study.config import ConfigError, StudyConfig, Training, load_config
+from dualgate.study.config import SCORES, ConfigError, StudyConfig, Training, load_config
 from dualgate.study.inputs import StudyRows
 from dualgate.study.methods import METHODS
 
@@ -117,10 +117,7 @@ TRAINING = [{part.name: CHANGED.get(part.name, 77)} for part in fields(Training)
     [
         ({"out": "elsewhere"}, True),
         ({"methods": ["poe_9"]}, True),
-        (
-            {"full": True, "scores": {"max_iter": 8, "max_rows": 20_000, "smooth": False, "components": 36}},
-            True,
-        ),  # as in a run of few
+        ({"full": True, "scores": SCORES[False]}, True),  # as in a run of few
         ({"seeds": [7]}, True),
         ({"thresholds": {"continue": 0.5}}, True),
         ({"bootstrap": {"resamples": 50}}, True),
