@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 
 from dualgate import DualTowerMoERegressor
 from dualgate.study.cli import stages_hash
-from dualgate.study.config import ConfigError, StudyConfig, Training, load_config
+from dualgate.study.config import SCORES, ConfigError, StudyConfig, Training, load_config
 from dualgate.study.inputs import StudyRows
 from dualgate.study.methods import METHODS
 
@@ -117,7 +117,7 @@ TRAINING = [{part.name: CHANGED.get(part.name, 77)} for part in fields(Training)
     [
         ({"out": "elsewhere"}, True),
         ({"methods": ["poe_9"]}, True),
-        ({"full": True, "scores": {"max_iter": 8, "max_rows": 20_000, "smooth": False}}, True),  # as in a run of few
+        ({"full": True, "scores": SCORES[False]}, True),  # as in a run of few
         ({"seeds": [7]}, True),
         ({"thresholds": {"continue": 0.5}}, True),
         ({"bootstrap": {"resamples": 50}}, True),
@@ -146,11 +146,15 @@ def test_a_full_run_computes_scores_as_the_estimator_does():
     wave = np.linspace(7100, 8850, 4096)
     own = DualTowerMoERegressor.for_spectra(wave, experts="hierarchical").get_params()
     filled = StudyConfig.of({"full": True}).as_dict()["scores"]
+    assert filled.pop("components") == DualTowerMoERegressor.for_spectra(wave).experts.n_components
     assert filled == {name: own[f"experts__projection__{name}"] for name in filled}
     quick = StudyConfig.of({"scores": {"max_iter": 3}})
     made = StudyRows(quick).make_model(Bunch(wave=wave), 1).get_params()
-    assert {name: made[f"experts__projection__{name}"] for name in filled} == quick.as_dict()["scores"]
+    asked = quick.as_dict()["scores"]
+    assert {name: made[f"experts__projection__{name}"] for name in filled} == {name: asked[name] for name in filled}
     assert made["experts__projection__max_iter"] == 3
+    mixed = StudyRows(quick).make_model(Bunch(wave=wave), 1, "factor").get_params()
+    assert mixed["experts__n_components"] == asked["components"] == 36
 
 
 def test_another_version_of_a_method_s_package_is_another_fit(monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
+from sklearn.utils import Bunch
 
 from dualgate import MixtureTrace
 from dualgate.rows import FitStages, open_rows
@@ -20,7 +21,7 @@ from dualgate.study.results import EXACT, LEARNED
 from dualgate.study.run import fit_temperature, gate_trace, run_study
 from planted_study import GOOD, planted_record, planted_results, planted_rows, quick_model
 
-BLIND = ("factor_blind_evidence", "factor_tempered", "factor_blind_experts", "factor_blind")
+BLIND = ("factor_blind_evidence", "factor_blind_gate", "factor_tempered", "factor_blind_experts", "factor_blind")
 MIXED = METHODS["factor"]
 
 
@@ -67,16 +68,30 @@ def test_a_blind_mixture_is_the_mixture_on_rows_with_typical_errors(planted):
     assert_allclose(arrays["expert_predictions"], known.expert_predictions, rtol=1e-3, atol=1e-3)
     assert_allclose(arrays["blind_predictions"], blind.expert_predictions, rtol=1e-3, atol=1e-3)
     for method in (MIXED, *(METHODS[name] for name in BLIND)):
+        if method.by_bin or "gate" in method.blind:
+            continue
         weights, predictions = known.log_weights, known.expert_predictions
         if "evidence" in method.blind:
             temperature = arrays["temperatures"][int("experts" in method.blind), 0]
-            if method.by_bin:
-                continue
             weights = log_softmax(blind.log_evidence / temperature, axis=1)
         if "experts" in method.blind:
             predictions = blind.expert_predictions
         expected = MixtureTrace(log_weights=weights, expert_predictions=predictions).prediction[150:]
         assert_allclose(record.predictions[method.name], expected, rtol=5e-3, atol=5e-3)
+
+
+def test_what_is_blind_does_not_depend_on_the_errors_of_a_row(planted):
+    """Held-out rows with errors twice as large, and the same flux."""
+    data, record, _, few = planted
+    louder = data.X.copy()
+    louder[1200:, 12:] *= 2
+    method = replace(MIXED, settings=few)
+    (other,) = run_study(lambda seed: Bunch(**data | {"X": louder}), [3], [method], make_model=quick_model)
+    one, two = record.traces["factor"], other.traces["factor"]
+    for name in ("blind_evidence", "blind_predictions", "blind_gate"):
+        assert_allclose(one[name], two[name], rtol=1e-5, atol=1e-5)
+    for name in ("log_weights", "expert_predictions"):
+        assert np.abs(one[name] - two[name]).max() > 0.1
 
 
 def test_no_other_temperature_is_better_on_the_validation_rows(planted):

@@ -19,6 +19,7 @@ from dualgate.study.methods import (
     BINNED,
     BLIND_EVIDENCE,
     BLIND_EXPERTS,
+    BLIND_GATE,
     BOTH,
     DUAL,
     FACTOR,
@@ -146,6 +147,11 @@ class StudyScores:
         """Return the first method, of all or of some, with these fields; None where there is none."""
         methods = among or self.methods
         return next((m for m in methods if all(getattr(m, name) == value for name, value in fields.items())), None)
+
+    def best_blind(self) -> Method | None:
+        """Return the method whose weights are the best that do not know the errors, of those with the same experts."""
+        found = [method for method in self.methods if method.name in (BLIND_EVIDENCE, BLIND_GATE)]
+        return max(found, key=self.validation_r2, default=None)
 
     def best(self, kind: str, experts: Sequence[str] = (PLAIN, BINNED), towers: tuple | None = None) -> Method | None:
         """Return the method of a kind with the largest validation R^2; None where there is none."""
@@ -308,7 +314,7 @@ def answer_all(scores: StudyScores, gates: Mapping[str, results.GateReport]) -> 
          (mixed, best(SINGLE)), gain(bars.continue_, over)),
         ("exact_low_snr", "S1.2", f"Is the gain {bars.low_snr:+g} or more at low SNR?", (mixed, best(SINGLE)), low_snr),
         ("exact_physics", "Q6.1", "Is quality at the gate worth something when it enters as it should?",
-         (mixed, blind), gain(bars.continue_, "ΔR² over the same experts with weights that are blind to the errors")),
+         (mixed, scores.best_blind()), gain(bars.continue_, "ΔR² over the same experts with weights that are blind")),
         ("exact_experts", "", "Is quality in the experts worth something when it enters as it should?",
          (mixed, blind_experts), gain(bars.continue_, "ΔR² over the same weights with experts that are blind")),
         ("exact_first", "S5.2", f"Does the smallest mixture gain {bars.first:+g} or more?",
@@ -403,7 +409,7 @@ def places_of_quality(scores: StudyScores) -> list[results.PairedGain]:
     def find(fields, size, reader):
         return scores.find(plain, **fields, experts=size, reader=reader)
 
-    mixed, blind, unsure = (scores.find(name=name) for name in (MIXED.name, BLIND_EVIDENCE, BLIND_EXPERTS))
+    mixed, unsure, blind = *(scores.find(name=name) for name in (MIXED.name, BLIND_EXPERTS)), scores.best_blind()
     dual = scores.find(plain, **both, experts=BINNED)
     found = [(place, what, find(*better), find(*worse)) for place, what, better, worse in pairs]
     found += [("gate", "weights of the factor mixture", mixed, blind),

@@ -18,8 +18,8 @@ from typing import Annotated, Union, get_args, get_origin, get_type_hints
 ROWS = 20_000
 LIMIT_ROWS = {False: 150, True: 1000}  # whether every method runs
 SCORES = {  # the same; the latter as in `for_spectra`
-    False: {"max_iter": 8, "max_rows": 20_000, "smooth": False},
-    True: {"max_iter": 10, "max_rows": 60_000, "smooth": True},
+    False: {"max_iter": 8, "max_rows": 20_000, "smooth": False, "components": 36},
+    True: {"max_iter": 10, "max_rows": 60_000, "smooth": True, "components": "auto"},
 }
 MIN_ROWS = 1000  # leaves a hundred test rows, and a score of training rows to a cell
 TABLES = (".npz", ".npy", ".csv", ".parquet")
@@ -33,6 +33,7 @@ class ConfigError(ValueError):
 # ---- types of values: what must hold of them in words, and a function that tells whether it does ---------------
 
 Text = Annotated[str, "must not be empty", len]
+Automatic = Annotated[str, "must be 'auto' or an integer", lambda value: value == "auto"]
 Texts = Annotated[tuple[str, ...], "must be a text or a list that is not empty", len]
 Count = Annotated[int, "must be at least 0", lambda value: value >= 0]
 Positive = Annotated[int, "must be at least 1", lambda value: value >= 1]
@@ -100,11 +101,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Scores:
-    """Section `[scores]`: how Wiener scores of spectra are computed; None depends on `full`, as in `SCORES`."""
+    """Section `[scores]`: how loadings and factor mixture of spectra are found; None depends on `full`: `SCORES`."""
 
     max_iter: Positive | None = None
     max_rows: Rows | None = None
     smooth: bool | None = None
+    components: Automatic | Positive | None = None  # of the factor mixture
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,11 @@ class StudyRows:
     def make_model(self, data: Bunch, seed: int, experts: str = "hierarchical") -> DualTowerMoERegressor:
         """Build the default model for the rows, with the scores and the training of the configuration."""
         if LINES in self.offers:
-            scores = vars(self.config.scores)
-            if experts == "factor":  # whose loadings are refined
-                scores = {key: it for key, it in scores.items() if key != "max_iter"}
-            model = spectral_model(data, seed, experts)
+            model, scores = spectral_model(data, seed, experts), dict(vars(self.config.scores))
+            components = scores.pop("components")
+            if experts == "factor":
+                model.set_params(experts__n_components=components)
+                del scores["max_iter"]  # the loadings are refined
             model.set_params(**{f"experts__projection__{key}": it for key, it in scores.items()})
         else:
             model = table_model(data, seed, experts)

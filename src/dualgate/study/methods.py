@@ -18,13 +18,14 @@ from dualgate.gating import FUSIONS
 from dualgate.rows.store import digest
 from dualgate.study.config import ConfigError, nearest
 from dualgate.study.inputs import ERRORS, LINES, REGIMES, SIMULATOR, n_flux
-from dualgate.study.run import EVIDENCE, EXPERTS, FACTOR, gate_trace
+from dualgate.study.run import EVIDENCE, EXPERTS, FACTOR, GATE, PHYS, gate_trace
 
 REFERENCE, SINGLE, DUAL, VARIANT, PEER = "reference", "single tower", "dual tower", "variant", "peer"
 LIKELIHOOD = "likelihood"
 MIXTURE, ORACLE, ROOT = "mixture", "oracle", "root"  # whose prediction a method is
 PLAIN, BINNED, BINS = "9", "9x4", "4"  # an expert for each regime, regime and quality bin, quality bin
-PHYS, QUALITY = BOTH = "phys", "quality"
+QUALITY = "quality"
+BOTH = PHYS, QUALITY
 TOWERS = {PHYS: "physics tower", QUALITY: "quality tower"}
 SHARING = {
     "offset": "one offset for each quality bin, instead of shrinkage",
@@ -81,7 +82,7 @@ class Method:
     reader: str = "default"  # one of `READERS`; every reader reads the rows of a seed once
     view: str = MIXTURE  # or `ORACLE` (each row's own expert, its regime known), or `ROOT` (the ridge for all rows)
     routing: str | int = "soft"  # as in `DualTowerMoERegressor`, at prediction
-    blind: tuple = ()  # which of `EVIDENCE` and `EXPERTS` take the typical errors for the row's own, at prediction
+    blind: tuple = ()  # which of `EVIDENCE`, `GATE` and `EXPERTS` take the typical errors for the row's own
     by_bin: bool = False  # whether blind evidence has a temperature in each SNR bin, not one for all rows
     settings: Mapping = field(default_factory=dict)  # further parameters of the default model
     peer: Callable | None = None  # makes a regressor for a random_state, on the columns [projected | quality features]
@@ -112,6 +113,11 @@ class Method:
     def gated(self) -> bool:
         """Whether trained gates or the likelihood weigh the experts."""
         return self.view == MIXTURE and self.peer is None
+
+    @property
+    def probed(self) -> bool:
+        """Whether its fit finds what weights and experts are that are blind to the errors."""
+        return bool(self.blind) or (self.kind == LIKELIHOOD and not self.towers)
 
     @property
     def representation(self) -> Reader:
@@ -241,13 +247,20 @@ def _likelihood(base):
         yield change(f"{count}", words, f"about {words}", settings={"experts__n_components": count})
     yield change("clean", "clean", "loadings from noise-free flux", reader="likelihood clean")
     told = "take typical errors for the row's own"
-    yield change("blind_evidence", "blind weights", f"weights, with the best temperature, {told}", main=True,
+    yield change("blind_evidence", "blind weights", f"weights, at the best temperature, {told}", main=True,
                  blind=(EVIDENCE,))  # fmt: skip
+    yield change(
+        "blind_gate",
+        "blind trained weights",
+        "weights of a trained gate that reads scores with typical errors",
+        main=True,
+        blind=(GATE,),
+    )
     yield change("tempered", "blind weights, a temperature by SNR bin",
-                 f"weights {told}, with the best temperature in each SNR bin", main=True, blind=(EVIDENCE,),
+                 f"weights, at the best temperature in each SNR bin, {told}", main=True, blind=(EVIDENCE,),
                  by_bin=True)  # fmt: skip
     yield change("blind_experts", "blind experts", f"experts {told}", main=True, blind=(EXPERTS,))
-    yield change("blind", "blind weights and experts", f"both {told}, weights with the best temperature", main=True,
+    yield change("blind", "blind weights and experts", f"both {told}, weights at the best temperature", main=True,
                  blind=(EVIDENCE, EXPERTS))  # fmt: skip
     yield change("blind_fit", "blind from the start", f"both {told}, while fitting too", reader="likelihood blind")
 
@@ -269,8 +282,8 @@ _SIX = *_FOUR, _PHYS_BINNED, _CONCAT_BINNED
 
 MIXED = Method("factor", LIKELIHOOD, "likelihood", "factor mixture, its weights the likelihood alone", FACTOR,
                head="factor mixture", main=True, reader="likelihood")  # fmt: skip
-BLIND_EVIDENCE, TEMPERED, BLIND_EXPERTS, SMALLEST = (
-    f"{MIXED.name}_{name}" for name in ("blind_evidence", "tempered", "blind_experts", "9")
+BLIND_EVIDENCE, BLIND_GATE, TEMPERED, BLIND_EXPERTS, SMALLEST = (
+    f"{MIXED.name}_{name}" for name in ("blind_evidence", "blind_gate", "tempered", "blind_experts", "9")
 )
 
 TABLE = (

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,8 +15,10 @@ from sklearn.metrics import r2_score
 
 from dualgate.datasets import bayes_limit
 from dualgate.evaluation import leakage_audit, permutation_contribution, tower_correlation
+from dualgate.features.factors import posterior_mean
+from dualgate.gating import PhysGate
 from dualgate.reduction import ReducedRows
-from dualgate.rows import FitStages, open_rows
+from dualgate.rows import FitStages, choose_spread, open_rows
 from dualgate.rows.store import Store
 from dualgate.snr import SNR_NAMES, quality_bins
 from dualgate.study.inputs import TypicalErrors, n_flux, spectral_model
@@ -27,10 +29,12 @@ LIMIT, AUDIT = "limit", "audit"
 TRAIN, VALIDATION = 0.8, 0.1  # shares of the rows; the rest is the test part
 TRACED = ("log_weights", "expert_predictions", "expert_variances", "root_prediction", "phys_logits", "quality_logits")
 SINGLE_PRECISION = {"log_weights", "expert_variances", "phys_logits", "quality_logits"}  # a target may need all digits
+PHYS = "phys"  # the tower that reads the measurement
 FACTOR = "factor"  # experts that have evidence
-EVIDENCE, EXPERTS = "evidence", "experts"  # of a mixture, which may be blind to the errors of a row
+EVIDENCE, GATE, EXPERTS = "evidence", "gate", "experts"  # what may be blind to errors; a gate stands in for evidence
 TEMPERATURES = 0.1, 1e4  # of blind evidence, at least and at most
 MIN_TEMPER_ROWS = 30  # validation rows of an SNR bin with a temperature of its own
+BLIND_HIDDEN, BLIND_BATCH, BLIND_ROWS = (64, 32), 512, 100_000  # of the blind gate: layers, rows of a step and of all
 SHUFFLES, RESAMPLES = 5, 300  # of the permutation contributions
 MIN_SIZE = 300  # effective draws a row: the sampling costs a third of a percent of the variance that is left
 
@@ -250,18 +254,17 @@ class SeedWork:
     def _reduce(self, stage):
         """Read all rows once: the few numbers of each that gates and experts work with.
 
-        Training rows are read as such: what was learned from a row would flatter it. For experts that have evidence,
-        held-out rows are read again with typical errors, and training rows too where the reader is blind.
+        Training rows are read as such: what was learned from a row would flatter it. For experts that have evidence all
+        are read again with typical errors.
         """
         reduction, reader = self._reduction(stage.method), stage.method.representation
         train, held_out = (self.data.X[rows] for rows in np.split(self.labels["order"], [self._n_train]))
         seen, unseen = reduction.read(train, training=True).columns, reduction.read(held_out).columns
         found = {name: np.concatenate([seen.pop(name), unseen.pop(name)]) for name in list(seen)}
         if reader.experts == FACTOR:
-            typical = reduction.without_gates()
-            blind = [typical.read(TypicalErrors(train, reduction), training=True)] if reader.blind else []
+            typical, n_products = reduction.without_gates(), len(reduction.projection_.typical_information())
+            blind = [typical.read(TypicalErrors(train, reduction), training=True)]
             blind.append(typical.read(TypicalErrors(held_out, reduction)))
-            n_products = len(reduction.projection_.typical_information())
             found["typical_moments"] = np.concatenate([rows.information[:, n_products:] for rows in blind])
         return found
 
@@ -271,19 +274,12 @@ class SeedWork:
     def reduced(self, method) -> ReducedRows:
         """Rows as a method's reader reduces them, from its finished stages."""
         if self._reduced[0] != method.reader:
-            rows = ReducedRows.of(self._reduction(method), self._found(method))
-            self._reduced = method.reader, self._blind(method, rows) if method.representation.blind else rows
+            found = self.store.load(_reader_stage(REDUCED, method, self.seed).name)
+            rows = ReducedRows.of(self._reduction(method), found)
+            if method.representation.blind:
+                rows = as_blind(rows, found["typical_moments"])
+            self._reduced = method.reader, rows
         return self._reduced[1]
-
-    def _found(self, method):
-        return self.store.load(_reader_stage(REDUCED, method, self.seed).name)
-
-    def _blind(self, method, rows):
-        """Return the last of the reduced rows, or all, with the information that they had with typical errors."""
-        moments = self._found(method)["typical_moments"]
-        products = rows.reduction.projection_.typical_information()
-        products = np.broadcast_to(products.astype(moments.dtype), (len(moments), len(products)))
-        return replace(rows, information=np.hstack([products, moments]))
 
     def _fit_mixture(self, stage):
         """Fit a mixture to the training rows, and trace the others through it."""
@@ -293,39 +289,58 @@ class SeedWork:
         rows = replace(rows, features=features)
         model = self._model(method, {"experts__regime_edges": edges, **method.parameters})
         model.fit(rows[:n_train], y[:n_train], regimes=None if regimes is None else regimes[:n_train])
+        blind = self._blinded(method, model, rows, y) if method.probed else {}
         start = time.perf_counter()
         unseen, experts = rows[n_train:], model.experts_
         trace = model.trace(unseen)
         found = {name: getattr(trace, name) for name in TRACED if getattr(trace, name) is not None}
         found = {name: it.astype(np.float32) if name in SINGLE_PRECISION else it for name, it in found.items()}
-        if method.experts == FACTOR:
-            found |= self._blinded(method, model, unseen, y[n_train:]) if not method.towers else {}
-        elif regimes is not None:
+        if method.experts != FACTOR and regimes is not None:
             found["own"] = experts.cells_of(regimes[n_train:], unseen.snr, len(unseen))
         pixels = model.pixel_coefficients() if experts.n_quality_bins_ == 1 else None
         found |= {} if pixels is None else {"coef_pixels": pixels.astype(np.float32)}
         found |= self._permuted(model, trace, y[n_train:]) | _snr(unseen)
-        return found | {"seconds_predict": time.perf_counter() - start}
+        return found | blind | {"seconds_predict": time.perf_counter() - start}
 
     def _blinded(self, method, model, rows, y):
-        """Evidence and predictions of held-out rows that take typical errors for their own, and temperatures.
+        """Evidence and predictions of held-out rows that take typical errors for their own, and blind weights.
 
-        The validation rows choose the temperatures: (2, 5), for experts that know the errors and for blind ones, of all
-        rows and of each SNR bin. The prediction has the smallest squared error.
+        The validation rows choose `temperatures` of the evidence: (2, 5), for experts that know the errors and for
+        blind ones, of all rows and of each SNR bin. The gate is trained over experts that know the errors.
         """
-        if method.representation.blind:  # there is nothing else
-            return {}
-        known, blind = model.trace(rows).expert_predictions, model.trace(self._blind(method, rows))
+        n_train, moments = self._n_train, self.store.load(_reader_stage(REDUCED, method, self.seed).name)
+        moments, chosen = moments["typical_moments"], choose_spread(n_train, BLIND_ROWS)
+        seen, unseen = as_blind(rows[chosen], moments[chosen]), as_blind(rows[n_train:], moments[n_train:])
+        known, blind = model.trace(rows[n_train:]).expert_predictions, model.trace(unseen)
         cut, evidence = int(self.labels["n_validation"]), blind.log_evidence
-        bins, temperatures = quality_bins(rows.snr[:cut]), np.empty((2, 1 + len(SNR_NAMES)))
+        bins, y_seen = quality_bins(unseen.snr[:cut]), y[n_train : n_train + cut]
+        temperatures = np.empty((2, 1 + len(SNR_NAMES)))
         for line, predictions in zip(temperatures, (known, blind.expert_predictions), strict=True):
-            line[:] = fit_temperature(evidence[:cut], predictions[:cut], y[:cut])
+            line[:] = fit_temperature(evidence[:cut], predictions[:cut], y_seen)
             for code in range(len(SNR_NAMES)):
                 own = np.flatnonzero(bins == code)
                 if len(own) >= MIN_TEMPER_ROWS:
-                    line[1 + code] = fit_temperature(evidence[own], predictions[own], y[own])
+                    line[1 + code] = fit_temperature(evidence[own], predictions[own], y_seen[own])
+        gate = self._blind_gate(model, model.trace(rows[chosen]).expert_predictions, y[chosen], seen, unseen)
         return {"blind_evidence": evidence.astype(np.float32), "blind_predictions": blind.expert_predictions,
-                "temperatures": temperatures}  # fmt: skip
+                "blind_gate": gate.astype(np.float32), "temperatures": temperatures}  # fmt: skip
+
+    def _blind_gate(self, model, predictions, y, seen, unseen):
+        """Log-weights of unseen rows by a network over the experts that reads the scores of rows with typical errors.
+
+        It is trained as gates are, on the squared error of the prediction.
+        """
+        from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
+
+        values = (np.column_stack([predictions, y]) - y.mean()) / (y.std() or 1.0)
+        held_out = np.random.default_rng(self.seed).uniform(size=len(y)) < model.validation_fraction
+        settings = {part.name: getattr(model, part.name) for part in fields(GateSettings)} | {"batch_size": BLIND_BATCH}
+        net, _ = fit_gates(
+            {PHYS: posterior_mean(seen.information)}, {PHYS: PhysGate(hidden=BLIND_HIDDEN).build_network},
+            model.fusion_, model.experts_.n_experts_, 1, GateTarget("mse", values, held_out), GateSettings(**settings),
+            seed=self.seed,
+        )  # fmt: skip
+        return run_gates(net, {PHYS: posterior_mean(unseen.information)})[2]
 
     def _permuted(self, model, trace, y):
         """Permutation contribution of each tower on the test rows, for every fit with both towers."""
@@ -380,6 +395,13 @@ def split_rows(n_rows: int, seed: int | None):
     return np.concatenate([np.sort(order[:n_train]), order[n_train:]]), n_train, n_seen - n_train
 
 
+def as_blind(rows, moments) -> ReducedRows:
+    """Reduced rows with the information that they have with typical errors, whose moments are given."""
+    products = rows.reduction.projection_.typical_information()
+    products = np.broadcast_to(products.astype(moments.dtype), (len(moments), len(products)))
+    return replace(rows, information=np.hstack([products, moments]))
+
+
 def edges_of(labels) -> list[list[float]]:
     """Edges of the regimes along each condition, as the stage of the rows keeps them."""
     return [line[np.isfinite(line)].tolist() for line in labels.get("edges", ())]
@@ -401,6 +423,8 @@ def gate_trace(method, arrays, rows=slice(None)) -> MixtureTrace:
     if EVIDENCE in method.blind:
         evidence = np.asarray(arrays["blind_evidence"][rows], dtype=np.float64)
         stages["log_weights"] = log_softmax(evidence / temperature_of(method, arrays, rows)[:, None], axis=1)
+    if GATE in method.blind:
+        stages["log_weights"] = np.asarray(arrays["blind_gate"][rows], dtype=np.float64)
     if EXPERTS in method.blind:
         stages["expert_predictions"] = arrays["blind_predictions"][rows]
     return MixtureTrace(**stages, routing=method.routing)
