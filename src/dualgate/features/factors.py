@@ -167,9 +167,9 @@ class FactorSums(Pass):
     """One pass of expectation-maximisation: what its maximisation needs, summed over the rows of every fold.
 
     `read` maps (block, first_row, out) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds
-    the known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or, given
-    `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and the
-    lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram`` (n_folds,
+    the known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or,
+    given `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and
+    the lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram`` (n_folds,
     n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
     """
 
