@@ -169,8 +169,8 @@ class FactorSums(Pass):
     `read` maps (block, first_row, out) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds
     the known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or,
     given `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and
-    the lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram`` (n_folds,
-    n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
+    the lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram``
+    (n_folds, n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
     """
 
     row_wise = ("known", "information", "y")
