@@ -254,7 +254,7 @@ def _calibration(results):
     found, counts = results.analysis.densities, results.analysis.rows.by_slice
     return [] if found is None else [
         {"test rows": BINS.get(name, name), "number": f"{counts[name]:,}"}
-        | {f"within {level:.0%}": number(share, 3) for level, share in zip(COVERAGES, shares, strict=True)}
+        | {f"within {100 * level:.0f} %": number(share, 3) for level, share in zip(COVERAGES, shares, strict=True)}
         for name, shares in found.coverage.items()
     ]  # fmt: skip
 
