@@ -167,10 +167,10 @@ class FactorSums(Pass):
     """One pass of expectation-maximisation: what its maximisation needs, summed over the rows of every fold.
 
     `read` maps (block, first_row, out) to the results of `weigh` and is picklable, `known` (n_samples, n_known) holds
-    the known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or, given
-    `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and the
-    lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram`` (n_folds,
-    n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
+    the known factors, row i belongs to fold ``i % n_folds``. The factors of a row are those of the prior N(0, I) or,
+    given `prior`, what ``prior.factors_of(information, y)`` returns for its entries of `information` and `y`: <z> and
+    the lower triangle of <z z'>. With `width` the number of factors plus one for the mean, `found` is ``gram``
+    (n_folds, n_pixels, n_products), ``moment`` (n_folds, n_pixels, width), ``second`` (width, width) and ``n_rows``.
     """
 
     row_wise = ("known", "information", "y")
@@ -210,9 +210,10 @@ class FactorSums(Pass):
             return second
 
         second = in_threads(expect, len(block), self.n_jobs).sum(axis=0, keepdims=True)
+        gram = np.empty(self.found["gram"].shape[1:], block.dtype)
         for fold in range(self.n_folds):
             here = slice((fold - start) % self.n_folds, None, self.n_folds)
-            self.found["gram"][fold] += weights[here].T @ folded[here]
+            self.found["gram"][fold] += np.matmul(weights[here].T, folded[here], out=gram)
             self.found["moment"][fold] += weighted[here].T @ factors[here]
         self.found["second"] += unfold(second, width)[0]
         self.found["n_rows"] += len(block)
