@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg.blas import get_blas_funcs
 
 SINGLE_ROWS = 4096  # rows of a cell that are multiplied at a time: in single precision, before they add up in double
 NARROW = 256  # features up to which rows in single precision are summed in double throughout: it takes no longer
 FAR = 10.0  # standard deviations from the origin beyond which single precision loses digits of the scatter
+_TILE = 64  # columns of a triangle that are mirrored at a time
 _FAR_ROWS = 32  # rows that tell whether rows lie far from the origin
 _ADDED = ("count", "x_sum", "y_sum", "y_square_sum", "moment", "gram")
 
@@ -119,12 +121,12 @@ class CellStatistics:
             origin = single if np.array_equal(origin, single) else origin
         for cell in np.flatnonzero(np.diff(edges)):
             for first in range(edges[cell], edges[cell + 1], SINGLE_ROWS):
-                rows = order[first : min(first + SINGLE_ROWS, edges[cell + 1])]
-                x = X[rows].astype(origin.dtype, copy=False)
-                x -= origin
+                last = min(first + SINGLE_ROWS, edges[cell + 1])
+                rows = slice(first, last) if len(self.count) == 1 else order[first:last]
+                x = X[rows] - origin
                 if x.dtype == np.float32 and _is_far(x):
                     x = X[rows] - self.origin
-                root = np.ones(len(rows)) if sample_weight is None else np.sqrt(sample_weight[rows])
+                root = np.ones(len(x)) if sample_weight is None else np.sqrt(sample_weight[rows])
                 self._add(cell, x, y[rows], root)
         return self
 
@@ -133,13 +135,13 @@ class CellStatistics:
         if np.any(root != 1):
             x *= root[:, None].astype(x.dtype)
         near = y.mean()
-        sums = np.stack([root, root * (y - near)]).astype(x.dtype) @ x
+        sums = [each.astype(x.dtype) @ x for each in (root, root * (y - near))]
         self.count[cell] += root @ root
         self.x_sum[cell] += sums[0]
         self.moment[cell] += sums[1] + near * sums[0].astype(np.float64)
         self.y_sum[cell] += root @ (root * y)
         self.y_square_sum[cell] += np.square(root * y).sum()
-        self.gram[cell] += x.T @ x  # symmetric products cost NumPy half as much as others
+        _add_products(self.gram[cell], x)
 
     @classmethod
     def _map(cls, function, *parts):
@@ -242,6 +244,21 @@ class CellStatistics:
         coef = solve_ridge(*self.centred(), alphas)
         x_mean, y_mean = self.means()
         return coef, y_mean - (x_mean * coef).sum(-1)
+
+
+def _add_products(gram, x):
+    """Add ``x' x`` to `gram`."""
+    width = x.shape[1]
+    if width <= NARROW:
+        gram += x.T @ x
+        return
+    # NumPy takes as long to mirror a large triangle, column by column, as for a third of the product
+    lower = get_blas_funcs("syrk", (x,))(1.0, x.T).T
+    for start in range(0, width, _TILE):
+        rows, stop = slice(start, start + _TILE), start + _TILE
+        gram[rows, :stop] += lower[rows, :stop]
+        gram[:start, rows] = gram[rows, :start].T
+        gram[rows, rows] = np.tril(gram[rows, rows]) + np.tril(gram[rows, rows], -1).T
 
 
 def _is_far(x):

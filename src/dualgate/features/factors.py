@@ -210,9 +210,10 @@ class FactorSums(Pass):
             return second
 
         second = in_threads(expect, len(block), self.n_jobs).sum(axis=0, keepdims=True)
+        gram = np.empty(self.found["gram"].shape[1:], block.dtype)
         for fold in range(self.n_folds):
             here = slice((fold - start) % self.n_folds, None, self.n_folds)
-            self.found["gram"][fold] += weights[here].T @ folded[here]
+            self.found["gram"][fold] += np.matmul(weights[here].T, folded[here], out=gram)
             self.found["moment"][fold] += weighted[here].T @ factors[here]
         self.found["second"] += unfold(second, width)[0]
         self.found["n_rows"] += len(block)

@@ -151,13 +151,14 @@ class WhiteningSums(Pass):
     def update(self, start, block):  # noqa: D102
         flux, error = self.split(block, start)
         unit = self.unit.astype(flux.dtype)
+        share = np.full(len(unit), 1 / len(unit), flux.dtype)
         scratch = np.empty((min(_SUM_ROWS, len(flux)), len(unit)), flux.dtype)
         for first in range(0, len(flux), _SUM_ROWS):
             rows, weights = slice(first, first + _SUM_ROWS), None
             if error is not None:
                 power = np.divide(error[rows], unit, out=scratch[: len(error[rows])])
                 power *= power
-                weights = 1 / power.mean(axis=1, dtype=np.float64)
+                weights = 1 / (power @ share).astype(np.float64)
                 self.found["noise_power"] += weights.astype(power.dtype) @ power
             whitened = np.divide(flux[rows], unit, out=scratch[: len(flux[rows])])
             nothing = np.zeros(len(whitened), dtype=int)
