@@ -16,6 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 
+from dualgate import HierarchicalExperts
 from dualgate.experts import SHARING, EmptyCellWarning
 from dualgate.rows import (
     ArrayRows,
@@ -182,7 +183,7 @@ def test_a_target_is_one_finite_number_for_each_row():
         *((None, "y to be passed"), ([1, 2], "inconsistent"), (np.ones((3, 2)), r"shape \(3, 2\)")),
     ):
         with pytest.raises(ValueError, match=words):
-            open_fit_rows(Ridge(), X, wrong)
+            open_fit_rows(HierarchicalExperts(), X, wrong)
     with pytest.raises(ValueError, match="X has 3 samples: Ridge needs at least 4"):
         open_fit_rows(Ridge(), X, numbers, min_samples=4)
 

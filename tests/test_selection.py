@@ -202,7 +202,7 @@ def test_a_single_tower_is_chosen_where_quality_tells_nothing():
     for seed in (2, 3):
         planted = Planted(400, seed)
         planted.X[:, planted.error] = 0.7
-        model = towers(planted, experts__quality_edges=None, max_epochs=10, lr=0.03)
+        model = towers(planted, experts__quality_edges=None, max_epochs=10, lr=0.03, start="random")
         levels = some(model, "physics tower", "both towers (logit_add)", "both towers (temperature)")
         found = select_towers(model, planted.X, planted.y, regimes=planted.regimes, candidates=levels, cv=FOLDS)
         n_lucky += found.best != "physics tower"

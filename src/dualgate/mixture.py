@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
@@ -544,8 +545,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             )
         return trace.density
 
+    @available_if(lambda self: isinstance(vars(self).get("experts_") or self.make_experts(), FactorExperts))
     def score_samples(self, X):
-        """How well the experts describe each row; see :meth:`FactorExperts.score_samples`.
+        """How well factor experts describe each row; see :meth:`FactorExperts.score_samples`.
 
         Parameters
         ----------
@@ -555,18 +557,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         -------
         scores : ndarray of shape (n_samples,), [dimensionless]
             About 0 with scatter 1 for rows like the training rows, far below for others.
-
-        Raises
-        ------
-        TypeError
-            If the experts have no likelihood.
         """
         check_is_fitted(self, "experts_")
-        if not isinstance(self.experts_, FactorExperts):
-            raise TypeError(
-                f"DualTowerMoERegressor.score_samples: {type(self.experts_).__name__} has no likelihood; use "
-                "experts='factor'."
-            )
         return self.experts_.score_samples(X)
 
     def predict_weights(self, X):
