@@ -199,7 +199,7 @@ def test_rows_read_together_give_the_scores_of_rows_read_apart(small):
 
 def test_a_single_tower_is_chosen_where_quality_tells_nothing():
     n_lucky, chosen = 0, []
-    for seed in (2, 3):
+    for seed in (3, 4):
         planted = Planted(400, seed)
         planted.X[:, planted.error] = 0.7
         model = towers(planted, experts__quality_edges=None, max_epochs=10, lr=0.03, start="random")
