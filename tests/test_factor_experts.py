@@ -355,6 +355,7 @@ def test_a_fusion_without_towers_is_named(problem):
     assert not hasattr(ridges, "score_samples")
 
 
+@pytest.mark.filterwarnings("ignore::dualgate.experts.ExtrapolationWarning")  # rows with errors that are not theirs
 def test_pixel_coefficients_predict_rows_of_typical_noise(fitted, problem):
     model = mixture_of(fitted)
     rows = problem[0].copy()

@@ -2,7 +2,7 @@
 
 import copy
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -35,6 +35,7 @@ from dualgate.snr import signal_to_noise
 PROJECTIONS = {"whitened": NoiseWhitenedPCA, "wiener": partial(WienerScores, supervised=True)}
 GUARD_ROWS, GUARD_COLUMNS = 8192, 1024  # of the comparison of components with the columns themselves
 HELD_ROWS = 200_000  # rows up to which all are held reduced; of more, sums alone and a share for the gates
+STAGES = "projected", "snr", "variances", "information"
 FEATURES = "features_"  # how the columns of gate features are called in what `Reduction.reduce` returns
 
 
@@ -208,7 +209,7 @@ class Reduction(BaseEstimator):
         whole = np.array_equal(self._input, np.arange(source.shape[1]))
         return source if whole else Subset(source, columns=self._input)
 
-    def inform(self, source, stages, numbers=None):
+    def inform(self, source, stages, numbers=None, *, plain=False):
         """Read what experts need of training rows, by loadings that did not see them.
 
         Parameters
@@ -217,21 +218,25 @@ class Reduction(BaseEstimator):
         stages : FitStages
         numbers : None or ndarray of int of shape (n_rows,), default=None
             Their numbers among the training rows; None is 0, 1, ...
+        plain : bool, default=False
+            Whether nuisances are left out, as they are where loadings are learned.
 
         Returns
         -------
         columns : dict of str to ndarray
-            ``information``, or else what the projection gives.
+            ``information`` and what else the projection informs of, or else what the projection gives.
         """
-        reading = Collect(partial(self._inform, numbers), n_jobs=self.n_jobs)
+        reading = Collect(partial(self._inform, numbers, plain), n_jobs=self.n_jobs)
         (reading,) = stages.run("information", self, [reading], self.inputs(source), self.n_jobs)
         return reading.found.joined()
 
-    def _inform(self, numbers, first_row, block):
+    def _inform(self, numbers, plain, first_row, block):
         rows = first_row + np.arange(len(block))
         rows = rows if numbers is None else numbers[rows]
-        if self.informs:
+        if self.informs and plain:
             return {"information": self.projection_.information(block, rows)}
+        if self.informs:
+            return self.projection_.inform(block, rows)
         return self.projection_.project(block, rows)
 
     def _loses_target(self, inputs, y, codes):
@@ -241,6 +246,10 @@ class Reduction(BaseEstimator):
         components = self.projection_.project(sample)["projected"]
         codes = None if codes is None else np.asarray(codes)[chosen]
         return loses_target(sample, components, np.asarray(y, dtype=np.float64)[chosen], codes)
+
+    def describe_units(self, block):
+        """Say in what unit flux or errors of odd rows seem to be, as a sentence and a space, or nothing."""
+        return self.projection_.describe_units(take_columns(block, self._input))
 
     def without_gates(self):
         """Return the same reduction without gate features."""
@@ -328,15 +337,16 @@ class Reduction(BaseEstimator):
             columns = {FEATURES + name: gate.transform(block) for name, gate in (self.gates or {}).items()}
             inputs, known = take_columns(block, self._input), row_numbers if training else None
             if self.informs:
-                columns["information"] = self.projection_.information(inputs, known)
+                columns |= self.projection_.inform(inputs, known)
             if self.gates or not self.informs:
                 columns |= self.projection_.project(inputs, known)
         found = columns["information" if self.informs else "projected"]
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
             raise ValueError(
-                f"{self.owner}.projection={self.projection!r} returned NaN or infinity for row "
-                f"{row_numbers[row]} of X: projected columns must be finite. Check its parameters and that row."
+                f"{self.owner}.projection={type(self.projection_).__name__} returned NaN or infinity for row "
+                f"{row_numbers[row]} of X: projected columns must be finite. "
+                f"{self.describe_units(block[row : row + 1])}Check its parameters and that row."
             )
         if self.error_columns_ is not None:
             flux, error = (take_columns(block, chosen) for chosen in (self.columns_, self.error_columns_))
@@ -404,6 +414,8 @@ class ReducedRows:
         Posterior variances of the projected columns, where the projection has them.
     information : None or ndarray of shape (n_samples, n_factors * (n_factors + 3) / 2)
         What factor experts work with; see :meth:`~dualgate.features.Projection.information`.
+    beside : dict of str to ndarray
+        What else the projection informs of; see :meth:`~dualgate.features.Projection.inform`.
     """
 
     reduction: Reduction
@@ -412,18 +424,20 @@ class ReducedRows:
     features: dict
     variances: np.ndarray | None = None
     information: np.ndarray | None = None
+    beside: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, reduction, columns):
         """Make them from `columns`, a mapping such as `Reduction.reduce` returns."""
         features = {name.removeprefix(FEATURES): columns[name] for name in columns if name.startswith(FEATURES)}
-        named = {name: columns.get(name) for name in ("projected", "snr", "variances", "information")}
-        return cls(reduction, features=features, **named)
+        named = {name: columns.get(name) for name in STAGES}
+        beside = {name: values for name, values in columns.items() if name not in STAGES and FEATURES not in name}
+        return cls(reduction, features=features, beside=beside, **named)
 
     @property
     def columns(self):
         """All arrays by name: ``projected``, ``snr``, ``variances`` where known, and ``features_phys`` and the like."""
-        named = {name: getattr(self, name) for name in ("projected", "snr", "variances", "information")}
+        named = {name: getattr(self, name) for name in STAGES} | self.beside
         named |= {FEATURES + name: values for name, values in self.features.items()}
         return {name: values for name, values in named.items() if values is not None}
 

@@ -2,7 +2,8 @@
 
 from dualgate.experts.factor_experts import FactorExperts
 from dualgate.experts.hierarchical import HierarchicalExperts
+from dualgate.experts.novelty import ExtrapolationWarning
 from dualgate.experts.regimes import EmptyCellWarning
 from dualgate.experts.sharing import SHARING
 
-__all__ = ["SHARING", "EmptyCellWarning", "FactorExperts", "HierarchicalExperts"]
+__all__ = ["SHARING", "EmptyCellWarning", "ExtrapolationWarning", "FactorExperts", "HierarchicalExperts"]

@@ -4,19 +4,30 @@ import numbers
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.cluster import KMeans
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import check_number
 from dualgate.density import MixtureDensity
 from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, log_prior, maximise
+from dualgate.experts.novelty import NoveltyScale, Oddities, Watch, misfit_of
 from dualgate.experts.regimes import regime_codes
 from dualgate.features.discriminants import find_discriminants
 from dualgate.features.factors import posterior_mean, split_information, unfold
 from dualgate.reduction import ReducedRows, Reduction
-from dualgate.rows import ArrayRows, FitStages, choose_spread, map_blocks, open_fit_rows, open_rows, run_passes
+from dualgate.rows import (
+    ArrayRows,
+    FitStages,
+    choose_spread,
+    iter_blocks,
+    map_blocks,
+    open_fit_rows,
+    open_rows,
+    run_passes,
+)
 from dualgate.statistics import CellStatistics
 from dualgate.trace import MixtureTrace
 
@@ -131,6 +142,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     mixture_ : FactorMixture
         Components, with targets in units of their standard deviation over the training rows.
     n_components_, n_experts_ : int
+    novelty_ : NoveltyScale
+        What is usual among the training rows.
     log_density_ : float
         Mean over the rows of the last step, of row and target together, up to a constant of the rows.
     n_iter_ : int
@@ -282,7 +295,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         for turn in range(self.refine):
 
             def advance(turn=turn, mixture=mixture):
-                information = reduction.inform(rows, stages, read)["information"]
+                information = reduction.inform(rows, stages, read, plain=True)["information"]
                 first = mixture is None
                 mixture = self._begin(information, y, codes) if first else mixture
                 n_steps = START_STEPS if first else ROUND_STEPS
@@ -412,6 +425,10 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
         found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
         self._assign(reduction, found, target, single)
+        columns = columns if self.noise_ is None else columns | self.noise_.deviations(columns["projected"])
+        self.novelty_ = stages.stage(
+            "novelty", [reduction.settings, self], lambda: NoveltyScale(self._judge(columns)[1])
+        )
         if not for_gates:
             return None
         return self._for_gates(reduction, rows, found["mixtures"], scaled, chosen, codes, kept, stages)
@@ -484,26 +501,32 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     def stages(self, columns):
         """Stages of a prediction that are the experts', by the names of a `MixtureTrace`, from reduced columns."""
-        return self._stages(self.mixture_, information_of(columns, self.noise_))
+        stages, explained = self._stages(
+            self.mixture_, information_of(columns, self.noise_), columns.get("candidate_evidence")
+        )
+        beside = columns if self.noise_ is None else self.noise_.deviations(columns["projected"])
+        weights = softmax(stages["log_evidence"], axis=1)
+        return stages | {"misfit": misfit_of(beside, (weights * explained).sum(axis=1))}
 
     def cross_fitted_stages(self, learned):
         """Return the same for the kept training rows, by mixtures that were solved without them."""
         information, folds, joined = information_of(learned.columns, self.noise_), learned.columns["folds"], None
         for fold in np.unique(folds):
             own = np.flatnonzero(folds == fold)
-            found = self._stages(learned.mixtures[fold], information[own])
+            found, _ = self._stages(learned.mixtures[fold], information[own])
             joined = joined or {name: np.empty((len(folds), *values.shape[1:])) for name, values in found.items()}
             for name, values in found.items():
                 joined[name][own] = values
         return joined
 
-    def _stages(self, mixture, information):
-        evidence, predictions, covariance, _ = mixture.predict(information)
+    def _stages(self, mixture, information, candidates=None):
+        evidence, predictions, covariance, explained, _ = predict_with(mixture, information, candidates)
         predictions = predictions * self.target_.scale + self.target_.mean
         covariance = covariance * np.multiply.outer(self.target_.scale, self.target_.scale)
         if self._single:
             predictions, covariance = predictions[..., 0], covariance[..., 0, 0]
-        return {"log_evidence": evidence, "expert_predictions": predictions, "expert_variances": covariance}
+        stages = {"log_evidence": evidence, "expert_predictions": predictions, "expert_variances": covariance}
+        return stages, explained
 
     def discriminants(self, learned):
         """Linear discriminants of regimes, or of components where no regimes were given, in the scores."""
@@ -516,6 +539,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
     def predict_density(self, X):
         """Predictive density of the target of every row.
 
+        Rows that are far outside what the training rows were are counted in an
+        :class:`~dualgate.experts.ExtrapolationWarning`.
+
         Parameters
         ----------
         X : array-like or RowSource of shape (n_samples, n_features)
@@ -525,15 +551,22 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         density : MixtureDensity
             A mixture of Gaussians for every row.
         """
-        check_is_fitted(self, "mixture_")
-        source = open_rows(self, X, reset=False)
+        watch = self.watch()
 
         def run(first, block):
-            return self.stages(self.reduction_.reduce(first, block))
+            stages = self.stages(self.reduction_.reduce(first, block))
+            watch.see(stages["misfit"], first, block)
+            return stages
 
-        stages = map_blocks(self, run, source, n_jobs=self.n_jobs)
+        stages = map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
+        watch.warn(self)
         weights = log_softmax(stages.pop("log_evidence"), axis=1)
         return MixtureTrace(log_weights=weights, **stages).density
+
+    def watch(self):
+        """Return what counts rows that are far outside, and warns of them."""
+        check_is_fitted(self, "mixture_")
+        return Watch(self.novelty_, self.reduction_)
 
     def score_samples(self, X):
         """How well the mixture describes each row, for finding unusual ones.
@@ -550,23 +583,121 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             value, in its standard deviations. About 0 with scatter 1 for rows like the training rows, however noisy;
             far below for others.
         """
+
+        def score(columns):
+            _, found = self._judge(columns)
+            n_measured = columns["n_measured"]
+            return (1 - found.misfit) * n_measured / np.sqrt(2 * np.maximum(n_measured, 1))
+
+        return self._map_columns(X, score)
+
+    def novelty(self, X):
+        """Probability that a row like the training rows, measured as well, is as unusual as each of these.
+
+        A row is unusual by its residual in units of its errors (too small a one too), by its distance from the
+        components within the factors, or by the number of its pixels that were left out.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,), in (0, 1]
+            Uniform for rows like the training rows. Below that of the most unusual training row, where no p-value is
+            known, they go on falling, so that they can be sorted.
+        """
+        return self._map_columns(X, lambda columns: self.novelty_.p_values(self._judge(columns)[1]))
+
+    def predict_velocity(self, X):
+        """Posterior of the velocity along the line of sight, which needs a projection with `Nuisances.velocity`.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+
+        Returns
+        -------
+        velocity, std : ndarray of shape (n_samples,), [km/s]
+            Mean and standard deviation over the velocities within the prior; away from us is positive.
+
+        Raises
+        ------
+        ValueError
+            If velocities were not set free.
+        """
+
+        def average(columns):
+            if "velocity" not in columns:
+                raise ValueError(
+                    "FactorExperts.predict_velocity: the velocity of a row is taken to be zero. Set it free by "
+                    "for_spectra(wave, velocity=160), the largest one in km/s, or by nuisances of the projection."
+                )
+            candidates = columns["candidate_evidence"]
+            share = predict_with(self.mixture_, columns["information"], candidates)[-1]
+            mean = (share * columns["velocity"]).sum(axis=1)
+            apart = np.where(share > 0, columns["velocity"] - mean[:, None], 0)
+            return np.stack([mean, (share * (columns["velocity_variance"] + apart**2)).sum(axis=1)], axis=1)
+
+        mean, variance = self._map_columns(X, average).T
+        return mean, np.sqrt(variance)
+
+    def check_errors(self, X):
+        """Compare the residuals of rows with their stated errors.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+            Some 2,000 rows tell the common factor to a per cent, and that of a pixel to some per cent.
+
+        Returns
+        -------
+        errors : Bunch
+            factor : float
+                True errors in units of the stated ones: by this and by `by_pixel` stated errors must be multiplied.
+            by_pixel : ndarray of shape (n_pixels,)
+                The same for every pixel, in units of `factor`; NaN where none was measured.
+            by_row : ndarray of shape (n_samples,)
+                The same for every row, `factor` included; NaN for a row without a measured pixel.
+
+        Raises
+        ------
+        TypeError
+            If the projection reads no errors.
+        """
         check_is_fitted(self, "mixture_")
         reduction = self.reduction_
         source = reduction.inputs(open_rows(self, X, reset=False))
+        blocks = iter_blocks(self, source, n_jobs=self.n_jobs)
+        found = [reduction.projection_.residual_power(block) for _, block in blocks]
+        squares, freedom = (np.sum([each[place] for each in found], axis=0) for place in (0, 1))
+        by_row = np.concatenate([each[2] for each in found])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            factor = np.sqrt(squares.sum() / freedom.sum())
+            return Bunch(factor=float(factor), by_pixel=np.sqrt(squares / freedom) / factor, by_row=by_row)
 
-        def run(_, block):
-            if self.noise_ is None:
-                information = reduction.projection_.information(block)
-                chi_square, n_measured = reduction.projection_.chi_square(block)
-            else:
-                columns = reduction.projection_.project(block)["projected"]
-                information = self.noise_.information(columns)
-                chi_square, n_measured = self.noise_.squares_of(columns), columns.shape[1]
-            evidence, _, _, explained = self.mixture_.predict(information)
-            left = chi_square - (softmax(evidence, axis=1) * explained).sum(axis=1)
-            return (n_measured - left) / np.sqrt(2 * np.maximum(n_measured, 1))
+    def _columns_of(self, first_row, block):
+        """Reduced columns of a block, with the chi-square of its rows."""
+        columns = self.reduction_.reduce(first_row, block)
+        if self.noise_ is not None:
+            columns |= self.noise_.deviations(columns["projected"])
+        return columns
 
-        return map_blocks(self, run, source, n_jobs=self.n_jobs)
+    def _judge(self, columns):
+        """Return what the mixture predicts for rows, and in what ways these are unusual."""
+        information, candidates = information_of(columns, self.noise_), columns.get("candidate_evidence")
+        found = predict_with(self.mixture_, information, candidates)
+        if candidates is not None:
+            information = np.take_along_axis(information, candidates.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+        return found, Oddities.of(columns, information, found[0], found[3])
+
+    def _map_columns(self, X, function):
+        check_is_fitted(self, "mixture_")
+
+        def run(first, block):
+            return function(self._columns_of(first, block))
+
+        return map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
 
     def predict(self, X, return_std=False):
         """Predict by the experts, weighed by their evidence.
@@ -598,6 +729,32 @@ def rising(candidates, score_of):
                 break
         best, best_scores = candidate, scores
     return best
+
+
+def predict_with(mixture, information, candidates=None):
+    """Evidence, prediction, covariance and what is explained by every component, over the candidates of a row.
+
+    `candidates` (n_rows, n_candidates) is their evidence, for `information` with an axis of candidates; also returned
+    is then their probability (n_rows, n_candidates), else None.
+    """
+    if candidates is None:
+        return *mixture.predict(information), None
+    used = np.isfinite(candidates)
+    found = []
+    for values in mixture.predict(information[used]):
+        found.append(np.zeros((*used.shape, *values.shape[1:])))
+        found[-1][used] = values
+    evidence, predictions, covariance, explained = found
+    joint = evidence + candidates[..., None]
+    share = softmax(joint, axis=1)
+    mean = (share[..., None] * predictions).sum(axis=1)
+    apart = predictions - mean[:, None]
+    covariance = covariance + apart[..., :, None] * apart[..., None, :]
+    covariance = (share[..., None, None] * covariance).sum(axis=1)
+    best = candidates.argmax(axis=1)[:, None, None]
+    explained = np.take_along_axis(explained, best, axis=1)[:, 0]
+    log_evidence = logsumexp(joint, axis=1)
+    return log_evidence, mean, covariance, explained, softmax(logsumexp(joint, axis=2), axis=1)
 
 
 def information_of(columns, noise):

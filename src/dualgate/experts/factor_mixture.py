@@ -396,6 +396,10 @@ class ColumnNoise:
         precision = np.diag(1 / self.variance)[np.tril_indices(len(self.variance))]
         return np.hstack([np.broadcast_to(precision, (len(moment), len(precision))), moment]).astype(projected.dtype)
 
+    def deviations(self, projected):
+        """Return what a projection that knows errors informs of beside information."""
+        return {"chi_square": self.squares_of(projected), "n_measured": np.full(len(projected), len(self.variance))}
+
     def squares_of(self, projected):
         """Squared deviations of rows from the origin in units of the noise, summed over the columns (n_rows,)."""
         return np.square((projected - self.origin) / self.spread) @ (1 / self.variance)

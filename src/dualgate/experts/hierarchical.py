@@ -494,6 +494,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         product = projected @ (coef / unit).T.astype(projected.dtype)
         return np.clip(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_)
 
+    def watch(self):
+        """Return None: ridges do not describe rows."""
+
     def predict(self, X, *, regimes=None):
         """Prediction by each row's own expert where its regime is known, by the root ridge where not.
 

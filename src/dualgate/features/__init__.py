@@ -1,6 +1,7 @@
 """Features of a measurement: quality statistics, spectral lines, noise-whitened components, Wiener scores."""
 
 from dualgate.features.lines import LinePixels, LineWindows
+from dualgate.features.nuisances import Nuisances
 from dualgate.features.projection import FrozenProjection, PlainColumns, Projection, TransformerProjection
 from dualgate.features.quality import QualityStatistics
 from dualgate.features.signal import SignalPCA
@@ -13,6 +14,7 @@ __all__ = [
     "LinePixels",
     "LineWindows",
     "NoiseWhitenedPCA",
+    "Nuisances",
     "PlainColumns",
     "Projection",
     "QualityStatistics",

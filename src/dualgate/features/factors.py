@@ -81,6 +81,12 @@ class Factors:
             self._products[dtype] = np.hstack([own, crossed.reshape(len(own), -1)]).astype(dtype)
         return self._products[dtype]
 
+    def made(self, key, make):
+        """Return what was made of these loadings under `key`; ``make()`` makes it where it is missing."""
+        if key not in self._products:
+            self._products[key] = make()
+        return self._products[key]
+
     def turned(self, rotation, shift):
         """Return all factors as free ones, turned by `rotation` (n_factors, n_factors), about another mean."""
         free = np.hstack([self.free, self.known]) @ rotation
@@ -124,7 +130,7 @@ def posterior(weights, weighted, factors, known=None, *, mean_only=False):
 
     With `mean_only`, which is faster, the covariance is left out.
     """
-    found = list((_mean if mean_only else _mean_and_covariance)(*information(weights, weighted, factors, known)))
+    found = list((solve_mean if mean_only else _mean_and_covariance)(*information(weights, weighted, factors, known)))
     strain = found.pop()
     lost = ~((strain > 0) & (strain < _MAX_STRAIN)).all(axis=1)
     if weights.dtype != np.float64 and lost.any():
@@ -144,8 +150,12 @@ def _mean_and_covariance(folded, moment):
     return np.einsum("nij,nj->ni", covariance, moment), covariance, strain
 
 
-def _mean(folded, moment):
-    """Mean and digits that the elimination, of all rows at once and in their precision, has lost."""
+def solve_mean(folded, moment):
+    """Solve A + I for the mean of every row of information, of all rows at once and in their precision.
+
+    Returns the means and, as digits that this has lost, the ratio of diagonal to pivot; that of the last factor is its
+    posterior variance over that if other factors were known.
+    """
     (n_rows, width), dtype = moment.shape, folded.dtype
     system = np.empty((width, width + 1, n_rows), dtype)
     system[:, :-1], system[:, -1] = np.ascontiguousarray(folded.T)[_places(width)], moment.T

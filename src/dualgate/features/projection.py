@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -15,8 +16,10 @@ from dualgate._validation import (
     take_columns,
 )
 from dualgate.features.factors import STEP, information, weigh
+from dualgate.features.nuisances import Nuisances, Reader
 from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
+OFF = 3.0  # times the usual size of flux or errors that lets one think of another unit
 WHOLE_CELLS = 1 << 28  # values up to which a transformer is fitted to all rows at once
 
 
@@ -119,12 +122,34 @@ class Projection(ABC):
         """
         raise TypeError(f"{owner_name(self)} has no loadings: the information of a row is not defined.")
 
+    def inform(self, block, rows=None, *, at_rest=False):
+        """Return what factor experts need of each row.
+
+        Parameters
+        ----------
+        block, rows
+            As in `information`.
+        at_rest : bool, default=False
+            Whether the velocity of these rows is known to be zero, as it is for training rows.
+
+        Returns
+        -------
+        columns : dict of str to ndarray
+            ``information``, and what :meth:`~dualgate.features.nuisances.Reader.read` finds beside it.
+
+        Raises
+        ------
+        TypeError
+            As `information`.
+        """
+        raise TypeError(f"{owner_name(self)} has no loadings: the information of a row is not defined.")
+
     def typical_information(self):
         """Return the lower triangle of A of a row with typical errors; raises a TypeError as `information`."""
         return self.information(np.zeros((0, 0)))
 
-    def chi_square(self, block):
-        """Return the squared deviations of each row from the mean in units of its errors, summed, and their number.
+    def residual_power(self, block):
+        """Compare what the factors leave of rows with their errors.
 
         Parameters
         ----------
@@ -132,15 +157,17 @@ class Projection(ABC):
 
         Returns
         -------
-        chi_square : ndarray of shape (n_rows,), [dimensionless]
-        n_measured : ndarray of shape (n_rows,)
+        squares, freedom : ndarray of shape (n_pixels,)
+            Squared residuals in units of the errors, summed over the rows, and what this is expected to be.
+        by_row : ndarray of shape (n_rows,)
+            Square root of the same ratio for every row.
 
         Raises
         ------
         TypeError
-            As `information`.
+            If the projection reads no errors.
         """
-        raise TypeError(f"{owner_name(self)} reads no errors: deviations in units of the errors are not defined.")
+        raise TypeError(f"{owner_name(self)} reads no errors: residuals in units of the errors are not defined.")
 
     def refining_pass(self, prior, information, y):
         """Return a pass over the rows `rows_read_` that learns the loadings again, under another prior of the factors.
@@ -165,6 +192,10 @@ class Projection(ABC):
             If the projection is not `refinable`.
         """
         raise TypeError(f"{owner_name(self)} has no loadings that could be learned again.")
+
+    def describe_units(self, block):
+        """Say in what unit flux or errors of odd rows seem to be, as a sentence and a space, or nothing."""
+        return ""
 
     def noise_power(self, block):
         """Return the mean squared error of each row in units of the typical one.
@@ -234,6 +265,11 @@ class Projection(ABC):
         return projection
 
 
+def is_off(ratio):
+    """Whether a ratio is so far from one that units are the likely cause."""
+    return not 1 / OFF < ratio < OFF
+
+
 class PixelProjection(Projection, TransformerMixin, BaseEstimator):
     """Base class of linear projections of flux columns, with or without the error of each.
 
@@ -242,6 +278,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
     """
 
     _outputs = {}  # noqa: RUF012  what `transform` returns: key of what `project` returns, and prefix of the names
+    nuisances = None
 
     @property
     def reads_errors(self):
@@ -275,13 +312,26 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         def found(weights, weighted, factors):
             return [np.hstack(information(weights, weighted, factors))]
 
-        return self._by_basis(block, rows, found)[0]
+        return self._by_basis(block, rows, found, dtype=block.dtype)[0]
+
+    def inform(self, block, rows=None, *, at_rest=False, first_row=0):  # noqa: D102
+        nuisances = Nuisances() if self.nuisances is None else self.nuisances
+        names, at_rest, settings = [], at_rest or rows is not None, joblib.hash(nuisances)
+
+        def found(weights, weighted, factors):
+            reader = factors.made(settings, lambda: Reader(nuisances, factors, self.mean_, self.noise_))
+            columns = reader.read(weights, weighted, at_rest=at_rest)
+            names[:] = columns
+            return list(columns.values())
+
+        joined = self._by_basis(block, rows, found, first_row)
+        return dict(zip(names, joined, strict=True))
 
     def typical_information(self):  # noqa: D102
         loadings = self._bases[-1].free
         return (loadings.T @ loadings)[np.tril_indices(loadings.shape[1])]
 
-    def _by_basis(self, block, rows, function, first_row=0):
+    def _by_basis(self, block, rows, function, first_row=0, *, dtype=None):
         """Join ``function(weights, weighted, factors)``, a list of arrays, with the loadings that did not see a row."""
         folds = np.full(len(block), -1) if rows is None else self._folds_of(rows)
         n_pixels, joined = len(self.columns_), None
@@ -295,7 +345,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
                 own = (weights, weighted) if here.all() else (weights[here], weighted[here])
                 found = function(*own, self._bases[fold])
                 if joined is None:
-                    joined = [np.empty((len(block), *values.shape[1:]), block.dtype) for values in found]
+                    joined = [np.empty((len(block), *values.shape[1:]), dtype or values.dtype) for values in found]
                 for values, part in zip(joined, found, strict=True):
                     values[start + np.flatnonzero(here)] = part
         return joined
@@ -304,15 +354,35 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         """Return the number of the basis of training rows by their numbers; -1 is that of all rows."""
         return np.full(len(rows), -1)
 
-    def chi_square(self, block):  # noqa: D102
-        pieces = []
-        for start in range(0, max(len(block), 1), STEP):
-            weights, weighted = self.read(block[start : start + STEP], start)
-            shift, measured = self._bases[-1].shift.astype(weights.dtype), weights > 0
-            squares = np.divide(weighted**2, weights, where=measured, out=np.zeros_like(weights))
-            squares += weights * shift**2 - 2 * weighted * shift
-            pieces.append((squares.sum(axis=1, dtype=np.float64), measured.sum(axis=1)))
-        return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
+    def residual_power(self, block):  # noqa: D102
+        factors = self._bases[-1]
+        reader = Reader(Nuisances(robust=True), factors, self.mean_, self.noise_)
+        squares, freedom, by_row = np.zeros(len(factors.shift)), np.zeros(len(factors.shift)), []
+        for start in range(0, len(block), STEP):
+            found = reader.residual_power(*self.read(block[start : start + STEP], start))
+            squares += found[0]
+            freedom += found[1]
+            by_row.append(found[2])
+        return squares, freedom, np.concatenate(by_row)
+
+    def describe_units(self, block):  # noqa: D102
+        flux, error = self._split(block)
+        with np.errstate(all="ignore"):
+            level = np.nanmedian(np.abs(flux)) / np.median(np.abs(self.mean_))
+            if error is None:
+                return f"Their flux is about {level:.2g} times that of the training rows. " if is_off(level) else ""
+            known = np.isfinite(error)
+            size = {"errors": error, "inverse": 1 / np.sqrt(error), "variances": np.sqrt(error)}
+            size = {kind: np.median((values / self.noise_)[known]) for kind, values in size.items()}
+        if is_off(level) and not is_off(size["errors"] / level):
+            return f"Flux and errors are about {level:.2g} times those of the training rows: give them in one unit. "
+        if not is_off(level) and is_off(size["errors"]):
+            for kind, name, cure in (("inverse", "inverse variances", "1 / sqrt(ivar)"),
+                                     ("variances", "variances", "sqrt(variance)")):  # fmt: skip
+                if not is_off(size[kind]):
+                    return f"Their error columns look like {name}: give the errors, {cure}. "
+            return f"Their errors are about {size['errors']:.2g} times those of the training rows. "
+        return f"Their flux is about {level:.2g} times that of the training rows. " if is_off(level) else ""
 
     def noise_power(self, block):  # noqa: D102
         error = self._split(block)[1]
@@ -460,11 +530,17 @@ class FrozenProjection(Projection):
     def information(self, block, rows=None):  # noqa: D102
         return self._inner.information(block)
 
+    def inform(self, block, rows=None, *, at_rest=False):  # noqa: D102
+        return self._inner.inform(block, at_rest=at_rest or rows is not None)
+
     def typical_information(self):  # noqa: D102
         return self._inner.typical_information()
 
-    def chi_square(self, block):  # noqa: D102
-        return self._inner.chi_square(block)
+    def residual_power(self, block):  # noqa: D102
+        return self._inner.residual_power(block)
+
+    def describe_units(self, block):  # noqa: D102
+        return self._inner.describe_units(block)
 
     def noise_power(self, block):  # noqa: D102
         return self._inner.noise_power(block)

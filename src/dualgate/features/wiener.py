@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from dualgate._validation import check_number, check_target, require_samples
 from dualgate.features.factors import FactorSums, fill, known_factors, posterior
 from dualgate.features.loadings import Loadings, clean_factors, first_factors, independent_factors, open_clean
+from dualgate.features.nuisances import scores_beside
 from dualgate.features.projection import PixelProjection
 from dualgate.rows import choose_spread, open_rows, spread_rows
 
@@ -57,6 +58,9 @@ class WienerScores(PixelProjection):
         Rows that the steps read, spread over all; None is all rows.
     cv : int, default=5
         Folds of `fit_transform`; row i of those read belongs to fold ``i % cv``.
+    nuisances : None or Nuisances, default=None
+        What a row carries that says nothing of the object, integrated out wherever rows are read with the loadings.
+        The loadings themselves are learned without it.
     n_jobs : None or int, default=None
         Threads; -1 is one per core. Matrix products use the threads of BLAS in addition.
     random_state : int, default=0
@@ -105,6 +109,7 @@ class WienerScores(PixelProjection):
         max_iter=10,
         max_rows=60_000,
         cv=5,
+        nuisances=None,
         n_jobs=None,
         random_state=0,
     ):
@@ -117,6 +122,7 @@ class WienerScores(PixelProjection):
         self.max_iter = max_iter
         self.max_rows = max_rows
         self.cv = cv
+        self.nuisances = nuisances
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -202,6 +208,8 @@ class WienerScores(PixelProjection):
         few = self.max_rows is None or n_rows <= self.max_rows
         self.rows_read_ = None if few else choose_spread(n_rows, self.max_rows)
         chosen = slice(None) if few else self.rows_read_
+        if self.nuisances is not None:
+            self.nuisances.check(len(self.columns_))
         self._known = np.zeros((n_rows, 0))[chosen]
         if self.supervised and not clean:
             codes = None if codes is None else np.asarray(codes)[chosen]
@@ -267,17 +275,20 @@ class WienerScores(PixelProjection):
         return shift, np.linalg.solve(found.turn @ signs, np.eye(n_factors)[kept])
 
     def project(self, block, rows=None, first_row=0):  # noqa: D102
+        if self.nuisances is not None:
+            return scores_beside(self.inform(block, rows, first_row=first_row))
+
         def found(weights, weighted, factors):
             means, covariances = posterior(weights, weighted, factors)
             return means, np.einsum("nii->ni", covariances)
 
-        scores, variances = self._by_basis(block, rows, found, first_row)
+        scores, variances = self._by_basis(block, rows, found, first_row, dtype=block.dtype)
         return {"projected": scores, "variances": variances}
 
     def _outputs_of(self, block, rows, first_row):
-        if self.return_variances:
+        if self.return_variances or self.nuisances is not None:
             return self.project(block, rows, first_row)
-        (scores,) = self._by_basis(block, rows, partial(posterior, mean_only=True), first_row)
+        (scores,) = self._by_basis(block, rows, partial(posterior, mean_only=True), first_row, dtype=block.dtype)
         return {"projected": scores}
 
     def _folds_of(self, rows):
