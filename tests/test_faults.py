@@ -184,7 +184,7 @@ def test_a_residual_of_the_sky_has_its_shape_and_a_normal_size(data):
     assert kstest(sizes * light / 0.01, "norm").statistic < 0.15  # but for seeing and cloud
 
 
-def test_bad_pixels_have_no_flux_and_no_end_of_error(data):
+def test_bad_pixels_have_no_flux_and_infinite_error(data):
     faulty = made(faults={"bad_pixels": 0.25})
     bad = np.isnan(faulty.flux)
     assert_array_equal(bad, np.isposinf(faulty.error))

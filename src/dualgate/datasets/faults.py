@@ -45,7 +45,7 @@ def _range(owner, name, value, **bounds):
     if len(pair) != 2:
         raise ValueError(f"{owner}.{name}={value!r} must be one number or a pair, the lowest and the highest.")
     low = check_number(owner, name, pair[0], **bounds)
-    high = check_number(owner, name, pair[1], **{**bounds, "low": low, "strict": False})
+    high = check_number(owner, name, pair[1], **{**bounds, "low": low})
     return float(low), float(high)
 
 
