@@ -4,14 +4,17 @@ import warnings
 
 import numpy as np
 import pytest
+from numpy.polynomial.hermite_e import hermegauss
+from numpy.polynomial.legendre import legvander
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.metrics import r2_score
 
 from dualgate.datasets import BayesLimitWarning, bayes_limit, importance, make_spectra, stream_spectra
 from dualgate.datasets.emulator import HIGH, LOW, load_emulator
 from dualgate.datasets.importance import KernelProposal, effective_size, moments, sample_posterior
-from dualgate.datasets.posterior import TOLERANCE, SpectrumBasis, log_likelihoods
+from dualgate.datasets.likelihoods import TOLERANCE, ContinuumLikelihood, SpectrumBasis, log_likelihoods
 from dualgate.evaluation import bootstrap_scores
 
 PRIOR_STD = np.sqrt(16 / 12)
@@ -115,6 +118,52 @@ def test_projection_keeps_the_likelihood():
     assert np.sqrt(np.mean(difference**2)) < 2 * np.sqrt(TOLERANCE)
 
 
+def test_an_uncertain_continuum_is_integrated_out():
+    """Against a grid in the four coefficients, pixel by pixel."""
+    width, data = 0.05, make_spectra(3, random_state=8, faults={"continuum": 0.05})
+    error = 12 * data.error  # so that the grid, which follows the prior, resolves the likelihood
+    stars = load_emulator()(LOW + np.random.default_rng(0).random((305, 5)) * (HIGH - LOW))
+    basis = SpectrumBasis.from_spectra(stars[:200], stars[200:300], data.error.min(axis=0))
+    coefficients = basis.coefficients(stars[300:])
+    models = basis.mean + coefficients.T @ (basis.directions / basis.weight[:, None]).T
+    marginal = ContinuumLikelihood(basis, width)
+    found = marginal.log_likelihoods(*marginal.statistics(data.flux, error), coefficients)
+    nodes, weights = hermegauss(16)
+    grid = width * np.stack(np.meshgrid(*[nodes] * 4), axis=-1).reshape(-1, 4)
+    share = np.log(np.prod(np.meshgrid(*[weights] * 4), axis=0)).ravel()
+    response = legvander(np.linspace(-1, 1, 4096), 3)
+    exact = np.empty_like(found)
+    for row, star in np.ndindex(exact.shape):
+        templates = models[star][:, None] * response / error[row][:, None]
+        residual = (data.flux[row] - models[star]) / error[row]
+        chi2 = residual @ residual - 2 * grid @ (templates.T @ residual)
+        chi2 += np.einsum("ij,jk,ik->i", grid, templates.T @ templates, grid)
+        exact[row, star] = logsumexp(share - chi2 / 2)
+    difference = found - exact
+    assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=0.01)
+    narrow = ContinuumLikelihood(basis, 1e-7)
+    plain = log_likelihoods(*basis.statistics(data.flux, error), coefficients)
+    difference = narrow.log_likelihoods(*narrow.statistics(data.flux, error), coefficients) - plain
+    assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-3)
+    assert_allclose(  # rows alone as with many others
+        marginal.log_likelihoods(
+            *marginal.statistics(np.tile(data.flux, (4, 1)), np.tile(error, (4, 1))), coefficients
+        ),
+        np.tile(found, (4, 1)),
+        rtol=1e-8,
+    )
+
+
+def test_an_uncertain_continuum_lowers_the_limit_and_posteriors_stay_calibrated():
+    options = {"n_samples": 3000, "min_size": 60, "random_state": 0, "n_jobs": 1}
+    known = bayes_limit(make_spectra(60, random_state=9).X, **options)
+    data = make_spectra(60, random_state=9, faults={"continuum": 0.05})
+    uncertain = bayes_limit(data.X, y=data.y, continuum=0.05, **options)
+    assert uncertain.r2 < known.r2 - 0.05
+    squares = ((data.y - uncertain.prediction) / uncertain.std) ** 2
+    assert abs(squares.mean() - 1) < 3 * squares.std() / np.sqrt(len(squares))
+
+
 def test_sampling_finds_a_posterior_of_two_narrow_peaks_one_at_a_wall():
     centres, width, share = (0.0, 0.6), 0.05, 0.25
 
@@ -162,6 +211,7 @@ def test_moments_are_unbiased_for_few_draws():
         ({"n_samples": 10}, "bayes_limit.n_samples=10"),
         ({"n_rounds": -1}, "bayes_limit.n_rounds=-1"),
         ({"min_size": 1}, "bayes_limit.min_size=1"),
+        ({"continuum": 0}, "bayes_limit.continuum=0 must be a number above 0"),
     ],
 )
 def test_messages_name_what_is_wrong(change, message):

@@ -96,3 +96,14 @@ def flux_error(clean, mag, light, sky, out=None):
         variance = electrons * clean[rows] + chip.sky * photons[rows] + square * residual[rows] + np.float32(READOUT)
         np.divide(np.sqrt(variance), electrons * np.float32(np.sqrt(N_EXPOSURES)), out=out[rows])
     return out
+
+
+def sky_flux(mag, light, sky):
+    """Light of the sky (n_rows, n_pixels), float32, in units of the star's mean flux.
+
+    The arguments are those of :func:`flux_error`. The sky is calibrated as the star is, so that it is bright where the
+    atmosphere absorbs.
+    """
+    chip = detector()
+    brightness = light * 10 ** (-0.4 * (np.asarray(mag) - 20))
+    return chip.sky / chip.light * (sky / brightness).astype(np.float32)[:, None]

@@ -2,12 +2,12 @@
 
 import numbers
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
-from scipy.linalg import eigh
 from scipy.special import softmax
 from sklearn.metrics import r2_score
 from sklearn.utils import Bunch
@@ -17,14 +17,11 @@ from threadpoolctl import threadpool_limits
 from dualgate._validation import check_number, check_target, make_generator, require_finite
 from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
 from dualgate.datasets.importance import effective_size, moments, sample_posterior
+from dualgate.datasets.likelihoods import TOLERANCE, ContinuumLikelihood, SpectrumBasis, log_likelihoods
 from dualgate.rows import ArrayRows, as_source
 
-TOLERANCE = 0.01  # largest chi^2 that the projection may lose at the smallest errors, mean over stars
-_MAX_COMPONENTS = 192
-_COMPONENT_STEP = 16  # the number of components is a multiple of this
 _BASIS_STARS, _HELD_OUT = 1024, 512
 _TILE = 512  # stars emulated together
-_STARS = 256  # whose products of coefficients are held at once
 _ROWS = 64  # rows worked on together
 _GUIDES = 2048  # prior draws that guide the first proposal
 _LOG_G = LABELS.index("log_g")
@@ -47,6 +44,7 @@ def bayes_limit(
     n_samples: int = 65_536,
     n_rounds: int = 48,
     min_size: float = 1000,
+    continuum: float | None = None,
     random_state=None,
     n_jobs: int | None = -1,
 ) -> Bunch:
@@ -81,6 +79,11 @@ def bayes_limit(
     min_size : float, default=1000
         Effective number of draws at which sampling of a row stops, at least 2. The sampling error lowers `r2_observed`
         by 1 / min_size of the unexplained variance.
+    continuum : float or None, default=None
+        Width of an uncertain continuum, above 0 and at most 1: the limit is that of spectra times 1 + sum_j c_j P_j(u),
+        with Legendre polynomials of degree 0 to 3 in the position u, -1 to 1, of a pixel in the band, and unknown
+        c_j ~ N(0, continuum^2), as ``make_spectra(faults={"continuum": ...})`` makes them. The c_j are integrated out
+        exactly. None takes the continuum as known.
     random_state : int, RandomState, Generator or None, default=None
         Seed of the draws.
     n_jobs : int or None, default=-1
@@ -124,6 +127,8 @@ def bayes_limit(
     check_number("bayes_limit", "n_samples", n_samples, kind=numbers.Integral, low=100, hint="try 65536.")
     check_number("bayes_limit", "n_rounds", n_rounds, kind=numbers.Integral, low=0, hint="try 48.")
     check_number("bayes_limit", "min_size", min_size, low=2, hint="try 1000.")
+    if continuum is not None:
+        check_number("bayes_limit", "continuum", continuum, low=0, high=1, strict=True, hint="try 0.05, or None.")
     source = _open_spectra(X)
     if y is not None:
         y = check_target("bayes_limit", y)
@@ -147,7 +152,11 @@ def bayes_limit(
         tiles = (draws[start : start + _TILE] for start in range(0, n_samples, _TILE))
         project = delayed(lambda tile: basis.coefficients(_emulate(tile)))
         coefficients = np.hstack(threads(project(tile) for tile in tiles))
-        sampler = _Sampler(basis, draws, coefficients, seed, n_rounds, min_size)
+        likelihood = basis.statistics, log_likelihoods
+        if continuum is not None:
+            marginal = ContinuumLikelihood(basis, float(continuum))
+            likelihood = marginal.statistics, marginal.log_likelihoods
+        sampler = _Sampler(basis, *likelihood, draws, coefficients, seed, n_rounds, min_size)
         parts = threads(delayed(sampler)(source, *rows) for rows in ranges)
     prediction, std, size = np.concatenate(parts, axis=1)
     few = np.sum(size < min_size)
@@ -194,80 +203,12 @@ def _smallest_errors(source, start, stop):
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrumBasis:
-    """Principal components of the flux of stars, pixels weighted by one over their smallest error.
-
-    With flux m = mean + B c of a star, a row x with errors e has chi^2 = c' G c - 2 c' b + const, G = B' E^-1 B and
-    b = B' E^-1 (x - mean), E = diag(e^2): G and b replace the pixels of a row, and c those of a star.
-    The flux is ``mean + coefficients.T @ directions.T / weight``.
-    """
-
-    mean: np.ndarray  # (n_pixels,), float32, of the stars
-    weight: np.ndarray  # (n_pixels,), float32
-    directions: np.ndarray  # (n_pixels, n_components), float32, orthonormal
-    lost: float  # chi^2 between a held-out star and its projection at the smallest errors, mean; less in every row
-
-    @classmethod
-    def from_spectra(cls, flux, held_out, smallest_error):
-        """Fit to noise-free `flux`, with as few components as lose at most `TOLERANCE` of chi^2 on `held_out` stars.
-
-        Both have the shape (n_stars, n_pixels). `lost` exceeds `TOLERANCE` where `_MAX_COMPONENTS` are too few.
-        """
-        mean, weight = flux.mean(axis=0, dtype=np.float64), 1 / smallest_error.astype(np.float64)
-        spectra = (flux - mean) * weight
-        n_components = min(_MAX_COMPONENTS, len(flux) - 1)
-        leading = (len(flux) - n_components, len(flux) - 1)
-        vectors = eigh(spectra @ spectra.T, subset_by_index=leading)[1]
-        directions = np.linalg.qr(spectra.T @ vectors[:, ::-1])[0]
-        others = (held_out - mean) * weight
-        kept = np.cumsum(np.mean((others @ directions) ** 2, axis=0))
-        lost = np.mean(np.einsum("ij,ij->i", others, others)) - kept
-        enough = np.flatnonzero(lost[_COMPONENT_STEP - 1 :: _COMPONENT_STEP] <= TOLERANCE)
-        if len(enough):
-            n_components = _COMPONENT_STEP * (int(enough[0]) + 1)
-        directions = directions[:, :n_components].astype(np.float32)
-        return cls(mean.astype(np.float32), weight.astype(np.float32), directions, float(lost[n_components - 1]))
-
-    def coefficients(self, flux):
-        """Coefficients (n_components, n_stars) of noise-free `flux` (n_stars, n_pixels)."""
-        centred = flux - self.mean
-        centred *= self.weight
-        return (centred @ self.directions).T.astype(np.float64, order="C")
-
-    def statistics(self, flux, error):
-        """G (n_rows, n_components, n_components) and b (n_rows, n_components) of rows (n_rows, n_pixels)."""
-        n_components = self.directions.shape[1]
-        gram, moment = np.empty((len(flux), n_components, n_components)), np.empty((len(flux), n_components))
-        for row, sigma in enumerate(error.astype(np.float64)):
-            scaled = self.directions / (self.weight * sigma)[:, None]  # (n_pixels, n_components)
-            gram[row] = scaled.T @ scaled
-            moment[row] = (flux[row] - self.mean) / sigma @ scaled
-        return gram, moment
-
-
-def log_likelihoods(gram, moment, coefficients):
-    """Log-likelihood of every star for every row, up to a constant of each row, by one matrix product.
-
-    From G (n_rows, n_components, n_components), b (n_rows, n_components) and c (n_components, n_stars) to
-    (n_rows, n_stars).
-    """
-    first, second = np.triu_indices(len(coefficients))
-    packed = -gram[:, first, second]
-    packed[:, first == second] /= 2  # the other elements occur twice in G
-    out = moment @ coefficients
-    for start in range(0, out.shape[1], _STARS):
-        stars = coefficients[:, start : start + _STARS]
-        pairs = stars[first]
-        pairs *= stars[second]
-        out[:, start : start + _STARS] += packed @ pairs
-    return out
-
-
-@dataclass(frozen=True, eq=False)
 class _Sampler:
     """Posterior moments of rows: basis, draws of the prior and their coefficients, shared by all threads."""
 
     basis: SpectrumBasis
+    statistics: Callable  # (flux, error) -> arrays that replace the pixels, one element a row
+    likelihood: Callable  # (*statistics, coefficients) -> log-likelihoods (n_rows, n_stars)
     draws: np.ndarray  # (n_samples, 5), in the unit box
     coefficients: np.ndarray  # (n_components, n_samples)
     seed: int
@@ -276,20 +217,19 @@ class _Sampler:
 
     def __call__(self, source, start, stop):
         """Posterior mean, standard deviation and effective size (3, n_rows) of the rows from `start` to `stop`."""
-        gram, moment = self.basis.statistics(*np.hsplit(source.read(start, stop), 2))
+        statistics = self.statistics(*np.hsplit(source.read(start, stop), 2))
         results = np.empty((3, stop - start))
-        for row, known in enumerate(log_likelihoods(gram, moment, self.coefficients)):
+        for row, known in enumerate(self.likelihood(*statistics, self.coefficients)):
             draws, weights = self.draws, softmax(known)
             if self.n_rounds and effective_size(weights) < self.min_size:
-                draws, weights = self._refine(start + row, gram[row], moment[row], known)
+                draws, weights = self._refine(start + row, [part[row : row + 1] for part in statistics], known)
             log_g = LOW[_LOG_G] + draws[:, _LOG_G] * (HIGH - LOW)[_LOG_G]
             results[:, row] = *moments(weights, log_g), effective_size(weights)
         return results
 
-    def _refine(self, row, gram, moment, known):
+    def _refine(self, row, statistics, known):
         def log_likelihood(draws):
-            columns = self.basis.coefficients(_emulate(draws))
-            return moment @ columns - 0.5 * np.einsum("ij,ij->j", columns, gram @ columns)
+            return self.likelihood(*statistics, self.basis.coefficients(_emulate(draws)))[0]
 
         guides = np.argsort(-known, kind="stable")[:_GUIDES]
         rng = np.random.default_rng([self.seed, 2, row])

@@ -1,6 +1,7 @@
 """Simulated stellar spectra with their errors, any row of an endless table: in memory, in blocks or as a row source."""
 
 import numbers
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ from sklearn.utils import Bunch
 
 from dualgate._validation import check_choice, check_number, make_generator
 from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
-from dualgate.datasets.noise import conditions_of_night, flux_error
+from dualgate.datasets.faults import FAULTS, check_faults, velocities
+from dualgate.datasets.noise import conditions_of_night, flux_error, sky_flux
 from dualgate.rows import RowSource, in_threads
 from dualgate.snr import signal_to_noise
 
@@ -35,9 +37,10 @@ labels      T_eff 3750 to 6000 K, log_g 1 to 5, M_H -2.5 to 0.75, a_M -0.25 to 0
 regimes     0 to 8, 3 * (T_eff bin, edges 4500 and 5250 K) + ([M/H] bin, edges -1 and 0).
 Noise       {noise!r} at level {noise_level:g}. "sky": lines of the night sky, photons and read-out of twelve
             exposures of 900 s with the medium-resolution arm of the Subaru PFS; "white": the same error everywhere.
+Faults      {faults}
 Physics     LTE line formation (Saha, Boltzmann), H- continuum, Voigt profiles with van der Waals damping, bands of CN
             and TiO, hydrostatic plane-parallel atmospheres; evaluated by an emulator of the direct synthesis.
-Left out    departures from LTE, Paschen lines, FeH, water, radial velocity, rotation, binaries, extinction.
+Left out    departures from LTE, Paschen lines, FeH, water, rotation, extinction. Velocity and binaries are faults.
 """
 
 
@@ -98,11 +101,12 @@ class SimulatedSpectra(RowSource):
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, owner, n_samples, random_state, noise_level, noise, start):
+    def __init__(self, owner, n_samples, random_state, noise_level, noise, start, faults):
         check_number(owner, "n_samples", n_samples, kind=numbers.Integral, low=1, hint="try 1000.")
         check_number(owner, "start", start, kind=numbers.Integral, low=0, hint="try 0.")
         self.noise = check_choice(owner, "noise", noise, ("sky", "white"))
         self.noise_level, self.seed = check_noise(owner, noise_level, random_state)
+        self.faults = check_faults(owner, faults)
         self.start = int(start)  # Python's integers do not overflow
         self.shape = (int(n_samples), 2 * len(WAVE))
 
@@ -113,9 +117,22 @@ class SimulatedSpectra(RowSource):
         for row, numbers_of_row in enumerate(uniform, self.start):
             at_row(row).random(out=numbers_of_row)
         labels = pd.DataFrame(_LOW + uniform * _SPAN, columns=[*LABELS, "mag"])
+        if "velocity" in self.faults:
+            labels["velocity"] = velocities(self.faults["velocity"], self._streams("velocity", self.start, len(self)))
         data = labelled_spectra(self, labels, WAVE.copy())
-        data.description = _DESCRIPTION.format(n_samples=len(self), **vars(self))
+        data.description = _DESCRIPTION.format(n_samples=len(self), **{**vars(self), "faults": self.faults or "none"})
         return data
+
+    def _streams(self, name, start, n_rows):
+        """Return the generators of a fault, one for each row; the upper word of their key is 0 for stars."""
+        key = self.seed + (zlib.crc32(name.encode()) << 64)
+        return map(generator_of_rows(key), range(start, start + n_rows))
+
+    def _add_faults(self, stage, start, flux, error=None, sky=None):
+        """Change the rows from `start` on in place by the faults of a stage."""
+        for name, value in self.faults.items():
+            if FAULTS[name].stage == stage:
+                FAULTS[name].apply(value, self._streams(name, start, len(flux)), flux, error, sky)
 
     def read(self, start, stop):  # noqa: D102
         out = np.empty((stop - start, self.shape[1]), self.dtype)
@@ -135,21 +152,26 @@ class SimulatedSpectra(RowSource):
                 if self.noise_level > 0 and here.start <= row < here.stop:
                     generator.standard_normal(out=flux[row - here.start], dtype=np.float32)
             stars = _LOW + uniform[:, : len(_LOW)] * _SPAN
-            clean = load_emulator()(stars[:, : len(LABELS)])[here]
+            clean = load_emulator()(stars[:, : len(LABELS)])
+            self._add_faults("star", tile, clean)
+            clean, mag = clean[here], stars[here, len(LABELS)]
+            light, sky = conditions_of_night(uniform[here, len(_LOW) :])
             if self.noise == "white":
                 error[:] = WHITE_ERROR
             else:
-                light, sky = conditions_of_night(uniform[here, len(_LOW) :])
-                flux_error(clean, stars[here, len(LABELS)], light, sky, out=error)
+                flux_error(clean, mag, light, sky, out=error)
             if self.noise_level == 0:
                 flux[:] = clean
             else:
+                self._add_faults("noise", tile + here.start, flux)
                 flux *= error
                 flux *= np.float32(self.noise_level)
                 flux += clean
+            if self.faults:
+                self._add_faults("measurement", tile + here.start, flux, error, sky_flux(mag, light, sky))
 
 
-def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="sky", start=0, n_jobs=-1):
+def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="sky", start=0, faults=None, n_jobs=-1):
     """Make a set of simulated stellar spectra with known errors, for the regression of surface gravity.
 
     Stars of the cool half of the main sequence and of the giant branch (and of the gaps between, as in a grid of
@@ -171,6 +193,31 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
         error, 0.35 of the mean flux, so that the errors carry no information.
     start : int, default=0
         First row of the table, for a further set from the same one, or for the next block of a long one.
+    faults : dict or None, default=None
+        Faults of real spectra by name, with their size. They act in the order of this table, whose first four concern
+        the star or the noise and whose others the measured spectrum. Each fault of a row depends on the seed, the row
+        and the fault alone, so that stars, noise and the other faults are those of the same rows without it. Labels
+        and ``y`` stay those of the (first) star.
+
+        ======================  =======================================================================================
+        "companion"             share of the light (0 to 1) from a second star with labels drawn like those of the first
+        "velocity"              radial velocity [km/s], positive away from the observer, or the limits of a uniform
+                                distribution, with the relativistic Doppler formula; ``labels.velocity`` has it
+        "shift"                 shift of the star's spectrum towards longer wavelengths [pixels], any fraction; the sky
+                                stays, and pixels from beyond the band repeat the pixel at its end
+        "correlation"           (rho1, rho2), correlation of the noise of pixels that are 1 and 2 apart; its variance
+                                stays
+        "scale"                 flux and error times 1 + scale: calibration acts on both alike
+        "tilt"                  flux and error times 1 + tilt * u or 1 - tilt * u, at random; u is -1 to 1 in the band
+        "continuum"             flux and error times 1 + sum_j c_j P_j(u), Legendre polynomials of degree 0 to 3 with
+                                coefficients of this standard deviation (at least 0.05)
+        "sky"                   N(0, 1) times this share of the sky's light is left in the flux
+        "cosmic_rays"           number of pixels that are raised by 30 errors, or (number, errors)
+        "errors"                factor between stated and true errors, or the limits of a log-uniform distribution; the
+                                noise in the flux keeps the true ones
+        "errors_by_wavelength"  stated errors times exp(size * sin(pi u)), the same in every row
+        "bad_pixels"            share of the pixels that have flux NaN and infinite error; ``snr`` is without them
+        ======================  =======================================================================================
     n_jobs : int or None, default=-1
         Threads; -1 is one per core. Rows do not depend on it.
 
@@ -192,7 +239,8 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
         snr : ndarray of shape (n_samples,)
             ||flux|| / ||error||; about 28, 42, 26 and 4 % of rows are in the bins up to 2, 2 to 4, 4 to 7, and above.
         labels : DataFrame
-            T_eff, log_g, M_H, a_M, C_M, mag, snr. Uniform and independent, in the ranges of ``description``.
+            T_eff, log_g, M_H, a_M, C_M, mag, snr, and velocity where `faults` names it. Uniform and independent, in the
+            ranges of ``description``.
         feature_names : list of str
             Names of the columns of X, such as "flux_7100.2".
         description : str
@@ -222,13 +270,17 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     >>> bool((clean.error == data.error).all())
     True
     """
-    source = SimulatedSpectra("make_spectra", n_samples, random_state, noise_level, noise, start)
+    source = SimulatedSpectra("make_spectra", n_samples, random_state, noise_level, noise, start, faults)
     X = np.empty(source.shape, source.dtype)
     flux, error = np.hsplit(X, 2)
 
     def fill(start, stop):
         source.read_into(start, stop, X[start:stop])
-        return signal_to_noise(flux[start:stop], error[start:stop])
+        parts = flux[start:stop], error[start:stop]
+        if "bad_pixels" in source.faults:
+            good = np.isfinite(parts[1])
+            parts = (np.where(good, part, 0) for part in parts)
+        return signal_to_noise(*parts)
 
     load_emulator()  # once, before the threads start
     snr = in_threads(fill, len(X), n_jobs)
@@ -239,14 +291,14 @@ def make_spectra(n_samples=1000, *, random_state=None, noise_level=1.0, noise="s
     return data
 
 
-def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0):
+def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky", start=0, faults=None):
     """Simulate the rows of :func:`make_spectra` when they are read, for sets that fit neither in memory nor on disk.
 
     Rows take no memory, but a row is simulated each time it is read.
 
     Parameters
     ----------
-    n_samples, random_state, noise_level, noise, start
+    n_samples, random_state, noise_level, noise, start, faults
         As in :func:`make_spectra`.
 
     Returns
@@ -266,4 +318,4 @@ def stream_spectra(n_samples, *, random_state=None, noise_level=1.0, noise="sky"
     >>> bool((data.X.read(998, 1000) == make_spectra(2, random_state=0, start=998).X).all())
     True
     """
-    return SimulatedSpectra("stream_spectra", n_samples, random_state, noise_level, noise, start).describe()
+    return SimulatedSpectra("stream_spectra", n_samples, random_state, noise_level, noise, start, faults).describe()
