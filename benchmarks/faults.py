@@ -48,14 +48,19 @@ MODELS = {
     "likelihood, continuum=0.05": {"continuum": 0.05},
     "likelihood, velocity=160": {"velocity": 160},
     "likelihood, continuum=0.05, velocity=160": {"continuum": 0.05, "velocity": 160},
+    "likelihood, correlated rows": {},
+    "likelihood, correlated rows, correlation=(0.3, 0.05)": {
+        "experts__projection__nuisances__correlation": (0.3, 0.05)
+    },
 }
+CORRELATED = {"correlation": (0.3, 0.05)}  # training rows of the models named so
 PEERS = ("LightGBM", "MLP")  # on Wiener scores and quality columns of the dual tower
-LEVEL = 0.90
+LEVEL, LIGHT = 0.90, 299_792.458
 
 
 def predict_all(name, seed, n_train, n_test):
     """Predictions of one model for every fault: dict of fault to what was found."""
-    train = make_spectra(n_train, random_state=seed)
+    train = make_spectra(n_train, random_state=seed, faults=CORRELATED if "correlated" in name else None)
     options = MODELS.get(name, MODELS["dual tower"])
     model = DualTowerMoERegressor.for_spectra(train.wave, random_state=seed, n_jobs=-1, **options)
     started = time.process_time()
@@ -96,6 +101,8 @@ def main(directory="faults", n_train=20_000, n_test=4_000, seeds="42", models=""
             path = directory / f"{name.replace(' ', '')}_{seed}_{n_train}_{n_test}.joblib"
             found[name, seed] = kept(path, partial(predict_all, name, seed, n_train, n_test))
     stars = {seed: make_spectra(n_test, random_state=seed, start=TEST_START) for seed in seeds}
+    for seed, star in stars.items():
+        star.seed = seed
     for fault in FAULTS:
         print(f"\n{fault}")
         for name in names:
@@ -108,16 +115,22 @@ def main(directory="faults", n_train=20_000, n_test=4_000, seeds="42", models=""
 
 
 def velocities(results):
-    """Scatter of the velocity, and the stated one, by signal-to-noise ratio, as text."""
-    snr, error, std = (
-        np.concatenate(each)
-        for each in zip(*((star.snr, r["velocity"], r["velocity_std"]) for star, r in results), strict=True)
-    )
-    bins, text = quality_bins(snr), "; scatter and stated scatter [km/s] by SNR:"
+    """Scatter of the velocity, stated scatter, and Cramer-Rao bound of a known star, by signal-to-noise ratio."""
+    columns = ((star.snr, r["velocity"], r["velocity_std"], bound_of(star)) for star, r in results)
+    snr, error, std, bound = (np.concatenate(each) for each in zip(*columns, strict=True))
+    bins, text = quality_bins(snr), "; scatter, stated, bound [km/s] by SNR:"
     for place in range(4):
         own = bins == place
-        text += f" {1.4826 * np.median(np.abs(error[own])):.1f} ({np.median(std[own]):.1f})"
+        middle = [np.median(values[own]) for values in (np.abs(error) * 1.4826, std, bound)]
+        text += " {:.1f} ({:.1f}, {:.1f})".format(*middle)
     return text
+
+
+def bound_of(star):
+    """Find the least scatter of the velocity of a star whose noise-free spectrum is known (Cramer and Rao) [km/s]."""
+    clean = make_spectra(len(star.y), random_state=star.seed, start=TEST_START, noise_level=0).flux
+    slope = np.gradient(clean.astype(np.float64), star.wave, axis=1) * star.wave / LIGHT
+    return 1 / np.sqrt(np.square(slope / star.error).sum(axis=1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dualgate.features.factors import STEP, split_information, unfold
 BIN_ROWS, MOST_BINS = 300, 20  # training rows that are compared with each other at least, and bins of noise at most
 MOST_ROWS = 100  # from which the reason is guessed
 TAIL = 0.02  # of the training rows, whose mean excess says how p-values fall beyond the last of them
-FAR, RARE = 2.0, 1e-9  # times beyond those of all training rows, and probability, that make a misfit an extrapolation
+FAR, RARE = 5.0, 1e-9  # times beyond those of all training rows, and probability, that make a misfit an extrapolation
 FEW_ROWS = 100  # training rows of which the extremes say little
 _TINY = 1e-6
 

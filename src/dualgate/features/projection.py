@@ -19,6 +19,7 @@ from dualgate.features.factors import STEP, information, weigh
 from dualgate.features.nuisances import Nuisances, Reader
 from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
+LEAST_ERROR = 1e-12  # of the smallest typical error; below, the weight of a pixel exceeds the range of numbers
 OFF = 3.0  # times the usual size of flux or errors that lets one think of another unit
 WHOLE_CELLS = 1 << 28  # values up to which a transformer is fitted to all rows at once
 
@@ -302,6 +303,16 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         if error.size and not error.min() > 0:
             measured = np.where(np.isnan(error), np.inf, error) if allows_nan(self) else error
             require_positive_errors(self, measured, self._error_columns, first_row=first_row)
+        if (
+            error.size
+            and hasattr(self, "noise_")
+            and np.fmin.reduce(error, axis=None) < LEAST_ERROR * self.noise_.min()
+        ):
+            row = int(np.flatnonzero((error < LEAST_ERROR * self.noise_.min()).any(axis=1))[0])
+            raise ValueError(
+                f"{owner_name(self)}: row {first_row + row} of X has an error of {np.nanmin(error[row]):.3g}, those of "
+                f"the training rows are about {np.median(self.noise_):.3g}: give flux and errors in their unit."
+            )
         return take_columns(rows, self.columns_), error
 
     def read(self, block, first_row=0, out=None):
