@@ -104,21 +104,28 @@ class MixtureDensity:
 
         Parameters
         ----------
-        probability : float in (0, 1)
+        probability : float or array-like of shape (n_samples,), in [0, 1]
+            0 and 1 give minus and plus infinity.
 
         Returns
         -------
         quantile : ndarray of shape (n_samples,), [unit of y]
         """
-        if not 0 < probability < 1:
-            raise ValueError(f"MixtureDensity.quantile: probability={probability!r} must be between 0 and 1.")
+        probability = self._in(probability)
+        if not ((probability >= 0) & (probability <= 1)).all():
+            raise ValueError(
+                f"MixtureDensity.quantile: probability, from {probability.min():g} to {probability.max():g}, must be "
+                "between 0 and 1."
+            )
         spread = self._spread
         low, high = (self.means - FAR * spread).min(axis=1), (self.means + FAR * spread).max(axis=1)
         for _ in range(HALVINGS):
             middle = 0.5 * (low + high)
             below = self._cdf(middle) < probability
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return self._out(0.5 * (low + high))
+        found = 0.5 * (low + high)
+        found[probability == 0], found[probability == 1] = -np.inf, np.inf
+        return self._out(found)
 
     def sample(self, n_draws=1, random_state=None):
         """Draw targets.

@@ -20,6 +20,7 @@ from dualgate.features import LineWindows, Nuisances, WienerScores
 from dualgate.features.lines import check_wave
 from dualgate.gating import FUSIONS, Fusion, PhysGate, QualityGate
 from dualgate.gating.collapse import warn_of_collapse
+from dualgate.intervals import CALIBRATION_ROWS, IntervalScale, residual_variances
 from dualgate.reduction import FEATURES, HELD_ROWS, ReducedRows
 from dualgate.rows import FitStages, choose_spread, map_blocks, open_fit_rows, open_rows, take_rows
 from dualgate.snr import SNR_EDGES
@@ -332,7 +333,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             )
             n_regimes = finder.n_regimes_
         kept = np.zeros(len(y), dtype=bool)
-        kept[generator.permutation(len(y))[: HELD_ROWS if reduction.gates else 0]] = True
+        kept[generator.permutation(len(y))[: HELD_ROWS if reduction.gates else CALIBRATION_ROWS]] = True
         learned = experts.learn(
             reduction, rows, y, codes, n_regimes, finder=finder, begun=begun, kept=kept, stages=stages,
             ranges=describe_conditions(regimes, experts.regime_edges), depends=[regimes, self.n_regimes],
@@ -341,8 +342,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         self.reduction_ = reduction
         self.phys_gate_, self.quality_gate_ = (reduction.gates.get(name) for name in TOWERS)
         self.net_, self.history_, self.discriminants_, self.fusion_ = None, [], None, self._realise("fusion")
+        self.expert_variances_ = None
+        crossed = experts.cross_fitted_stages(learned)
         if reduction.gates:
-            self._train_gates(experts, learned, y[kept], generator, regimes_found=regimes is None)
+            self._train_gates(experts, learned, crossed, y[kept], generator, regimes_found=regimes is None)
             self._report(started, "gates trained")
         elif self.fusion not in (None, "concat"):
             warnings.warn(
@@ -352,6 +355,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         self.experts_ = experts
+        self._calibrate(learned, crossed, y[kept])
         return self
 
     def _check_parameters(self):
@@ -461,7 +465,20 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         finder = RegimeFinder(self.n_regimes, seed, tower)
         return finder.fit(columns[FEATURES + tower], columns["projected"], y[chosen], common_unit=common_unit)
 
-    def _train_gates(self, experts, learned, y, generator, *, regimes_found):
+    def _calibrate(self, learned, crossed, y):
+        """Find the variances of ridges and the scale of intervals from cross-fitted predictions."""
+        chosen = choose_spread(len(y), CALIBRATION_ROWS)
+        columns = {name: values[chosen] for name, values in learned.columns.items()}
+        stages, y = {name: values[chosen] for name, values in crossed.items()}, y[chosen]
+        log_weights = self._fused(self._tower_features(columns, columns["folds"]), stages.get("log_evidence"))[2]
+        if "expert_variances" not in stages:
+            known = self.experts_.score_variances(columns)
+            self.expert_variances_ = residual_variances(log_weights, y[:, None] - stages["expert_predictions"], known)
+            stages["expert_variances"] = self.expert_variances_ + known
+        density = MixtureTrace(log_weights=log_weights, **stages).density
+        self.intervals_ = IntervalScale.of(density, y, columns.get("snr"))
+
+    def _train_gates(self, experts, learned, crossed, y, generator, *, regimes_found):
         """Train towers and fusion on the rows that were kept, and warn where they leave experts without weight."""
         from dualgate.gating.training import GateSettings, GateTarget, fit_gates, run_gates
 
@@ -469,7 +486,7 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         if any(getattr(gate, "discriminants", False) for gate in self.reduction_.gates.values()):
             self.discriminants_ = experts.discriminants(learned)
         features, cells = self._tower_features(columns, columns["folds"]), columns["cells"]
-        stages = experts.cross_fitted_stages(learned) if self.cross_fit else experts.stages(columns)
+        stages = crossed if self.cross_fit else experts.stages(columns)
         if self.loss == "cross_entropy":
             values = cells
         else:  # in standard deviations of y, so that the learning rate means the same for every target
@@ -556,16 +573,38 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        TypeError
-            If the experts have no variances.
+        ValueError
+            If `fallback_confidence` is set: the root ridge has no density.
         """
-        trace = self.trace(X)
-        if trace.expert_variances is None:
-            raise TypeError(
-                f"DualTowerMoERegressor.predict_density: {type(self.experts_).__name__} has no variances; use "
-                "experts='factor'."
+        return self._trace_of_density(X).density
+
+    def _trace_of_density(self, X):
+        if self.fallback_confidence is not None:
+            raise ValueError(
+                f"DualTowerMoERegressor.fallback_confidence={self.fallback_confidence!r}: rows that fall back on the "
+                "root ridge have no density. Set it to None."
             )
-        return trace.density
+        return self.trace(X)
+
+    def predict_interval(self, X, coverage=0.9):
+        """Find an interval that holds the target of a row with a given probability.
+
+        Quantiles of the predictive density, widened or narrowed so that among training rows of the same
+        signal-to-noise ratio, predicted by experts that did not see them, the share inside is `coverage`
+        (:class:`~dualgate.intervals.IntervalScale`). This holds for new rows that are drawn as the training rows were.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        coverage : float in (0, 1), default=0.9
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2), [unit of y]
+            Infinite, with a :class:`~dualgate.intervals.CoverageWarning`, where there are too few rows to tell.
+        """
+        trace = self._trace_of_density(X)
+        return self.intervals_.interval(self, trace.density, trace.snr, coverage)
 
     @available_if(has_factor_experts)
     def score_samples(self, X):
@@ -736,7 +775,11 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
     def _stages(self, columns):
         """Stages of the prediction for reduced rows by name, without those of a dropped tower."""
         features, stages = self._tower_features(columns), self.experts_.stages(columns)
+        if self.expert_variances_ is not None:
+            stages["expert_variances"] = self.expert_variances_ + self.experts_.score_variances(columns)
         logits = self._fused(features, stages.get("log_evidence"))
+        if "snr" in columns:
+            stages["snr"] = columns["snr"]
         stages |= {f"{name}_features": values for name, values in features.items()}
         stages |= dict(zip(("phys_logits", "quality_logits", "log_weights"), logits, strict=True))
         return {name: values for name, values in stages.items() if values is not None}

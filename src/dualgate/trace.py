@@ -27,6 +27,8 @@ class MixtureTrace:
     expert_variances : None or ndarray of shape (n_samples, n_experts), [unit of y, squared]
         Of the prediction of each expert, where it has one; of several targets a covariance, (n_samples, n_experts,
         n_targets, n_targets).
+    snr : None or ndarray of shape (n_samples,)
+        Signal-to-noise ratio, where there are errors.
     misfit : None or ndarray of shape (n_samples,), [dimensionless]
         Squared distance of a row from the experts in units of its errors, for each pixel, where experts describe rows;
         about 1 for rows like the training rows.
@@ -43,6 +45,7 @@ class MixtureTrace:
     root_prediction: np.ndarray | None = None
     log_evidence: np.ndarray | None = None
     expert_variances: np.ndarray | None = None
+    snr: np.ndarray | None = None
     misfit: np.ndarray | None = None
     phys_features: np.ndarray | None = None
     quality_features: np.ndarray | None = None

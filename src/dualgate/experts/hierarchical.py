@@ -494,6 +494,12 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         product = projected @ (coef / unit).T.astype(projected.dtype)
         return np.clip(product.astype(np.float64) * unit + np.r_[self.intercept_, self.root_intercept_], *self.y_range_)
 
+    def score_variances(self, columns):
+        """Variance that the posterior variances of scores give the prediction of every expert (n_rows, n_experts)."""
+        if "variances" not in columns:
+            return np.zeros((len(columns["projected"]), self.n_experts_))
+        return columns["variances"].astype(np.float64) @ np.square(self.coef_).T
+
     def watch(self):
         """Return None: ridges do not describe rows."""
 
