@@ -40,7 +40,7 @@ def weigh(flux, error, mean, noise, out=None):
     """
     weights, weighted = out = np.empty((2, *flux.shape), flux.dtype) if out is None else out
     unit = noise.astype(flux.dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         np.subtract(flux, mean.astype(flux.dtype), out=weighted)
         weighted /= unit
         if error is None:

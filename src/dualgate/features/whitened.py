@@ -152,9 +152,10 @@ class NoiseWhitenedPCA(PixelProjection):
             here = slice(start, start + STEP)
             deviation = flux[here] - mean
             deviation /= unit
-            np.dot(deviation, operator, out=scores[here])
-            if error is None or np.isfinite(np.sum(error[here]) + np.sum(scores[here])):
-                continue
+            with np.errstate(invalid="ignore"):
+                np.dot(deviation, operator, out=scores[here])
+                if error is None or np.isfinite(np.sum(error[here]) + np.sum(scores[here])):
+                    continue
             missing = find_missing(flux[here], error[here])
             if missing is not None:
                 np.copyto(deviation, 0, where=missing)
