@@ -238,10 +238,18 @@ def test_components_are_found_in_masked_rows(problem):
     assert_allclose(found.noise_ / found.noise_.mean(), PATTERN / PATTERN.mean(), rtol=0.1)
     overlap = np.linalg.svd(model.fit(X).components_ @ found.components_.T)[1]
     assert overlap[:4].min() > 0.98
-    noise = NoiseWhitenedPCA(3, columns=FLUX, error_columns=ERROR)
-    pure = np.random.default_rng(0).normal(size=(6000, P)) * PATTERN
-    noise.fit(join_spectra(pure, np.broadcast_to(PATTERN, pure.shape), mask_of(6000, 0.3)))
-    assert abs(noise.signal_variance_).max() < 0.5
+
+
+def test_filled_pixels_lack_no_noise():
+    noise = np.random.default_rng(0).normal(size=(3000, 20))
+    model = NoiseWhitenedPCA(20, columns=slice(0, 20), error_columns=slice(20, 40))
+    model.fit(join_spectra(noise, np.ones_like(noise), mask_of(3000, 0.3)[:, :20]))
+    assert abs(model.signal_variance_.mean()) < 0.05
+
+
+def test_rows_without_any_pixel_are_refused():
+    with pytest.raises(ValueError, match="X holds no pixel that was measured"):
+        NoiseWhitenedPCA(3, columns=FLUX, error_columns=ERROR).fit(np.full((5, 2 * P), np.nan))
 
 
 # ---- whole models ----------------------------------------------------------------------------------------------------

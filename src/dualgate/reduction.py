@@ -372,8 +372,8 @@ class Reduction(BaseEstimator):
             measured = [np.isfinite(part) for part in parts]
             if not np.array_equal(*measured) or np.isnan(parts[1].min()):
                 masked = rows.copy() if masked is rows else masked
-                for place, part in zip(places, parts, strict=True):
-                    masked[some, place] = np.where(measured[0] & measured[1], part, np.inf)
+                for place, part, value in zip(places, parts, (np.nan, np.inf), strict=True):
+                    masked[some, place] = np.where(measured[0] & measured[1], part, value)
         return masked
 
 

@@ -280,7 +280,7 @@ def fill(flux, error):
     never = bad.all(axis=0)
     if never.all():
         raise ValueError(
-            "WienerScores.fit: X holds no pixel that was measured, flux and error finite, among the rows that the fit "
+            "X holds no pixel that was measured, flux and error finite, among the rows that the fit "
             "starts with: check what columns and error_columns select."
         )
     count = np.maximum((~bad).sum(axis=0), 1)
