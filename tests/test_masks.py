@@ -76,7 +76,12 @@ def factor(**params):
     return FactorExperts(FLUX, ERROR, n_components=2, n_factors=5, random_state=0, **params)
 
 
-MODELS = {"dual tower": dual, "whitened": whitened, "factor": factor}
+def spectra(**params):
+    quick = {"experts__n_components": 2, "experts__n_factors": 5, "random_state": 0}
+    return DualTowerMoERegressor.for_spectra(WAVE, **quick | params)
+
+
+MODELS = {"dual tower": dual, "whitened": whitened, "factor": factor, "spectra": spectra}
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +136,9 @@ def test_a_huge_error_is_a_mask(fitted, precision):
     gone = join_spectra(flux, error, mask).astype(precision)
     wiener = fitted["factor"].projection_
     assert_allclose(wiener.transform(gone), wiener.transform(huge), atol=1e-6 if precision is np.float64 else 1e-5)
-    means = [fitted["factor"].predict(X, return_std=True) for X in (gone, huge)]
-    assert_allclose(means[0], means[1], atol=1e-6 if precision is np.float64 else 1e-4)
+    for name in ("factor", "spectra"):
+        found, expected = (np.array(fitted[name].predict(X, return_std=True)) for X in (gone, huge))
+        assert_allclose(found, expected, atol=1e-6 if precision is np.float64 else 1e-4)
 
 
 def test_masked_and_unmasked_information_add_up(fitted):
