@@ -289,6 +289,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
     informs = reads_errors
 
     def _find_columns(self, X, n_features):
+        vars(self).pop("noise_", None)  # rows of a new fit may have another unit
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
         self._error_columns = None
