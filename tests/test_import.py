@@ -15,7 +15,7 @@ ROOT = Path(dualgate.__file__).parent
 # who may import whom: a module sees only rooms of a smaller number, and its own
 FLOORS = {
     "_validation": 0,
-    "snr": 0,
+    "snr": 1,
     "statistics": 1,
     "_components": 1,
     "density": 1,

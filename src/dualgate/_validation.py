@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import column_or_1d, validate_data
 
+MASK_ROWS = 64  # rows whose missing pixels are handled at a time, so that masks stay in the cache
 MAX_NAMED = 3  # how many offenders a message names before it stops
 
 
@@ -144,6 +145,17 @@ def require_finite(owner, name, X, *, first_row=0):
     )
 
 
+def find_missing(flux, error=None):
+    """Mask of the pixels (n_samples, n_pixels) whose flux or error is NaN or infinite; None where there are none."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(flux)) and (error is None or np.isfinite(np.sum(error))):
+            return None
+    missing = ~np.isfinite(flux)
+    if error is not None:
+        missing |= ~np.isfinite(error)
+    return missing if missing.any() else None
+
+
 def require_positive_errors(owner, error, columns=None, *, first_row=0):
     """Raise a ValueError that locates the first error of `error` (n_samples, n_pixels) that is not above zero."""
     if error.size and np.min(error) > 0:  # false for NaN too
@@ -228,6 +240,10 @@ def find_error_columns(owner, spec, X, flux_columns):
 
 def take_columns(X, columns):
     """Select `columns` (integers) of the array `X`; a view where they are consecutive."""
-    if len(columns) and np.all(np.diff(columns) == 1):
-        return X[:, columns[0] : columns[-1] + 1]
-    return X[:, columns]
+    return X[:, column_index(columns)]
+
+
+def column_index(columns):
+    """Return `columns` (integers) as a slice where they are consecutive."""
+    consecutive = len(columns) and np.all(np.diff(columns) == 1)
+    return slice(columns[0], columns[-1] + 1) if consecutive else columns

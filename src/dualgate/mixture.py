@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from dualgate._components import NestedParams, realise
-from dualgate._validation import check_choice, check_number, check_target, make_generator
+from dualgate._validation import allows_nan, check_choice, check_number, check_target, make_generator
 from dualgate.experts import FactorExperts, HierarchicalExperts
 from dualgate.experts.finding import FIND_ROWS, RegimeFinder
 from dualgate.experts.regimes import describe_conditions, regime_codes
@@ -218,6 +218,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Where there is noise-free flux, loadings that learned from it are better:
         ``experts__projection=FrozenEstimator(WienerScores(32, columns=..., error_columns=...).fit(X, clean=flux))``.
 
+        Pixels whose flux or error is NaN or infinite have weight zero, in `fit` and in every prediction;
+        :func:`~dualgate.datasets.join_spectra` makes X of flux, errors and a mask.
+
         Parameters
         ----------
         wave : array-like of shape (n_pixels,), [angstrom]
@@ -252,6 +255,16 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> model = DualTowerMoERegressor.for_spectra(wave, experts="hierarchical", quality_gate="drop")
         >>> model.experts.quality_edges
         (2.0, 4.0, 7.0)
+
+        Rows with masked pixels:
+
+        >>> from dualgate.datasets import join_spectra
+        >>> rng = np.random.default_rng(0)
+        >>> flux, error = rng.normal(1, 0.1, size=(200, 30)), np.full((200, 30), 0.1)
+        >>> X = join_spectra(flux, error, mask=rng.uniform(size=(200, 30)) < 0.2)
+        >>> model = DualTowerMoERegressor.for_spectra(np.arange(30.0), experts__n_components=1, random_state=0)
+        >>> bool(np.isfinite(model.fit(X, flux.mean(axis=1)).predict(X)).all())
+        True
         """
         if experts not in EXPERTS:
             raise ValueError(
@@ -390,10 +403,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if self._towerless:  # what the experts take: gates need every pixel, and one target
-            own = get_tags(self._realise("experts"))
-            tags.input_tags.allow_nan = own.input_tags.allow_nan
-            tags.target_tags.multi_output = own.target_tags.multi_output
+        tags.input_tags.allow_nan = allows_nan(self.make_reduction())
+        if self._towerless:  # gates have one target
+            tags.target_tags.multi_output = get_tags(self.make_experts()).target_tags.multi_output
         return tags
 
     def _check_routing(self):
@@ -460,7 +472,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         if isinstance(rows, ReducedRows):
             columns = rows[chosen].columns
         else:
-            columns = reduction.reduce(chosen, take_rows(rows, chosen, n_jobs=self.n_jobs), training=True)
+            some = take_rows(rows, chosen, n_jobs=self.n_jobs, finite=not allows_nan(reduction))
+            columns = reduction.reduce(chosen, some, training=True)
         tower, common_unit = next(iter(reduction.gates)), reduction.projection_.common_unit
         finder = RegimeFinder(self.n_regimes, seed, tower)
         return finder.fit(columns[FEATURES + tower], columns["projected"], y[chosen], common_unit=common_unit)

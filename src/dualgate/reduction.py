@@ -12,9 +12,11 @@ from sklearn.frozen import FrozenEstimator
 
 from dualgate._components import realise
 from dualgate._validation import (
+    MASK_ROWS,
     allows_nan,
     check_choice,
     check_number,
+    column_index,
     find_error_columns,
     require_positive_errors,
     resolve_columns,
@@ -91,7 +93,10 @@ class Reduction(BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.information and self.error_columns is not None and not self.gates
+        named = isinstance(self.projection, str) and self.projection in PROJECTIONS
+        knows = named or (allows_nan(self.projection) and getattr(self.projection, "reads_errors", False))
+        takes = self.error_columns is not None and knows and all(map(allows_nan, (self.gates or {}).values()))
+        tags.input_tags.allow_nan = takes
         return tags
 
     def fit(self, X, y=None, *, regimes=None):
@@ -193,7 +198,7 @@ class Reduction(BaseEstimator):
         inputs = self.inputs(source)
         with config_context(assume_finite=source.in_memory, transform_output="default"):
             if self.gates:
-                sample = spread_rows(source, n_jobs=self.n_jobs)
+                sample = self._masked(spread_rows(source, n_jobs=self.n_jobs, finite=not allows_nan(self)))
                 for gate in self.gates.values():
                     gate.fit_rows(X, sample)
                 del sample  # wide rows of a source: the projection draws its own
@@ -333,6 +338,10 @@ class Reduction(BaseEstimator):
             As `ReducedRows.columns`.
         """
         row_numbers = first_row + np.arange(len(block)) if np.ndim(first_row) == 0 else first_row
+        if self.error_columns_ is not None:
+            block = self._masked(block)
+            error = take_columns(block, self.error_columns_)
+            require_positive_errors(self.owner, error, self.error_columns_, first_row=row_numbers[0])
         with config_context(assume_finite=True, transform_output="default"):  # the rows were checked at the door
             columns = {FEATURES + name: gate.transform(block) for name, gate in (self.gates or {}).items()}
             inputs, known = take_columns(block, self._input), row_numbers if training else None
@@ -349,14 +358,23 @@ class Reduction(BaseEstimator):
                 f"{self.describe_units(block[row : row + 1])}Check its parameters and that row."
             )
         if self.error_columns_ is not None:
-            flux, error = (take_columns(block, chosen) for chosen in (self.columns_, self.error_columns_))
-            if allows_nan(self):
-                measured = np.isfinite(flux) & np.isfinite(error)
-                if not measured.all():
-                    flux, error = np.where(measured, flux, 0), np.where(measured, error, 1)
-            require_positive_errors(self.owner, error, self.error_columns_, first_row=row_numbers[0])
-            columns["snr"] = signal_to_noise(flux, error)
+            columns["snr"] = signal_to_noise(take_columns(block, self.columns_), error)
         return columns
+
+    def _masked(self, rows):
+        """Return rows in which pixels that were not measured have an infinite error, and no finite flux."""
+        if not allows_nan(self):
+            return rows
+        masked, places = rows, [column_index(columns) for columns in (self.columns_, self.error_columns_)]
+        for start in range(0, len(rows), MASK_ROWS):
+            some = slice(start, start + MASK_ROWS)
+            parts = [rows[some, place] for place in places]
+            measured = [np.isfinite(part) for part in parts]
+            if not np.array_equal(*measured) or np.isnan(parts[1].min()):
+                masked = rows.copy() if masked is rows else masked
+                for place, part, value in zip(places, parts, (np.nan, np.inf), strict=True):
+                    masked[some, place] = np.where(measured[0] & measured[1], part, value)
+        return masked
 
 
 def loses_target(columns, components, y, codes=None):

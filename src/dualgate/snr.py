@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dualgate._validation import MASK_ROWS, find_missing
+
 SNR_EDGES = (2.0, 4.0, 7.0)
 SNR_NAMES = ("X", "L", "M", "H")
 SNR_RANGES = ("≤ 2", "2 to 4", "4 to 7", "> 7")
@@ -18,19 +20,35 @@ def signal_to_noise(flux, error):
     Parameters
     ----------
     flux, error : ndarray of shape (n_samples, n_pixels), [same unit]
-        Measured values and their standard deviations.
+        Measured values and their standard deviations. A pixel whose flux or error is NaN or infinite is left out.
 
     Returns
     -------
     snr : ndarray of shape (n_samples,), [dimensionless]
+        0 where no pixel was measured.
 
     Examples
     --------
     >>> signal_to_noise(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0]]))
     array([5.])
     """
-    power = [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in (flux, error)]
+    power = _powers(flux, error)
+    odd = np.flatnonzero(~np.isfinite(power).all(axis=0))
+    for start in range(0, len(odd), MASK_ROWS):
+        rows = odd[start : start + MASK_ROWS]
+        parts = flux[rows], error[rows]
+        missing = find_missing(*parts)
+        if missing is not None:
+            for part in parts:
+                np.copyto(part, 0, where=missing)
+            power[:, rows] = _powers(*parts)
+            power[1, rows[missing.all(axis=1)]] = 1
     return np.sqrt(power[0] / power[1])
+
+
+def _powers(flux, error):
+    """Sum the squares of each row (2, n_samples)."""
+    return np.array([np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in (flux, error)])
 
 
 def quality_bins(snr, edges=SNR_EDGES):

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_number
+from dualgate._validation import allows_nan, check_number
 from dualgate.density import MixtureDensity
 from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, log_prior, maximise
 from dualgate.experts.novelty import NoveltyScale, Oddities, Watch, misfit_of
@@ -206,7 +206,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.error_columns is not None
+        tags.input_tags.allow_nan = allows_nan(self.make_reduction())
         tags.target_tags.multi_output = True
         return tags
 

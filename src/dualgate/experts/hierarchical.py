@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dualgate._validation import check_choice, check_number, make_generator
+from dualgate._validation import allows_nan, check_choice, check_number, make_generator
 from dualgate.experts.cells import (
     QUANTILE_BINS,
     CellSums,
@@ -89,7 +89,9 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
     columns : column specification, default=None
         Columns the experts read, as in ColumnTransformer (slice, list, names, mask, callable); None is all columns.
     error_columns : None or column specification, default=None
-        Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"``.
+        Errors of those columns, one each, in the same order. Needed for quality bins and used by ``"whitened"`` and
+        ``"wiener"``; with these two, or objects of theirs, a pixel whose flux or error is NaN or infinite counts as not
+        measured.
     quality_edges : None, "quantile" or increasing sequence of float, default=None
         Edges of the quality bins in signal-to-noise ratio ||flux|| / ||error||; a ratio equal to an edge belongs to
         the bin below. ``(2, 4, 7)`` makes four bins, None a single one. ``"quantile"`` cuts the ratios of the training
@@ -202,6 +204,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = allows_nan(self.make_reduction())
+        return tags
+
     def fit(self, X, y, *, regimes=None, checkpoint=None):
         """Fit every expert.
 
@@ -305,7 +312,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         target, stages, in_hand = Target.of(self, y), stages or FitStages(), isinstance(rows, ReducedRows)
         sample = rows
         if not in_hand:
-            sample = ReducedRows.of(reduction, reduction.reduce(0, spread_rows(rows, n_jobs=reduction.n_jobs)))
+            some = spread_rows(rows, n_jobs=reduction.n_jobs, finite=not allows_nan(reduction))
+            sample = ReducedRows.of(reduction, reduction.reduce(0, some))
         edges = find_edges(self, sample.snr, n_regimes, len(y))
         if in_hand and codes is None:
             codes = finder.codes(rows.columns)
@@ -461,7 +469,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         """Fix what cannot change once rows are summed."""
         check_number(self, "n_regimes", n_regimes, kind=numbers.Integral, low=1)
         reduction = self.make_reduction().prepare(X, source).learn(X, source, y, codes)
-        sample = reduction.reduce(0, spread_rows(source, n_jobs=self.n_jobs))
+        sample = reduction.reduce(0, spread_rows(source, n_jobs=self.n_jobs, finite=not allows_nan(reduction)))
         edges = find_edges(self, sample.get("snr"), n_regimes, None)
         shape, origin = (self.cv, n_regimes, len(edges) + 1), sample["projected"].mean(axis=0, dtype=np.float64)
         check_memory_for(self, math.prod(shape), len(origin))

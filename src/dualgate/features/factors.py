@@ -12,6 +12,7 @@ import numpy as np
 from dualgate.rows import Pass, in_threads
 
 STEP = 512  # rows worked on at a time, so that intermediate arrays stay in the cache
+FAINT = 1e-10  # of the largest weight of a row: some surveys give masked pixels huge errors, which must not count
 _ROWS = 2048  # rows whose sums are taken at a time
 _MAX_STRAIN = 1e-3 / np.finfo(np.float32).eps  # collinearity of factors up to which single precision is accurate
 
@@ -36,11 +37,11 @@ def weigh(flux, error, mean, noise, out=None):
     """Weights of pixels, (noise / error)^2, and weights times deviations from the mean, in units of the typical noise.
 
     Both have the precision of `flux` and are written to `out` (2, n_rows, n_pixels). Without `error` all weights are
-    one; a pixel whose flux or error is NaN or infinite has weight zero.
+    one; a pixel whose flux or error is NaN or infinite, or that is too faint beside others of its row, has weight zero.
     """
     weights, weighted = out = np.empty((2, *flux.shape), flux.dtype) if out is None else out
     unit = noise.astype(flux.dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         np.subtract(flux, mean.astype(flux.dtype), out=weighted)
         weighted /= unit
         if error is None:
@@ -49,9 +50,10 @@ def weigh(flux, error, mean, noise, out=None):
             np.divide(unit, error, out=weights)
             weights *= weights
             weighted *= weights
-        known = np.isfinite(np.vdot(weights, weighted))
+        known = np.isfinite(np.vdot(weights, weighted)) and weights.min(initial=1) > FAINT
     if not known:
         measured = np.isfinite(weights) & np.isfinite(weighted)
+        measured &= weights > FAINT * weights.max(axis=1, keepdims=True, where=measured, initial=0)
         np.copyto(out, 0, where=~measured)
     return out
 
@@ -280,7 +282,7 @@ def fill(flux, error):
     never = bad.all(axis=0)
     if never.all():
         raise ValueError(
-            "WienerScores.fit: X holds no pixel that was measured, flux and error finite, among the rows that the fit "
+            "X holds no pixel that was measured, flux and error finite, among the rows that the fit "
             "starts with: check what columns and error_columns select."
         )
     count = np.maximum((~bad).sum(axis=0), 1)

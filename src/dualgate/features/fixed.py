@@ -1,4 +1,4 @@
-"""Features that are computed from a row alone: nothing is learned but their names."""
+"""Features that are computed from a row alone."""
 
 from abc import ABC, abstractmethod
 
@@ -10,20 +10,28 @@ from dualgate._validation import check_rows
 
 
 class FixedFeatures(TransformerMixin, BaseEstimator, ABC):
-    """Base class of transformers with features that are computed from a row alone, named by `names_`."""
+    """Base class of transformers with features that are computed from a row alone, named by `names_`.
+
+    What was not measured is NaN or infinite in a row.
+    """
 
     _prefix = ""  # of the names in `get_feature_names_out`
 
     @abstractmethod
-    def _prepare(self, n_pixels):
-        """Check the parameters for rows of this length, and return the names of the features."""
+    def _prepare(self, X):
+        """Check the parameters for rows like these, which were validated, and return the names of the features."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     @abstractmethod
     def _compute(self, X):
         """Compute the features (n_samples, n_out) of rows that were validated."""
 
     def fit(self, X, y=None):
-        """Check the parameters against the rows; nothing is learned.
+        """Check the parameters against the rows.
 
         Parameters
         ----------
@@ -40,7 +48,7 @@ class FixedFeatures(TransformerMixin, BaseEstimator, ABC):
         ValueError
             If a parameter is out of range or does not suit the rows.
         """
-        self.names_ = self._prepare(check_rows(self, X, reset=True).shape[1])
+        self.names_ = self._prepare(check_rows(self, X, reset=True))
         return self
 
     def transform(self, X):

@@ -23,13 +23,17 @@ CONTINUUM_FLOOR = 0.1  # of the mean absolute flux: bounds the ratio where the c
 class _Lines(FixedFeatures):
     """Pixels around the lines over the continuum; a subclass chooses the windows and what it makes of them."""
 
-    def _prepare(self, n_pixels):
+    def _prepare(self, X):
+        n_pixels = X.shape[1]
         wave = np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
         if self.wave is not None:
             wave = check_wave(owner_name(self), self.wave, n_pixels)
         self._continua = {
             name: _Continuum(wave, _mean_weights(wave, *self._window(name)) > 0, *WINDOWS[name][2:]) for name in WINDOWS
         }
+        ends = np.array([ends for each in self._continua.values() for ends in each.ends])
+        self._range = slice(ends.min(), ends.max())
+        self._grid = wave[self._range]
         return wave
 
     def _window(self, name):
@@ -38,7 +42,16 @@ class _Lines(FixedFeatures):
 
     def _over_continuum(self, X):
         """Yield the pixels of each line (n_samples, n_used), divided by the continuum."""
-        floor = CONTINUUM_FLOOR * np.abs(X).mean(axis=1, dtype=np.float64) + np.finfo(np.float32).tiny
+        level = np.abs(X).mean(axis=1, dtype=np.float64)
+        odd = np.flatnonzero(~np.isfinite(level))
+        if len(odd):
+            X = X.copy()
+            for row in odd:
+                flux, measured = X[row], np.isfinite(X[row])
+                size = np.abs(flux).sum(dtype=np.float64, where=measured)
+                level[row] = size / measured.sum() if measured.any() else 1.0
+                interpolate(self._grid, flux[self._range], measured[self._range], level[row])
+        floor = CONTINUUM_FLOOR * level + np.finfo(np.float32).tiny
         for name in self._continua:
             yield self._continua[name].divide(X, floor)
 
@@ -52,7 +65,8 @@ class LineWindows(_Lines):
     The continuum :math:`F_c` is the line through the mean fluxes of two side-bands. The summed width of the calcium
     triplet is a feature of its own; the sodium doublet is one window with two cores. Means and integrals are exact
     for flux that is linear between pixels, so a coarse grid works as well as a fine one. Features are float64, depths
-    dimensionless and widths in angstrom, whatever the unit of the flux.
+    dimensionless and widths in angstrom, whatever the unit of the flux. A pixel whose flux is NaN or infinite was not
+    measured: its neighbours on both sides are joined by a straight line. A row without any pixel has no lines.
 
     Parameters
     ----------
@@ -86,8 +100,8 @@ class LineWindows(_Lines):
     def __init__(self, wave=None):
         self.wave = wave
 
-    def _prepare(self, n_pixels):
-        wave = super()._prepare(n_pixels)
+    def _prepare(self, X):
+        wave = super()._prepare(X)
         self._weights = {}  # name: (n_used, 2), of the mean over the core and of the integral over the window
         for name, (cores, window, *_) in WINDOWS.items():
             core = np.mean([_mean_weights(wave, at - CORE_HALF_WIDTH, at + CORE_HALF_WIDTH) for at in cores], axis=0)
@@ -110,7 +124,8 @@ class LinePixels(_Lines):
     for every pixel j of the windows, with the continuum :math:`F_c` of :class:`LineWindows`. This is the input of a
     network that learns the shape of the lines, such as ``PhysGate(features=LinePixels(wave), network="cnn")``. Pixels
     are float64 and dimensionless, whatever the unit of the flux, and 1 where there is no line. The continuum is at
-    least a tenth of the row's mean absolute flux, which bounds the effect of noise.
+    least a tenth of the row's mean absolute flux, which bounds the effect of noise. Pixels that were not measured are
+    interpolated as for :class:`LineWindows`.
 
     Parameters
     ----------
@@ -155,10 +170,10 @@ class LinePixels(_Lines):
         cores = WINDOWS[name][0]
         return cores[0] - self.half_width, cores[-1] + self.half_width
 
-    def _prepare(self, n_pixels):
+    def _prepare(self, X):
         if self.half_width is not None:
             check_number(self, "half_width", self.half_width, low=0, strict=True, high=MAX_HALF_WIDTH)
-        wave = super()._prepare(n_pixels)
+        wave = super()._prepare(X)
         self._continua = dict(sorted(self._continua.items(), key=lambda item: WINDOWS[item[0]][0]))
         self.wave_ = np.concatenate([wave[each.pixels] for each in self._continua.values()])
         return [f"{name}_pixel{i}" for name, each in self._continua.items() for i in range(len(each.position))]
@@ -174,6 +189,8 @@ class _Continuum:
         self.blue, self.red = _mean_weights(wave, *blue), _mean_weights(wave, *red)
         used = np.flatnonzero(used)
         self.pixels = slice(used[0], used[-1] + 1)
+        weighed = np.flatnonzero(self.blue + self.red)
+        self.ends = (min(used[0], weighed[0]), max(used[-1], weighed[-1]) + 1)  # of all pixels that count
         middle_blue, middle_red = np.mean(blue), np.mean(red)
         self.position = (wave[self.pixels] - middle_blue) / (middle_red - middle_blue)
 
@@ -182,6 +199,15 @@ class _Continuum:
         blue, red = (_apply(weights, flux) for weights in (self.blue, self.red))
         continuum = blue[:, None] + self.position * (red - blue)[:, None]
         return flux[:, self.pixels] / np.maximum(continuum, floor[:, None])
+
+
+def interpolate(wave, flux, measured, otherwise):
+    """Put the flux (n_pixels,) of every other pixel on the line between its `measured` neighbours.
+
+    Beyond the last measured pixel it is the flux of the last, without any it is `otherwise`.
+    """
+    rest = ~measured
+    flux[rest] = np.interp(wave[rest], wave[measured], flux[measured]) if measured.any() else otherwise
 
 
 def _apply(weights, flux):

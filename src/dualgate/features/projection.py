@@ -289,6 +289,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
     informs = reads_errors
 
     def _find_columns(self, X, n_features):
+        vars(self).pop("noise_", None)  # rows of a new fit may have another unit
         self.n_features_in_ = n_features
         self.columns_ = resolve_columns(self, "columns", self.columns, X, n_features)
         self._error_columns = None
@@ -299,18 +300,16 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         """Flux, and errors or None."""
         if self._error_columns is None:
             return take_columns(rows, self.columns_), None
-        error = take_columns(rows, self._error_columns)
+        error = needed = take_columns(rows, self._error_columns)
         if error.size and not error.min() > 0:
-            measured = np.where(np.isnan(error), np.inf, error) if allows_nan(self) else error
-            require_positive_errors(self, measured, self._error_columns, first_row=first_row)
-        if (
-            error.size
-            and hasattr(self, "noise_")
-            and np.fmin.reduce(error, axis=None) < LEAST_ERROR * self.noise_.min()
-        ):
-            row = int(np.flatnonzero((error < LEAST_ERROR * self.noise_.min()).any(axis=1))[0])
+            if allows_nan(self):
+                flux = take_columns(rows, self.columns_)
+                needed = np.where(np.isfinite(flux) & ~np.isnan(error), error, np.inf)
+            require_positive_errors(self, needed, self._error_columns, first_row=first_row)
+        if error.size and hasattr(self, "noise_") and needed.min() < LEAST_ERROR * self.noise_.min():
+            row = int(np.flatnonzero((needed < LEAST_ERROR * self.noise_.min()).any(axis=1))[0])
             raise ValueError(
-                f"{owner_name(self)}: row {first_row + row} of X has an error of {np.nanmin(error[row]):.3g}, those of "
+                f"{owner_name(self)}: row {first_row + row} of X has an error of {needed[row].min():.3g}, those of "
                 f"the training rows are about {np.median(self.noise_):.3g}: give flux and errors in their unit."
             )
         return take_columns(rows, self.columns_), error

@@ -5,6 +5,8 @@ import numpy as np
 from dualgate.features.fixed import FixedFeatures
 
 STATISTICS = ("mean", "std", "min", "max", "median", "sum", "q25", "q75", "skew", "kurtosis")
+TYPICAL_ROWS = 100  # whose median is the typical error
+_QUANTILES = np.array([0.25, 0.5, 0.75])
 _BLOCK_VALUES = 1 << 16  # values worked on at a time: they stay in the processor's cache
 
 
@@ -16,6 +18,10 @@ class QualityStatistics(FixedFeatures):
     quality tower should use; the error vector itself would identify the star. Skewness and kurtosis of a row of equal
     values are 0 here, where SciPy gives NaN.
 
+    Errors that are NaN or infinite, of pixels that were not measured, are left out; the sum is then the mean times the
+    number of pixels, so that it does not depend on how many were measured. A row without any has the statistics of
+    equal errors of typical size.
+
     Parameters
     ----------
     subset : None or list of str, default=None
@@ -26,6 +32,8 @@ class QualityStatistics(FixedFeatures):
     ----------
     names_ : list of str
         The statistics computed.
+    typical_error_ : float
+        Median error of a hundred rows seen in `fit`, spread over all; 1 if none was measured.
     n_features_in_ : int
         Number of pixels seen in `fit`.
 
@@ -40,7 +48,7 @@ class QualityStatistics(FixedFeatures):
     def __init__(self, subset=None):
         self.subset = subset
 
-    def _prepare(self, n_pixels):
+    def _prepare(self, X):
         names = list(STATISTICS if self.subset is None else self.subset)
         unknown = [name for name in names if name not in STATISTICS]
         if unknown or not names:
@@ -48,45 +56,69 @@ class QualityStatistics(FixedFeatures):
                 f"QualityStatistics.subset={self.subset!r} must list some of {', '.join(STATISTICS)}"
                 + (f"; {unknown[0]!r} is none of them." if unknown else "; it lists none.")
             )
+        some = X[:: max(1, len(X) // TYPICAL_ROWS)]
+        measured = some[np.isfinite(some)]
+        self.typical_error_ = float(np.median(measured)) if measured.size else 1.0
         return names
 
     def _compute(self, X):
-        table = _statistics(X)
+        table = _statistics(X, self.typical_error_)
         return np.column_stack([table[name] for name in self.names_])
 
 
-def _statistics(X):
+def _statistics(X, typical):
     """All ten statistics of rows by name, each (n_rows,) and float64."""
     n_rows, n_pixels = X.shape
-    positions = np.array([0.25, 0.5, 0.75]) * (n_pixels - 1)
-    below = positions.astype(int)
-    ranks = np.r_[0, n_pixels - 1, np.stack([below, np.minimum(below + 1, n_pixels - 1)], axis=1).ravel()]
-    size = min(n_rows, max(1, _BLOCK_VALUES // n_pixels))
-    ordered, sums, scratch = np.empty((n_rows, len(ranks))), np.empty((n_rows, 4)), np.empty((2, size, n_pixels))
+    size, count = min(n_rows, max(1, _BLOCK_VALUES // n_pixels)), np.full(n_rows, n_pixels)
+    ordered, sums, scratch = np.empty((n_rows, 8)), np.empty((n_rows, 4)), np.empty((2, size, n_pixels))
     for start in range(0, n_rows, size):
         block, here = np.sort(X[start : start + size], axis=1), slice(start, start + size)  # faster than a partition
-        ordered[here] = block[:, ranks]
-        _power_sums(block, scratch[:, : len(block)], sums[here])
+        if not np.isfinite(block[:, [0, -1]]).all():
+            count[here] = _measured_first(block, typical)
+        ordered[here] = np.take_along_axis(block, _ranks(count[here]), axis=1)
+        _power_sums(block, count[here, None], scratch[:, : len(block)], sums[here])
 
     smallest, largest, quartiles = ordered[:, 0], ordered[:, 1], ordered[:, 2:].reshape(n_rows, -1, 2)
-    lower, upper = quartiles[..., 0], quartiles[..., 1]
-    q25, median, q75 = (lower + (positions - below) * (upper - lower)).T
+    lower, upper, positions = quartiles[..., 0], quartiles[..., 1], np.outer(count - 1, _QUANTILES)
+    q25, median, q75 = (lower + (positions - positions.astype(int)) * (upper - lower)).T
     total = sums[:, 0]
     # for a row of equal values these are rounding errors, which must not be divided by each other
-    variance, third, fourth = np.where(smallest == largest, 0.0, sums[:, 1:].T / n_pixels)
+    variance, third, fourth = np.where(smallest == largest, 0.0, sums[:, 1:].T / count)
     safe = np.where(variance > 0, variance, 1.0)
     skew = third / safe**1.5
     kurtosis = np.where(variance > 0, fourth / safe**2 - 3.0, 0.0)
-    columns = (total / n_pixels, np.sqrt(variance), smallest, largest, median, total, q25, q75, skew, kurtosis)
-    return dict(zip(STATISTICS, columns, strict=True))
+    sizes = total / count, np.sqrt(variance), smallest, largest, median, total * (n_pixels / count)
+    return dict(zip(STATISTICS, (*sizes, q25, q75, skew, kurtosis), strict=True))
 
 
-def _power_sums(block, scratch, out):
-    """Write sums of rows, and of powers two to four of their deviations from the mean, to `out` (n_rows, 4)."""
+def _measured_first(block, typical):
+    """Sort rows anew, infinite where not measured and `typical` where nothing was; returns the number of each row."""
+    measured = np.isfinite(block)
+    block[~measured] = np.inf
+    block[~measured.any(axis=1)] = typical
+    block.sort(axis=1)
+    return np.isfinite(block).sum(axis=1)
+
+
+def _ranks(count):
+    """Places of the smallest and largest of so many ordered values, and of the two that enclose each quartile."""
+    last = count[:, None] - 1
+    below = (last * _QUANTILES).astype(int)
+    pairs = np.stack([below, np.minimum(below + 1, last)], axis=2)
+    return np.hstack([np.zeros_like(last), last, pairs.reshape(len(count), -1)])
+
+
+def _power_sums(block, count, scratch, out):
+    """Write sums of the first `count` (n_rows, 1) values, and of powers two to four of their deviations, to `out`."""
     (deviation, square), ones = scratch, np.ones(block.shape[1])
     np.copyto(deviation, block)
+    absent = np.arange(block.shape[1]) >= count if count.min() < block.shape[1] else None
+    if absent is not None:
+        deviation[absent] = 0
     out[:, 0] = deviation @ ones
-    deviation -= out[:, :1] / block.shape[1]
+    deviation -= out[:, :1] / count
+    if absent is not None:
+        deviation[absent] = 0
     np.multiply(deviation, deviation, out=square)
     out[:, 1] = square @ ones
     for place, values in enumerate((deviation, square), start=2):  # inner products of rows, by BLAS

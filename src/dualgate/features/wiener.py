@@ -27,7 +27,7 @@ class WienerScores(PixelProjection):
     with posterior variances :math:`\mathrm{diag}(A^{-1})`: 1 for a row without information, near 0 for a precise one.
     This is generalised least squares with a Gaussian prior, or factor analysis with known noise. A noisy row has small
     scores, so that the best prediction is the same linear function of them at any quality. A pixel whose flux or error
-    is NaN, or whose error is infinite, has weight zero.
+    is NaN, or whose error is infinite or 1e5 times as large as others of the row, has weight zero.
 
     The loadings V come from noise-free flux where there is some (`clean` of `fit`), else from the noisy rows by
     expectation-maximisation. With `supervised`, the target and the regimes have loadings of their own while fitting and

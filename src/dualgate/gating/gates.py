@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from dualgate._components import realise
-from dualgate._validation import check_number, check_rows, resolve_columns, take_columns
+from dualgate._validation import allows_nan, check_number, check_rows, resolve_columns, take_columns
 from dualgate.features import QualityStatistics, SignalPCA
 from dualgate.gating.networks import NETWORKS
 
@@ -27,6 +27,11 @@ class _Gate(TransformerMixin, BaseEstimator, ABC):
         self.features = features
         self.hidden = hidden
         self.network = network
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = allows_nan(self.features)
+        return tags
 
     @abstractmethod
     def _default_features(self, n_samples, n_columns):
@@ -168,7 +173,8 @@ class PhysGate(_Gate):
     features : None, "passthrough" or transformer, default=None
         Makes the gate's features from those columns. None keeps up to twenty columns as they are and reduces more to
         principal components (:class:`~dualgate.features.SignalPCA`), five of them where there are discriminants too,
-        else twenty. `DualTowerMoERegressor.for_spectra` takes :class:`~dualgate.features.LineWindows`.
+        else twenty. `DualTowerMoERegressor.for_spectra` takes :class:`~dualgate.features.LineWindows`. Pixels that were
+        not measured, NaN, need a transformer that takes them, as that one does.
     hidden : sequence of int, default=(32, 16)
         Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
     network : {"mlp", "cnn"} or callable, default="mlp"
@@ -231,7 +237,8 @@ class QualityGate(_Gate):
     columns : column specification, default=None
         Columns that hold the errors, as in ColumnTransformer; None is all columns.
     features : None, "passthrough" or transformer, default=None
-        Makes the gate's features from those columns. None is :class:`~dualgate.features.QualityStatistics`;
+        Makes the gate's features from those columns. None is :class:`~dualgate.features.QualityStatistics`, of the
+        errors that are finite;
         ``"passthrough"`` takes the columns as they are, for a noise level that is a column of its own.
     hidden : sequence of int, default=(32, 16)
         Widths of the layers of a named network, of ``"cnn"`` their channels; empty is a linear gate.
@@ -260,6 +267,11 @@ class QualityGate(_Gate):
     """
 
     tower_parameters = ("hidden", "network", "score_variances")  # what acts after the features
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.features is None or allows_nan(self.features)
+        return tags
 
     def __init__(self, columns=None, features=None, hidden=(32, 16), network="mlp", score_variances=False):
         super().__init__(columns, features, hidden, network)
