@@ -8,7 +8,8 @@ from scipy.special import softmax
 
 from dualgate._validation import check_number, owner_name
 
-BIN_ROWS, MOST_BINS = 400, 10  # calibration rows of a quality bin at least, and bins at most
+SHARES = (0.25, 0.5, 0.75, 0.95)  # quantiles of quality between bins: the few best rows are unlike all others
+BIN_ROWS = 200  # calibration rows of a quality bin, at least
 PRIOR_ROWS, LEAST_SHARE = 10, 1e-6  # rows of the typical variance that each includes, and the least, of that
 CALIBRATION_ROWS = 20_000  # training rows whose cross-fitted densities calibrate, at most
 
@@ -54,8 +55,9 @@ class IntervalScale:
         """
         scores = np.abs(density.cdf(y) - 0.5).reshape(len(y), -1)
         quality = np.zeros(len(y)) if quality is None else quality
-        n_bins = int(np.clip(len(y) // BIN_ROWS, 1, MOST_BINS))
-        edges = np.unique(np.quantile(quality, np.linspace(0, 1, n_bins + 1)[1:-1]))
+        room = BIN_ROWS / max(len(y), 1)
+        shares = [share for share in SHARES if 1 - share >= room and SHARES[0] >= room]
+        edges = np.unique(np.quantile(quality, shares)) if shares else np.empty(0)
         bins = np.digitize(quality, edges)
         return cls(edges, [np.sort(scores[bins == place], axis=0) for place in range(len(edges) + 1)])
 
