@@ -15,6 +15,8 @@ from sklearn.metrics import r2_score
 import dualgate.rows.sources
 import dualgate.rows.store
 from dualgate import DualTowerMoERegressor, FactorExperts, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.experts import EmptyCellWarning
+from dualgate.experts.factor_experts import warn_of_components
 from dualgate.experts.factor_mixture import FactorMixture
 from dualgate.features import WienerScores
 from dualgate.rows import cluster
@@ -102,6 +104,33 @@ def test_it_needs_no_regimes(problem, unseen):
     model = experts().fit(X, y)
     assert model.score(unseen[0], unseen[1]) > 0.93 * experts().fit(X, y, regimes=problem[2]).score(*unseen[:2])
     assert experts(n_components=5).fit(X, y).n_components_ == 5
+
+
+def one_factor(target, seed, n_rows=5000):
+    """Rows of three factors of which the target bends along one, and its exact posterior mean."""
+    rng = np.random.default_rng(seed)
+    loadings, factors = rng.normal(size=(3, 20)), rng.normal(size=(n_rows, 3))
+    error = np.exp(rng.uniform(np.log(0.5), np.log(2), size=(n_rows, 1))) * np.ones(20)
+    x = factors @ loadings + error * rng.normal(size=error.shape)
+    covariance = np.linalg.inv(np.einsum("rp,np,sp->nrs", loadings, error**-2, loadings) + np.eye(3))
+    mean = np.einsum("nij,nj->ni", covariance, (x / error**2) @ loadings.T)[:, :1]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    best = target(mean + np.sqrt(covariance[:, :1, 0]) * nodes) @ weights / weights.sum()
+    return np.hstack([x, error]), target(factors[:, 0]) + 0.1 * rng.normal(size=n_rows), best
+
+
+@pytest.mark.parametrize(("target", "seed"), [(np.abs, 21), (lambda z: np.sin(2 * z), 22)])
+def test_a_bent_target_is_found_without_regimes(target, seed):
+    X, y, best = one_factor(target, seed)
+    model = FactorExperts(slice(0, 20), slice(20, 40), random_state=0, refine=2).fit(X[:2000], y[:2000])
+    assert model.score(X[2000:], y[2000:]) > 0.94 * r2_score(y[2000:], best[2000:])
+
+
+def test_a_linear_target_needs_one_component():
+    X, y, best = one_factor(lambda z: 2 * z, 23)
+    model = FactorExperts(slice(0, 20), slice(20, 40), random_state=0, refine=2).fit(X[:2000], y[:2000])
+    assert model.n_components_ == 1
+    assert model.score(X[2000:], y[2000:]) > 0.99 * r2_score(y[2000:], best[2000:])
 
 
 def test_rows_choose_the_number_of_components():
@@ -445,6 +474,68 @@ def test_extremes_give_finite_predictions(name, given):
         assert_allclose(mean, 3.0, atol=1e-6)
 
 
+WARNINGS = {
+    "constant y": (UserWarning, "y is constant, and so is every prediction"),
+    "a regime with one row": (EmptyCellWarning, r"1 of 4 components are left with fewer rows .*: 3 \([0-9.]+ rows\)"),
+    "fewer rows than parameters": (EmptyCellWarning, "3 of 3 components are left with fewer rows than the"),
+    "two rows": (EmptyCellWarning, r"0 \(1\.0 rows\), 1 \(1\.0 rows\).*Lower n_components or n_factors"),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_extremes_are_named(name):
+    X, y, regimes = case(name)
+    category, message = WARNINGS[name]
+    with pytest.warns(category, match=message):
+        experts().fit(X, y, regimes=regimes)
+
+
+@pytest.mark.parametrize("error", [1e-30, 1e30])
+def test_errors_of_any_size_give_finite_predictions(problem, error):
+    X, y, _, _ = problem
+    X = X.copy()
+    X[:, ERROR] = error
+    mean, std = experts(refine=1).fit(X[:300], y[:300]).predict(X, return_std=True)
+    assert np.isfinite(mean).all()
+    assert (np.isfinite(std) & (std > 0)).all()
+    if error > 1:  # nothing was measured
+        assert_allclose(mean, y[:300].mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "columns", "message"),
+    [(np.nan, FLUX, "X holds no pixel that was measured"), (0.0, ERROR, "error_columns selects an error of 0.0")],
+)
+def test_what_cannot_be_fitted_is_named(problem, value, columns, message):
+    X = problem[0].copy()
+    X[:, columns] = value
+    with pytest.raises(ValueError, match=message):
+        experts().fit(X, problem[1])
+
+
+def planted_mixture(shares):
+    """One component for every share, alike but for their means."""
+    n = len(shares)
+    planes, slopes = np.tile(np.eye(4, 3), (n, 1, 1)), np.ones((n, 2, 1))
+    planes[:, 0, -1] = np.arange(n)
+    return FactorMixture(np.log(shares), planes, slopes, np.zeros((n, 1)), np.ones((n, 1, 1)))
+
+
+def test_components_without_rows_and_the_same_ones_are_named():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_components(planted_mixture(np.full(4, 0.25)), 1000)
+    rows = np.array([500, 0, 499.5, 0.5])
+    with pytest.warns(EmptyCellWarning, match=r"2 of 4 .* 3 coefficients .*: 1 \(0\.0 rows\), 3 \(0\.5 rows\)\."):
+        warn_of_components(planted_mixture((rows + 1) / 1004), 1000)
+    mixture = planted_mixture(np.full(4, 0.25))
+    mixture.planes[3] = mixture.planes[1]
+    mixture.planes[3, :, :-1], mixture.slopes[3] = -mixture.planes[1, :, :-1], -mixture.slopes[1]  # t may be turned
+    with pytest.warns(UserWarning, match="components 1 and 3 have become the same.*lower n_components=4"):
+        warn_of_components(mixture, 1000)
+
+
 def test_one_pixel():
     rng = np.random.default_rng(0)
     x, error = rng.normal(size=(400, 1)), np.full((400, 1), 0.1)
@@ -452,7 +543,9 @@ def test_one_pixel():
     assert model.score(np.hstack([x, error]), 2 * x[:, 0]) > 0.95
 
 
-def test_more_components_than_rows_can_fill(problem):
+@pytest.mark.parametrize("given", [True, False])
+def test_more_components_than_rows_can_fill(problem, given):
     X, y, regimes, _ = problem
-    model = experts(n_components=60, refine=0).fit(X[:200], y[:200], regimes=regimes[:200])
+    with pytest.warns(EmptyCellWarning, match="components are left with fewer rows than"):
+        model = experts(n_components=60, refine=0).fit(X[:200], y[:200], regimes=regimes[:200] if given else None)
     assert np.isfinite(model.predict(X)).all()

@@ -1,9 +1,11 @@
 """Experts that say how likely each of them is to have made a row: a factor mixture, joint with the target."""
 
 import numbers
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import pdist, squareform
 from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.cluster import KMeans
@@ -12,9 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from dualgate._validation import allows_nan, check_number
 from dualgate.density import MixtureDensity
-from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, log_prior, maximise
+from dualgate.experts.factor_mixture import (
+    PLANE_ROWS,
+    ColumnNoise,
+    FactorMixture,
+    MixtureSums,
+    first_mixture,
+    log_prior,
+    maximise,
+)
 from dualgate.experts.novelty import NoveltyScale, Oddities, Watch, misfit_of
-from dualgate.experts.regimes import regime_codes
+from dualgate.experts.regimes import EmptyCellWarning, regime_codes
 from dualgate.features.discriminants import find_discriminants
 from dualgate.features.factors import posterior_mean, split_information, unfold
 from dualgate.reduction import ReducedRows, Reduction
@@ -33,10 +43,16 @@ from dualgate.trace import MixtureTrace
 
 FACTORS = (8, 16, 24)  # factors of a component that "auto" compares, as long as the score rises
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
-ALONE = (1, 2, 3, 4, 6, 9, 14, 20, 30, 45, 70)  # components that it compares where no regimes are given
+ALONE = (1, 2, 3, 5, 9, 16, 28, 50)  # components that it compares where no regimes are given
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
+SLOPE_CLUSTERS, SLOPE_ROWS = 14, 50  # where slopes are compared: at most so many clusters, of so many rows
+LEAST_STRETCH = 0.2  # of directions in which slopes do not differ, where the most is one more
+TARGET_WEIGHT = 0.5  # of the target beside the scores that are clustered
+SAME = 1e-3  # difference of moments, in units of the scores and the target, below which components are the same
+NAMED = 10  # components that a warning names
 FEWEST_ROWS = 16  # rows of a group of targets that the mixture starts from
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 4, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
+FEW_COMPONENTS = 9  # up to which clusters are compared after twice as many steps
 MOST_COLUMNS = 24  # of a projection without errors
 SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
 
@@ -236,7 +252,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         Warns
         -----
         EmptyCellWarning
-            If a component is left without rows.
+            If components are left with fewer rows than their regressions have coefficients, or with none.
+        UserWarning
+            If components have become the same, or a target is constant.
         """
         vars(self).pop("mixture_", None)  # a fit that fails leaves no part of an older one
         source, y = open_fit_rows(self, X, y)
@@ -317,19 +335,25 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             sizes = ALONE if codes is None else [len(np.unique(codes)) * groups for groups in GROUPS]
         if self.n_factors == "auto":
             factors = FACTORS
+        patience = 0 if codes is not None else 1  # one size may have started badly
         n_loadings, held_out = split_information(information[:1])[1].shape[1], np.arange(len(y)) % self.cv == 0
         most = max(sizes[0], (~held_out).sum() // COMPONENT_ROWS)
         sizes = [size for size in sizes if size <= most]
         factors = [n for n in factors if n < n_loadings + FACTORS[0]]  # one number may reach all loadings
 
+        if codes is None and self.n_factors == "auto" and n_loadings <= FACTORS[1]:
+            factors = [n_loadings]  # all of them cost little
+
         def score(n_components, n_factors):
-            rest = ~held_out
+            rest, steps = ~held_out, CHOICE_STEPS
+            if codes is None and n_components <= FEW_COMPONENTS:
+                steps *= 2
             seen = None if codes is None else codes[rest]
             mixture = self._first(information[rest], y[rest], seen, n_components, n_factors)
-            mixture = self._climb(mixture, information[rest], y[rest], CHOICE_STEPS).mixture
+            mixture = self._climb(mixture, information[rest], y[rest], steps).mixture
             return log_score(mixture, information[held_out], y[held_out])
 
-        n_components = rising(sizes, lambda number: score(number, factors[0]))
+        n_components = rising(sizes, lambda number: score(number, factors[0]), patience)
         n_factors = rising(factors, lambda number: score(n_components, number))
         return self._first(information, y, codes, n_components, n_factors)
 
@@ -341,13 +365,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         leading = (y - y.mean(axis=0)) @ np.linalg.svd(y - y.mean(axis=0), full_matrices=False)[2][0]
         n_components = max(1, min(n_components, len(y) // 2))
         if codes is None:
-            scores = posterior_mean(information)
-            spread = scores.std(axis=0)
-            beside = np.sqrt(scores.shape[1]) * y / np.sqrt(y.shape[1])
-            places = np.column_stack([scores / np.where(spread > 0, spread, 1.0), beside])
             seed = self.random_state if isinstance(self.random_state, numbers.Integral) else 0
-            labels = KMeans(n_components, n_init=3, random_state=seed).fit_predict(places)
-            return np.unique(labels, return_inverse=True)[1]
+            scores = weigh_directions(posterior_mean(information), y, seed)
+            return cluster(np.column_stack([scores, TARGET_WEIGHT / np.sqrt(y.shape[1]) * y]), n_components, seed)
         labels, n_found = np.empty(len(y), dtype=np.intp), 0
         present, counts = np.unique(codes, return_counts=True)
         groups = max(1, round(n_components / len(present)))
@@ -424,6 +444,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], for_gates)}
 
         found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
+        warn_of_components(found["mixture"], len(chosen))
+        if np.ptp(y, axis=0).min() == 0:
+            warnings.warn("FactorExperts: y is constant, and so is every prediction: check the target.", stacklevel=3)
         self._assign(reduction, found, target, single)
         columns = columns if self.noise_ is None else columns | self.noise_.deviations(columns["projected"])
         self.novelty_ = stages.stage(
@@ -718,16 +741,21 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         return (density.mean, density.std) if return_std else density.mean
 
 
-def rising(candidates, score_of):
-    """Return the last candidate up to which the scores of held-out rows rise by more than their standard error."""
-    best, best_scores = candidates[0], None
+def rising(candidates, score_of, patience=0):
+    """Return the last candidate up to which the scores of held-out rows rise by more than their standard error.
+
+    The search looks past `patience` candidates in a row that do not rise.
+    """
+    best, best_scores, n_failed = candidates[0], None, 0
     for candidate in candidates if len(candidates) > 1 else ():
         scores = score_of(candidate)
-        if best_scores is not None:
-            gain = scores - best_scores
-            if not gain.mean() > gain.std() / np.sqrt(len(gain)):
-                break
-        best, best_scores = candidate, scores
+        gain = 0.0 if best_scores is None else scores - best_scores
+        if best_scores is None or gain.mean() > gain.std() / np.sqrt(len(gain)):
+            best, best_scores, n_failed = candidate, scores, 0
+        elif n_failed == patience:
+            break
+        else:
+            n_failed += 1
     return best
 
 
@@ -755,6 +783,58 @@ def predict_with(mixture, information, candidates=None):
     explained = np.take_along_axis(explained, best, axis=1)[:, 0]
     log_evidence = logsumexp(joint, axis=1)
     return log_evidence, mean, covariance, explained, softmax(logsumexp(joint, axis=2), axis=1)
+
+
+def warn_of_components(mixture, n_rows):
+    """Warn of components of a mixture, solved from `n_rows`, with too few rows or the same as another one."""
+    n_components, _, n_factors, n_targets = mixture.shape
+    rows = np.exp(mixture.log_share) * (n_rows + n_components) - 1  # `maximise` adds one row to each
+    few = np.flatnonzero(rows < n_factors + 1)
+    if len(few):
+        each = ", ".join(f"{number} ({max(rows[number], 0):.1f} rows)" for number in few[:NAMED])
+        warnings.warn(
+            f"FactorExperts: {len(few)} of {n_components} components are left with fewer rows than the "
+            f"{n_factors + 1} coefficients of their regression: {each}{', ...' if len(few) > NAMED else ''}. They "
+            "stay near the mean of all rows. Lower n_components or n_factors, merge regimes or add rows to avoid it.",
+            EmptyCellWarning,
+            stacklevel=4,
+        )
+    lines = np.concatenate([mixture.planes[:, :, :-1], mixture.slopes.swapaxes(1, 2)], axis=1)
+    spread = lines @ lines.swapaxes(1, 2)
+    spread[:, -n_targets:, -n_targets:] += mixture.covariance
+    moments = np.concatenate([mixture.planes[:, :, -1], mixture.levels, spread.reshape(n_components, -1)], axis=1)
+    same = np.argwhere(np.triu(squareform(pdist(moments, "chebyshev")) < SAME, 1))
+    if len(same):
+        pairs = ", ".join(f"{first} and {second}" for first, second in same[:NAMED])
+        warnings.warn(
+            f"FactorExperts: components {pairs}{', ...' if len(same) > NAMED else ''} have become the same, in mean, "
+            f"covariance and regression: lower n_components={n_components} or merge regimes.",
+            stacklevel=4,
+        )
+
+
+def cluster(places, n_clusters, seed):
+    """Cluster of every row, numbered without gaps."""
+    labels = KMeans(n_clusters, n_init=3, random_state=seed).fit_predict(places)
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def weigh_directions(scores, y, seed):
+    """Scores, stretched along the directions in which the slopes of y differ from place to place.
+
+    The slopes are those of ridges in a few clusters; the outer products of their deviations from the mean have these
+    directions (a coarse form of the outer product of gradients: Xia, Tong, Li & Zhu 2002, JRSS B 64, 363).
+    """
+    scores = scores - scores.mean(axis=0)
+    places = cluster(scores, max(1, min(SLOPE_CLUSTERS, len(scores) // SLOPE_ROWS)), seed)
+    shares, slopes = np.bincount(places) / len(scores), []
+    for place in range(len(shares)):
+        own, levels = (part[places == place] - part[places == place].mean(axis=0) for part in (scores, y))
+        slopes.append(np.linalg.solve(own.T @ own + PLANE_ROWS * np.eye(scores.shape[1]), own.T @ levels))
+    deviations = np.sqrt(shares)[:, None, None] * (slopes - np.tensordot(shares, slopes, axes=1))
+    values, axes = np.linalg.eigh(np.einsum("krt,kst->rs", deviations, deviations))
+    lengths = np.sqrt(np.maximum(values, 0))
+    return scores @ axes * (LEAST_STRETCH + (lengths / lengths.max() if lengths.max() > 0 else 1.0))
 
 
 def information_of(columns, noise):
