@@ -803,7 +803,8 @@ def warn_of_components(mixture, n_rows):
     spread = lines @ lines.swapaxes(1, 2)
     spread[:, -n_targets:, -n_targets:] += mixture.covariance
     moments = np.concatenate([mixture.planes[:, :, -1], mixture.levels, spread.reshape(n_components, -1)], axis=1)
-    same = np.argwhere(np.triu(squareform(pdist(moments, "chebyshev")) < SAME, 1))
+    own = np.setdiff1d(np.arange(n_components), few)
+    same = own[np.argwhere(np.triu(squareform(pdist(moments[own], "chebyshev")) < SAME, 1))]
     if len(same):
         pairs = ", ".join(f"{first} and {second}" for first, second in same[:NAMED])
         warnings.warn(

@@ -13,11 +13,11 @@ class EmptyCellWarning(UserWarning):
     """A regime, or a cell of regime and quality bin, holds no training row, or a component of a mixture too few.
 
     It is given when `FactorExperts` is fitted, and names the components that are left with fewer rows than their
-    regressions have coefficients, or when `HierarchicalExperts` is fitted, and names the cells. Where regimes are given as conditions it also
-    names the range of each, which shows swapped or logarithmic ones. A cell takes the expert of its parent: the
-    regime's, or the root ridge. Where a bin is learned from all regimes (``sharing="offset"``, ``"scale"``,
-    ``"alpha"``), the regime's expert is adapted to the bin. Merge regimes or widen `quality_edges` to avoid it, or
-    silence it with ``warnings.simplefilter("ignore", EmptyCellWarning)``.
+    regressions have coefficients, or when `HierarchicalExperts` is fitted, and names the cells. Where regimes are given
+    as conditions it also names the range of each, which shows swapped or logarithmic ones. A cell takes the expert of
+    its parent: the regime's, or the root ridge. Where a bin is learned from all regimes (``sharing="offset"``,
+    ``"scale"``, ``"alpha"``), the regime's expert is adapted to the bin. Merge regimes or widen `quality_edges` to
+    avoid it, or silence it with ``warnings.simplefilter("ignore", EmptyCellWarning)``.
     """
 
 
