@@ -548,4 +548,4 @@ def test_more_components_than_rows_can_fill(problem, given):
     X, y, regimes, _ = problem
     with pytest.warns(EmptyCellWarning, match="components are left with fewer rows than"):
         model = experts(n_components=60, refine=0).fit(X[:200], y[:200], regimes=regimes[:200] if given else None)
-    assert np.isfinite(model.predict(X)).all()
+    assert np.isfinite(model.predict(X[:200])).all()

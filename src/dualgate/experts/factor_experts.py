@@ -744,13 +744,14 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 def rising(candidates, score_of, patience=0):
     """Return the last candidate up to which the scores of held-out rows rise by more than their standard error.
 
-    The search looks past `patience` candidates in a row that do not rise.
+    The search looks past `patience` candidates in a row that do not rise; the next has to rise by as many standard
+    errors more.
     """
     best, best_scores, n_failed = candidates[0], None, 0
     for candidate in candidates if len(candidates) > 1 else ():
         scores = score_of(candidate)
         gain = 0.0 if best_scores is None else scores - best_scores
-        if best_scores is None or gain.mean() > gain.std() / np.sqrt(len(gain)):
+        if best_scores is None or gain.mean() > (1 + n_failed) * gain.std() / np.sqrt(len(gain)):
             best, best_scores, n_failed = candidate, scores, 0
         elif n_failed == patience:
             break
