@@ -30,7 +30,7 @@ LOSSES, STARTS = ("mse", "cross_entropy"), ("linear", "random")
 TOWERS, EXPERTS = ("phys", "quality"), {"hierarchical": HierarchicalExperts, "factor": FactorExperts}
 PRIOR_ROWS = 10  # rows of all cells that the residual variance of each expert includes
 LEAST_VARIANCE = 1e-6  # of y
-SCALE = 0.1  # prior standard deviation of the scale of a spectrum
+SCALE, SKY = 0.1, 5.0  # prior standard deviations of the scale of a spectrum, and of what is left of the sky
 FACTOR_STEPS = 4  # of Wiener scores for spectra, before the factor mixture refines their loadings
 
 
@@ -235,9 +235,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             Largest velocity along the line of sight, either sign; None is spectra at rest. Training spectra are at
             rest in any case.
         robust : None or bool, default=None
-            Whether pixels that deviate too far are left out, the scale of a spectrum is free to 10 %, and its errors
-            are right up to a factor only. None is yes for factor experts, where it costs nothing on clean rows but
-            half as much time again, and no for hierarchical ones.
+            Whether pixels that deviate too far are left out, the scale of a spectrum is free to 10 %, some of the sky
+            may be left in it, and its errors are right up to a factor only. None is yes for factor experts, where it
+            costs nothing on clean rows but half as much time again, and no for hierarchical ones.
         **params : dict
             Any parameter, nested ones too, as in `set_params`: ``experts__quality_edges=None``, ``fusion="poe"``.
 
@@ -278,9 +278,9 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         regime_edges = ((4500, 5250), (-1, 0))
         robust, nuisances = experts == "factor" if robust is None else robust, None
         if robust or continuum is not None or velocity is not None:
-            scale = SCALE if robust else None
+            scale, sky = (SCALE, SKY) if robust else (None, None)
             nuisances = Nuisances(
-                wave, scale=scale, continuum=continuum, velocity=velocity, robust=robust, free_errors=robust
+                wave, scale=scale, continuum=continuum, sky=sky, velocity=velocity, robust=robust, free_errors=robust
             )
         phys_gate = PhysGate(flux, LineWindows(wave), discriminants=True) if towers else "drop"
         quality_gate = QualityGate(error, score_variances=True) if towers else "drop"

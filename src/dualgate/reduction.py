@@ -352,8 +352,9 @@ class Reduction(BaseEstimator):
         found = columns["information" if self.informs else "projected"]
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+            name = type(self.projection_.transformer or self.projection_).__name__
             raise ValueError(
-                f"{self.owner}.projection={type(self.projection_).__name__} returned NaN or infinity for row "
+                f"{self.owner}.projection={name} returned NaN or infinity for row "
                 f"{row_numbers[row]} of X: projected columns must be finite. "
                 f"{self.describe_units(block[row : row + 1])}Check its parameters and that row."
             )

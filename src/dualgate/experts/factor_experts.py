@@ -44,6 +44,7 @@ from dualgate.trace import MixtureTrace
 FACTORS = (8, 16, 24)  # factors of a component that "auto" compares, as long as the score rises
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
 ALONE = (1, 2, 3, 5, 9, 16, 28, 50)  # components that it compares where no regimes are given
+SEARCH_ROWS = 10_000  # rows that these are compared on
 COMPONENT_ROWS = 60  # rows for each component that "auto" asks for
 SLOPE_CLUSTERS, SLOPE_ROWS = 14, 50  # where slopes are compared: at most so many clusters, of so many rows
 LEAST_STRETCH = 0.2  # of directions in which slopes do not differ, where the most is one more
@@ -336,11 +337,12 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         if self.n_factors == "auto":
             factors = FACTORS
         patience = 0 if codes is not None else 1  # one size may have started badly
-        n_loadings, held_out = split_information(information[:1])[1].shape[1], np.arange(len(y)) % self.cv == 0
+        few = choose_spread(len(y), SEARCH_ROWS if codes is None else len(y))  # that sizes are compared on
+        known, seen, some = y[few], None if codes is None else codes[few], information[few]
+        n_loadings, held_out = split_information(information[:1])[1].shape[1], np.arange(len(few)) % self.cv == 0
         most = max(sizes[0], (~held_out).sum() // COMPONENT_ROWS)
         sizes = [size for size in sizes if size <= most]
         factors = [n for n in factors if n < n_loadings + FACTORS[0]]  # one number may reach all loadings
-
         if codes is None and self.n_factors == "auto" and n_loadings <= FACTORS[1]:
             factors = [n_loadings]  # all of them cost little
 
@@ -348,10 +350,10 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             rest, steps = ~held_out, CHOICE_STEPS
             if codes is None and n_components <= FEW_COMPONENTS:
                 steps *= 2
-            seen = None if codes is None else codes[rest]
-            mixture = self._first(information[rest], y[rest], seen, n_components, n_factors)
-            mixture = self._climb(mixture, information[rest], y[rest], steps).mixture
-            return log_score(mixture, information[held_out], y[held_out])
+            own = None if codes is None else seen[rest]
+            mixture = self._first(some[rest], known[rest], own, n_components, n_factors)
+            mixture = self._climb(mixture, some[rest], known[rest], steps).mixture
+            return log_score(mixture, some[held_out], known[held_out])
 
         n_components = rising(sizes, lambda number: score(number, factors[0]), patience)
         n_factors = rising(factors, lambda number: score(n_components, number))

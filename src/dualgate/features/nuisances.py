@@ -15,6 +15,7 @@ from dualgate.features.factors import Factors, information, n_products, solve_me
 
 LIGHT = 299_792.458  # [km/s]
 OUTLIER = 4.5  # deviation from which a pixel is taken for bad, as if one in a thousand were, with 30 times its error
+MEDIAN_PIXELS, CHI_SQUARE_MEDIAN = 1024, 0.454936  # pixels whose median is taken, and the median of chi-square with one
 ROUNDS = 5  # in which bad pixels are looked for, at most
 SCALE_PIXELS = 10  # pixels that the prior of the scale of the errors counts as: a standard deviation of 0.22
 COARSE = 6  # factors by which velocities are compared first
@@ -41,6 +42,9 @@ class Nuisances(BaseEstimator):
         multiplied: continuum, flux calibration, extinction. What it takes from a clean row is real information.
     degree : int, default=3
         Of that polynomial.
+    sky : None or float, default=None
+        Prior standard deviation of what the subtraction of the sky left, at its brightest line and in units of the
+        typical error there. Its shape is that of the typical squared errors above their lower quartile.
     templates : None or array-like of shape (n_templates, n_pixels), default=None, [unit of the flux]
         Further nuisances, such as the shape of a sky residual, each times a number of prior N(0, 1).
     velocity : None or float, default=None, [km/s]
@@ -63,13 +67,14 @@ class Nuisances(BaseEstimator):
     """
 
     def __init__(
-        self, wave=None, *, scale=None, continuum=None, degree=3, templates=None, velocity=None, robust=False,
+        self, wave=None, *, scale=None, continuum=None, degree=3, sky=None, templates=None, velocity=None, robust=False,
         free_errors=False, correlation=None,
     ):  # fmt: skip
         self.wave = wave
         self.scale = scale
         self.continuum = continuum
         self.degree = degree
+        self.sky = sky
         self.templates = templates
         self.velocity = velocity
         self.robust = robust
@@ -78,7 +83,7 @@ class Nuisances(BaseEstimator):
 
     def check(self, n_pixels):
         """Raise a ValueError where a parameter is not as described."""
-        for name in ("scale", "continuum", "velocity"):
+        for name in ("scale", "continuum", "sky", "velocity"):
             if getattr(self, name) is not None:
                 check_number(self, name, getattr(self, name), low=0)
         check_number(self, "degree", self.degree, kind=numbers.Integral, low=0)
@@ -130,6 +135,9 @@ class Reader:
         self._multipliers = nuisances.multipliers(len(mean))
         templates = nuisances.templates
         self._templates = np.zeros((len(mean), 0)) if templates is None else np.atleast_2d(templates).T
+        if nuisances.sky:
+            light = np.maximum(noise**2 - np.quantile(noise**2, 0.25), 0)
+            self._templates = np.column_stack([self._templates, nuisances.sky * light / noise.max()])
         self.at_rest = self._joint(self._flux)
         if nuisances.velocity is not None:
             self._prepare_grid()
@@ -195,7 +203,7 @@ class Reader:
     def _read(self, joint, weights, weighted):
         free = self.nuisances.free_errors
         folded, moment = information(weights, weighted, joint)
-        n_bad = np.zeros(len(weights))
+        n_bad, kept = np.zeros(len(weights)), None
         if self.nuisances.robust:
             kept = Kept(weights, weighted, joint, folded, moment, np.count_nonzero(weights, axis=1), free=free)
             folded, moment, chi_square, n_measured = kept.folded, kept.moment, kept.chi_square, kept.n_measured
@@ -209,10 +217,13 @@ class Reader:
             folded, moment, chi_square = self._information_of_neighbours(weights, weighted, joint)
         scale, width = np.ones(len(weights)), moment.shape[1]
         if free:
-            mean, _ = solve_mean(folded, moment)
-            left = chi_square - np.einsum("nj,nj->n", moment + mean, mean)
+            if kept is None or self.nuisances.correlation is not None:
+                mean, _ = solve_mean(folded, moment)
+                left = np.maximum(chi_square - np.einsum("nj,nj->n", moment + mean, mean), 0)
+            else:
+                left = kept.scale * n_measured
             freedom = np.maximum(n_measured - width, 0)
-            scale = np.sqrt((np.maximum(left, 0) + SCALE_PIXELS) / (freedom + SCALE_PIXELS))
+            scale = np.sqrt((left + SCALE_PIXELS) / (freedom + SCALE_PIXELS))
             folded, moment = folded / (scale**2)[:, None].astype(folded.dtype), moment / (scale**2)[:, None]
         if joint is not self.at_rest:
             mean, strain = solve_mean(folded, moment)
@@ -369,6 +380,14 @@ def integrate_out(folded, moment, n_left):
     return folded, moment, explained, log_size, size
 
 
+def scale_of(squares, n_measured):
+    """Squared scale of residuals from their median (n_rows,); `squares` are 0 where a pixel was not measured."""
+    some = np.sort(squares[:, :: max(1, squares.shape[1] // MEDIAN_PIXELS)], axis=1)
+    n_absent = np.round((1 - n_measured / squares.shape[1]) * some.shape[1]).astype(np.intp)
+    middle = np.clip((n_absent + some.shape[1]) // 2, 0, some.shape[1] - 1)
+    return np.take_along_axis(some, middle[:, None], axis=1)[:, 0] / CHI_SQUARE_MEDIAN
+
+
 class Kept:
     """Information of rows from the pixels that agree with what the factors explain.
 
@@ -380,6 +399,9 @@ class Kept:
         Information, as :func:`~dualgate.features.factors.information` returns it.
     chi_square, n_measured : ndarray of shape (n_rows,)
         Squared deviations from the mean in units of the errors, summed, and the number of pixels.
+    scale : ndarray of shape (n_rows,)
+        Typical squared residual, in units of the squared errors, from the median of some pixels, which bad ones do not
+        move.
     bad : tuple of ndarray of int
         Rows and pixels that were left out, in the order of the rows.
     """
@@ -388,15 +410,16 @@ class Kept:
         self._weights, self._weighted, self._joint = weights, weighted, joint
         self._loadings, self._shift = joint.free.astype(weights.dtype), joint.shift.astype(weights.dtype)
         self.folded, self.moment, self.n_measured = folded, moment, n_measured
-        self.chi_square, self.bad = np.empty(len(weights)), (np.zeros(0, np.intp), np.zeros(0, np.intp))
+        self.chi_square, self.scale = np.empty((2, len(weights)))
+        self.bad = np.zeros(0, np.intp), np.zeros(0, np.intp)
         first = []
         for start in range(0, len(weights), _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, len(weights)))
             mean, squares = self._residual(rows)
             left = squares.sum(axis=1)
             self.chi_square[rows] = left + np.einsum("nj,nj->n", moment[rows] + mean, mean)
-            size = np.sqrt(squares).sum(axis=1) / np.maximum(n_measured[rows], 1)  # outliers raise it less than squares
-            limit = self._limit(np.pi / 2 * size**2, free)
+            self.scale[rows] = scale_of(squares, n_measured[rows])
+            limit = self._limit(rows, free)
             some = squares.max(axis=1) > limit
             if some.any():
                 places, pixels = np.nonzero(squares[some] > limit[some, None])
@@ -404,8 +427,9 @@ class Kept:
         if first:
             self._leave_out(*map(np.concatenate, zip(*first, strict=True)), free)
 
-    def _limit(self, scale, free):
-        return (OUTLIER**2 * (scale if free else np.maximum(scale, 1.0))).astype(self._weights.dtype)
+    def _limit(self, rows, free):
+        scale = self.scale[rows] if free else np.maximum(self.scale[rows], 1.0)
+        return (OUTLIER**2 * scale).astype(self._weights.dtype)
 
     def _residual(self, rows):
         """Posterior means of the factors, and squared residuals of all pixels in units of their errors."""
@@ -420,6 +444,7 @@ class Kept:
         return mean, fit
 
     def _leave_out(self, rows, pixels, free):
+        n_measured = self.n_measured
         for name in ("folded", "moment", "chi_square", "n_measured"):
             setattr(self, name, getattr(self, name).copy())
         active = np.unique(rows)
@@ -432,9 +457,8 @@ class Kept:
             for start in range(0, len(changed), _CHUNK):
                 own = changed[start : start + _CHUNK]
                 _, squares = self._residual(active[own])
-                rest = np.where(flagged[own], 0, squares).sum(axis=1)
-                limit = self._limit(rest / np.maximum(self.n_measured[active[own]], 1), free)
-                found = squares > limit[:, None]
+                self.scale[active[own]] = scale_of(squares, n_measured[active[own]])
+                found = squares > self._limit(active[own], free)[:, None]
                 places, pixels = np.nonzero(found != flagged[own])
                 self._take_off(active[own], places, pixels, np.where(found[places, pixels], 1.0, -1.0))
                 flagged[own] = found
