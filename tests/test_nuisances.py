@@ -329,3 +329,14 @@ def test_scores_and_their_variances_are_of_the_same_information(robust, unseen):
     assert_allclose(found["projected"], np.einsum("nij,nj->ni", inverse, moment), rtol=1e-6, atol=1e-9)
     assert_allclose(found["variances"], np.einsum("nii->ni", inverse), rtol=1e-6)
     assert_allclose(projection.transform(X), found["projected"])
+
+
+def test_cosmic_rays_among_the_training_rows_cost_little(train, unseen):
+    X, y = train
+    struck, rng = X.copy(), np.random.default_rng(9)
+    for row in struck:
+        row[rng.choice(P, 3, replace=False)] += rng.choice([-4.0, 4.0], 3)
+    clean, error, noise, truth = unseen
+    rows = joined(clean + error * noise, error)
+    scores = [experts(robust=True, free_errors=True, scale=0.1).fit(each, y).score(rows, truth) for each in (X, struck)]
+    assert scores[1] > scores[0] - 0.02

@@ -205,7 +205,7 @@ class Reader:
         folded, moment = information(weights, weighted, joint)
         n_bad, kept = np.zeros(len(weights)), None
         if self.nuisances.robust:
-            kept = Kept(weights, weighted, joint, folded, moment, np.count_nonzero(weights, axis=1), free=free)
+            kept = Kept(weights, weighted, joint, folded, moment, free=free)
             folded, moment, chi_square, n_measured = kept.folded, kept.moment, kept.chi_square, kept.n_measured
             n_bad += np.bincount(kept.bad[0], minlength=len(weights))
         else:
@@ -272,8 +272,7 @@ class Reader:
         """Squared residuals of pixels and what they should be, summed over the rows, and their ratio for every row."""
         joint, n_rows = self.at_rest, len(weights)
         folded, moment = information(weights, weighted, joint)
-        n_measured = np.count_nonzero(weights, axis=1)
-        kept = Kept(weights, weighted, joint, folded, moment, n_measured, free=True)
+        kept = Kept(weights, weighted, joint, folded, moment)
         weights[kept.bad] = weighted[kept.bad] = 0
         covariance = np.linalg.inv(unfold(kept.folded, moment.shape[1]) + np.eye(moment.shape[1]))
         mean = np.einsum("nij,nj->ni", covariance, kept.moment)
@@ -310,8 +309,7 @@ class Reader:
         """Numbers of the velocities to compare for every row, best first, -1 for none (n_rows, KEPT)."""
         if self.nuisances.robust:  # before the velocity is known: what no velocity explains
             folded, moment = information(weights, weighted, self._rough)
-            n_measured = np.count_nonzero(weights, axis=1)
-            bad = Kept(weights, weighted, self._rough, folded, moment, n_measured, free=True).bad
+            bad = Kept(weights, weighted, self._rough, folded, moment).bad
             if len(bad[0]):
                 weights, weighted = weights.copy(), weighted.copy()
                 weights[bad], weighted[bad] = 0, 0
@@ -393,6 +391,17 @@ class Kept:
 
     Pixels are left out round by round, until no more are found or lost.
 
+    Parameters
+    ----------
+    weights, weighted : ndarray of shape (n_rows, n_pixels)
+        From `weigh`.
+    joint : Factors
+        Free factors alone.
+    folded, moment : ndarray
+        Information of all pixels.
+    free : bool, default=True
+        Whether errors that are stated too large are taken to be smaller, so that deviations count for more.
+
     Attributes
     ----------
     folded, moment : ndarray
@@ -406,7 +415,8 @@ class Kept:
         Rows and pixels that were left out, in the order of the rows.
     """
 
-    def __init__(self, weights, weighted, joint, folded, moment, n_measured, *, free):
+    def __init__(self, weights, weighted, joint, folded, moment, *, free=True):
+        n_measured = np.count_nonzero(weights, axis=1)
         self._weights, self._weighted, self._joint = weights, weighted, joint
         self._loadings, self._shift = joint.free.astype(weights.dtype), joint.shift.astype(weights.dtype)
         self.folded, self.moment, self.n_measured = folded, moment, n_measured
@@ -481,3 +491,26 @@ class Kept:
         self.moment[rows] -= taken @ self._loadings
         self.chi_square[rows] -= np.bincount(places, sign * weighted.astype(np.float64) ** 2 / weights, len(rows))
         self.n_measured[rows] -= np.bincount(places, np.broadcast_to(sign, len(places)), len(rows)).astype(np.intp)
+
+
+class KeptReading:
+    """Weights and weighted deviations of rows, zero where a pixel does not agree with the factors.
+
+    Parameters
+    ----------
+    read : callable
+        Maps (block, first_row, out) to the results of `weigh`.
+    factors : Factors
+    """
+
+    def __init__(self, read, factors):
+        self.read = read
+        loadings = np.hstack([factors.free, factors.known])
+        self._joint = Factors(loadings, np.zeros((len(loadings), 0)), factors.shift)
+
+    def __call__(self, block, first_row=0, out=None):
+        """Read a block as `read` does."""
+        weights, weighted = self.read(block, first_row, out)
+        kept = Kept(weights, weighted, self._joint, *information(weights, weighted, self._joint))
+        weights[kept.bad] = weighted[kept.bad] = 0
+        return weights, weighted

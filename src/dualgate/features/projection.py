@@ -16,7 +16,7 @@ from dualgate._validation import (
     take_columns,
 )
 from dualgate.features.factors import STEP, information, weigh
-from dualgate.features.nuisances import Nuisances, Reader
+from dualgate.features.nuisances import Kept, Nuisances, Reader
 from dualgate.rows import FitStages, Pass, map_blocks, open_rows, spread_rows
 
 LEAST_ERROR = 1e-12  # of the smallest typical error; below, the weight of a pixel exceeds the range of numbers
@@ -320,7 +320,11 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
 
     def information(self, block, rows=None):  # noqa: D102
         def found(weights, weighted, factors):
-            return [np.hstack(information(weights, weighted, factors))]
+            folded, moment = information(weights, weighted, factors)
+            if self.nuisances is not None and self.nuisances.robust:
+                kept = Kept(weights, weighted, factors, folded, moment)
+                folded, moment = kept.folded, kept.moment
+            return [np.hstack([folded, moment])]
 
         return self._by_basis(block, rows, found, dtype=block.dtype)[0]
 

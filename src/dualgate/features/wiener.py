@@ -9,10 +9,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from dualgate._validation import check_number, check_target, require_samples
 from dualgate.features.factors import FactorSums, fill, known_factors, posterior
 from dualgate.features.loadings import Loadings, clean_factors, first_factors, independent_factors, open_clean
-from dualgate.features.nuisances import scores_beside
+from dualgate.features.nuisances import KeptReading, scores_beside
 from dualgate.features.projection import PixelProjection
 from dualgate.rows import choose_spread, open_rows, spread_rows
 
+FIRST_TURNS = 2  # in which pixels of the sample that lie are left out
+FEW_OUTLIERS = 5e-5  # share of the pixels that may be outliers by chance: seven times that of Gaussian noise
 IN_ALL, FEWEST = 24, 6  # factors of ``n_components="auto"`` in all, and free ones at least
 
 
@@ -60,7 +62,7 @@ class WienerScores(PixelProjection):
         Folds of `fit_transform`; row i of those read belongs to fold ``i % cv``.
     nuisances : None or Nuisances, default=None
         What a row carries that says nothing of the object, integrated out wherever rows are read with the loadings.
-        The loadings themselves are learned without it.
+        The loadings themselves are learned without it, but for the pixels that a robust one leaves out.
     n_jobs : None or int, default=None
         Threads; -1 is one per core. Matrix products use the threads of BLAS in addition.
     random_state : int, default=0
@@ -215,8 +217,18 @@ class WienerScores(PixelProjection):
             codes = None if codes is None else np.asarray(codes)[chosen]
             self._known = known_factors(check_target(self, y)[chosen], codes)
         n_free = max(FEWEST, IN_ALL - self._known.shape[1]) if auto else self.n_components
-        flux, error = fill(*self._split(sample))
-        self.mean_, self.noise_, self._factors = first_factors(flux, error, n_free, self.random_state)
+        flux, error = self._split(sample)
+        self.mean_, self.noise_, self._factors = first_factors(*fill(flux, error), n_free, self.random_state)
+        self._has_outliers = False
+        if self.nuisances is not None and self.nuisances.robust:
+            measured = self.read(sample)[0] > 0
+            for _ in range(FIRST_TURNS):
+                agrees = KeptReading(self.read, self._factors)(sample)[0] > 0
+                self._has_outliers = measured.sum() - agrees.sum() > FEW_OUTLIERS * measured.sum()
+                if not self._has_outliers:
+                    break
+                first = first_factors(*fill(np.where(agrees, flux, np.nan), error), n_free, self.random_state)
+                self.mean_, self.noise_, self._factors = first
 
     def begin(self, X, sample, n_rows, y=None, codes=None):  # noqa: D102
         self._start_fit(X, sample, n_rows, y, codes)
@@ -226,7 +238,11 @@ class WienerScores(PixelProjection):
     def next_pass(self):  # noqa: D102
         if self.n_iter_ == self.max_iter:
             return None
-        return FactorSums(self.read, self._factors, self._known, self.cv, self.n_jobs)
+        return FactorSums(self._reading(self._factors), self._factors, self._known, self.cv, self.n_jobs)
+
+    def _reading(self, factors):
+        """Return what reads rows to learn loadings from them, without pixels that lie where the sample has some."""
+        return KeptReading(self.read, factors) if self._has_outliers else self.read
 
     def end_pass(self, step):  # noqa: D102
         found = Loadings(step.found, self._factors.free.shape[1], self.smooth, self._penalties)
@@ -258,8 +274,9 @@ class WienerScores(PixelProjection):
 
     def refining_pass(self, prior, information, y):  # noqa: D102
         known = np.zeros((len(y), 0))
+        factors = self._bases[-1]
         return FactorSums(
-            self.read, self._bases[-1], known, self.cv, self.n_jobs, prior=prior, information=information, y=y
+            self._reading(factors), factors, known, self.cv, self.n_jobs, prior=prior, information=information, y=y
         )
 
     def end_refining(self, step):  # noqa: D102
