@@ -20,6 +20,7 @@ ROUNDS = 5  # in which bad pixels are looked for, at most
 SCALE_PIXELS = 10  # pixels that the prior of the scale of the errors counts as: a standard deviation of 0.22
 COARSE = 6  # factors by which velocities are compared first
 KEPT, LEAST_SHARE = 5, 1e-3  # velocities of a row that are kept, and the least probability of one beside the best
+OF_ROWS = ("n_measured", "n_bad", "error_scale")  # what does not depend on the candidate
 _CHUNK = 64  # rows whose residuals are found at a time
 
 
@@ -193,56 +194,59 @@ class Reader:
             (n_rows, n_candidates).
         """
         if self.nuisances.velocity is None:
-            return self._read(self.at_rest, weights, weighted)
+            return self._read(self.at_rest, weights, weighted)[0]
         for values in (weights, weighted):
             values[:, : self.edge], values[:, -self.edge :] = 0, 0
         if at_rest:
-            return self._read(self.at_rest, weights, weighted)
+            return self._read(self.at_rest, weights, weighted)[0]
         return self._read_moving(weights, weighted)
 
     def _read(self, joint, weights, weighted):
+        """Read rows with one set of factors; also returned are the pixels that were left out."""
         free = self.nuisances.free_errors
         folded, moment = information(weights, weighted, joint)
-        n_bad, kept = np.zeros(len(weights)), None
+        n_bad, kept, bad = np.zeros(len(weights)), None, (np.zeros(0, np.intp), np.zeros(0, np.intp))
         if self.nuisances.robust:
             kept = Kept(weights, weighted, joint, folded, moment, free=free)
             folded, moment, chi_square, n_measured = kept.folded, kept.moment, kept.chi_square, kept.n_measured
-            n_bad += np.bincount(kept.bad[0], minlength=len(weights))
+            bad = kept.bad
+            n_bad += np.bincount(bad[0], minlength=len(weights))
         else:
             chi_square, n_measured = chi_square_of(weights, weighted, joint.shift)
         if self.nuisances.correlation is not None:
             if n_bad.any():
                 weights, weighted = weights.copy(), weighted.copy()
-                weights[kept.bad] = weighted[kept.bad] = 0
+                weights[bad] = weighted[bad] = 0
             folded, moment, chi_square = self._information_of_neighbours(weights, weighted, joint)
-        scale, width = np.ones(len(weights)), moment.shape[1]
+        scale = np.ones(len(weights))
         if free:
             if kept is None or self.nuisances.correlation is not None:
                 mean, _ = solve_mean(folded, moment)
                 left = np.maximum(chi_square - np.einsum("nj,nj->n", moment + mean, mean), 0)
             else:
                 left = kept.scale * n_measured
-            freedom = np.maximum(n_measured - width, 0)
+            freedom = np.maximum(n_measured - moment.shape[1], 0)
             scale = np.sqrt((left + SCALE_PIXELS) / (freedom + SCALE_PIXELS))
-            folded, moment = folded / (scale**2)[:, None].astype(folded.dtype), moment / (scale**2)[:, None]
+        found = self._found(joint, folded, moment, chi_square, scale)
+        return found | {"n_measured": n_measured, "n_bad": n_bad, "error_scale": scale}, bad
+
+    def _found(self, joint, folded, moment, chi_square, scale):
+        """Integrate over the nuisances, with errors `scale` times the stated ones."""
+        square = scale**2
+        folded, moment = folded / square[:, None].astype(folded.dtype), moment / square[:, None]
+        moving = {}
         if joint is not self.at_rest:
             mean, strain = solve_mean(folded, moment)
-            diagonal = folded[:, n_products(width) - 1] + 1.0
-            drift, spread = mean[:, -1], strain[:, -1] / diagonal
+            half, diagonal = self.step / 2, folded[:, -1] + 1.0
+            moving = {"velocity": mean[:, -1] * half, "velocity_variance": strain[:, -1] / diagonal * half**2}
         folded, moment, explained, log_size, size = integrate_out(folded, moment, self.n_factors)
-        found = {
+        if moving:
+            moving["candidate_evidence"] = -0.5 * (chi_square / square - explained + log_size)
+        return moving | {
             "information": np.hstack([folded, moment.astype(folded.dtype)]),
-            "chi_square": chi_square - scale**2 * explained,
-            "n_measured": n_measured,
-            "n_bad": n_bad,
+            "chi_square": chi_square - square * explained,
             "nuisance_size": size,
-            "error_scale": scale,
         }
-        if joint is not self.at_rest:
-            half = self.step / 2
-            found |= {"velocity": drift * half, "velocity_variance": spread * half**2}
-            found["candidate_evidence"] = -0.5 * (chi_square / scale**2 - explained + log_size)
-        return found
 
     def _information_of_neighbours(self, weights, weighted, joint):
         """Information and chi-square of rows whose pixels are correlated with their neighbours."""
@@ -288,31 +292,49 @@ class Reader:
         return squares.sum(axis=0, dtype=np.float64), freedom, by_row
 
     def _read_moving(self, weights, weighted):
+        """Read rows at several velocities; which pixels lie and how large the errors are is found at the likeliest."""
         candidates = self._candidates(weights, weighted)
         n_rows, n_kept = candidates.shape
-        joined = {}
-        for place in np.unique(candidates[candidates >= 0]):
-            rows, slots = np.nonzero(candidates == place)
-            found = self._read(self.moved[place], weights[rows], weighted[rows])
-            found["velocity"] = found["velocity"] + self.velocities[place]
-            for name, values in found.items():
-                if name not in joined:
-                    empty = -np.inf if name == "candidate_evidence" else 0
-                    joined[name] = np.full((n_rows, n_kept, *values.shape[1:]), empty, values.dtype)
-                joined[name][rows, slots] = values
+        joined, agreeing = {}, (weights.copy(), weighted.copy())
+        for slot in range(n_kept):
+            for place in np.unique(candidates[candidates[:, slot] >= 0, slot]):
+                rows, joint = np.flatnonzero(candidates[:, slot] == place), self.moved[place]
+                if slot == 0:
+                    found, bad = self._read(joint, weights[rows], weighted[rows])
+                    for values in agreeing:
+                        values[rows[bad[0]], bad[1]] = 0
+                else:
+                    found = self._again(joint, *(values[rows] for values in agreeing), joined["error_scale"][rows])
+                found["velocity"] = found["velocity"] + self.velocities[place]
+                for name, values in found.items():
+                    shape = (n_rows, *values.shape[1:]) if name in OF_ROWS else (n_rows, n_kept, *values.shape[1:])
+                    if name not in joined:
+                        empty = -np.inf if name == "candidate_evidence" else 0
+                        joined[name] = np.full(shape, empty, values.dtype)
+                    joined[name][rows if name in OF_ROWS else (rows, slot)] = values
         first = np.argmax(joined["candidate_evidence"], axis=1)
-        for name in ("chi_square", "n_measured", "n_bad", "nuisance_size", "error_scale"):
+        for name in ("chi_square", "nuisance_size"):
             joined[name] = joined[name][np.arange(n_rows), first]
         return joined
 
+    def _again(self, joint, weights, weighted, scale):
+        """Read rows whose bad pixels have weight zero, with errors of a known scale."""
+        if self.nuisances.correlation is not None:
+            parts = self._information_of_neighbours(weights, weighted, joint)
+        else:
+            parts = *information(weights, weighted, joint), chi_square_of(weights, weighted, joint.shift)[0]
+        return self._found(joint, *parts, scale)
+
     def _candidates(self, weights, weighted):
         """Numbers of the velocities to compare for every row, best first, -1 for none (n_rows, KEPT)."""
+        scale = 1.0
         if self.nuisances.robust:  # before the velocity is known: what no velocity explains
             folded, moment = information(weights, weighted, self._rough)
-            bad = Kept(weights, weighted, self._rough, folded, moment).bad
-            if len(bad[0]):
+            kept = Kept(weights, weighted, self._rough, folded, moment)
+            scale = kept.scale[:, None] if self.nuisances.free_errors else 1.0
+            if len(kept.bad[0]):
                 weights, weighted = weights.copy(), weighted.copy()
-                weights[bad], weighted[bad] = 0, 0
+                weights[kept.bad] = weighted[kept.bad] = 0
         n_rows, n_grid = len(weights), len(self.velocities)
         powers, lines = (values.astype(weights.dtype) for values in self._coarse)
         power = (weights @ powers).reshape(n_rows, n_grid, -1).astype(np.float64)
@@ -323,6 +345,7 @@ class Reader:
         mean, _ = solve_mean(folded, moment.reshape(-1, width))
         evidence = line[..., -1] - 0.5 * power[..., -1]
         evidence += 0.5 * np.einsum("nvj,nvj->nv", moment, mean.reshape(moment.shape))
+        evidence /= scale
         order = np.argsort(-evidence, axis=1, kind="stable")[:, :KEPT]
         best = np.take_along_axis(evidence, order, axis=1)
         return np.where(best - best[:, :1] > np.log(LEAST_SHARE), order, -1)
