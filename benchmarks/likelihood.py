@@ -7,7 +7,8 @@ from 20,000 noise-free spectra, and scores everything on the same 10,000 rows th
 have their Bayes limit too. Prints R2 and the share of the limit with intervals over test rows and seeds, gains with
 paired intervals, log score, CRPS, and coverage by SNR bin, and the CPU time and wall time of each fit. Everything is
 kept in `directory`, so that a run that was interrupted continues; methods is a comma-separated choice of what takes
-part. CatBoost and RealMLP (pytabkit) can take part where they are installed.
+part, and a size such as 200000:42+123 is for these seeds alone. The share of the limit against the rows is drawn
+to share_of_limit.png. CatBoost and RealMLP (pytabkit) can take part where they are installed.
 """
 
 import sys
@@ -15,6 +16,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from quality_places import ERROR, FLUX, N_BAYES, N_TEST, TEST_START, _columns, kept, peers, read, simulate
 from scipy.stats import norm
@@ -125,7 +127,7 @@ def compute(seed, n_rows, kind, test, directory, methods):
 def report(test, limit, found):
     """Print the tables; `found` is by (rows, kind, seed) and method."""
     few, bins = slice(0, N_BAYES), quality_bins(test.snr)
-    slices = row_slices(N_TEST, snr=test.snr)
+    slices, found_shares = row_slices(N_TEST, snr=test.snr), {}
     for n_rows, kind in dict.fromkeys(key[:2] for key in found):
         runs = [each for key, each in found.items() if key[:2] == (n_rows, kind)]
         names = [name for name in runs[0] if all(name in run for run in runs)]
@@ -143,7 +145,8 @@ def report(test, limit, found):
                 table = bootstrap_scores(test.y[few], guesses, n_resamples=N_DRAWS, random_state=0)
                 own, whole = table.estimate("r2", name), table.estimate("r2", "limit")
                 shares.append(Estimate(own.value / whole.value, own.draws / whole.draws))
-            share, r2 = seed_interval(shares), seed_interval([table.estimate("r2", name) for table in tables])
+            share = found_shares[n_rows, kind, name] = seed_interval(shares)
+            r2 = seed_interval([table.estimate("r2", name) for table in tables])
             by_bin = " ".join(
                 f"{np.mean([t.estimate('r2', name, part).value for t in tables]):6.3f}" for part in SNR_NAMES
             )
@@ -173,6 +176,7 @@ def report(test, limit, found):
                         f"{np.mean([each[bins == i] for each in inside]):.3f}" for i in range(len(SNR_NAMES))
                     )
                     print(f"  {level:.2f}: {cells}")
+    return found_shares
 
 
 def main(directory="likelihood", sizes="5000,20000,200000", seeds="42,123,456", methods=f"{DUAL},{FACTOR}", kinds=""):
@@ -183,11 +187,33 @@ def main(directory="likelihood", sizes="5000,20000,200000", seeds="42,123,456", 
     limit = kept(directory / "bayes.joblib", partial(bayes_limit, test.X[few], y=test.y[few], random_state=0))
     print(f"Bayes limit: expected R2 {limit.r2:.3f}")
     found = {}
-    for n_rows in map(int, sizes.split(",")):
+    for size in sizes.split(","):
+        n_rows, _, own = size.partition(":")
         for kind in kinds.split(",") if kinds else ("noisy rows", "noise-free rows"):
-            for seed in map(int, seeds.split(",")):
-                found[n_rows, kind, seed] = compute(seed, n_rows, kind, test, directory, methods.split(","))
-    report(test, limit, found)
+            for seed in map(int, own.split("+") if own else seeds.split(",")):
+                path = int(n_rows), kind, seed
+                found[path] = compute(seed, int(n_rows), kind, test, directory, methods.split(","))
+    draw(report(test, limit, found), directory / "share_of_limit.png")
+
+
+def draw(shares, path):
+    """Draw the share of the limit against the number of training rows; `shares` is by (rows, kind, method)."""
+    figure, ax = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    names = list(dict.fromkeys(key[1:] for key in shares))
+    for place, (kind, name) in enumerate(names):
+        sizes = sorted(key[0] for key in shares if key[1:] == (kind, name))
+        points = [shares[n_rows, kind, name] for n_rows in sizes]
+        middle = np.array([point.value for point in points])
+        error = np.abs(np.array([(point.low, point.high) for point in points]).T - middle)
+        shift = 1 + 0.02 * (place - len(names) / 2)  # so that bars stand beside each other
+        style = {"color": f"C{list(dict.fromkeys(each[1] for each in names)).index(name)}"}
+        label = f"{name}, loadings from {kind}" if len({each[0] for each in names}) > 1 else name
+        line = "-" if kind == names[0][0] else "--"
+        ax.errorbar(np.array(sizes) * shift, middle, error, fmt="o" + line, ms=4, capsize=2, label=label, **style)
+    ax.axhline(1, color="0.6", lw=1)
+    ax.set(xscale="log", xlabel="training rows", ylabel="share of the Bayes limit of R2")
+    ax.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
