@@ -73,7 +73,8 @@ def test_imports_run_downward(path):
 
 def test_importing_loads_neither_torch_nor_matplotlib():
     script = (
-        "import json, sys, dualgate, dualgate.datasets, dualgate.evaluation, dualgate.export; dualgate.DualTowerMoERegressor();"
+        "import json, sys, dualgate, dualgate.datasets, dualgate.evaluation, dualgate.export;"
+        "dualgate.DualTowerMoERegressor();"
         "heavy = {'torch', 'skorch', 'matplotlib', 'h5py', 'tables', 'dask', 'zarr'};"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
     )
