@@ -1,4 +1,7 @@
-"""One thread for every test, and the planted problem that several share."""
+"""One thread and no network for every test, and the planted problem that several share."""
+
+import ipaddress
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +10,39 @@ from threadpoolctl import threadpool_limits
 
 settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("patient")
+
+LOOPBACK = "loopback"  # mark of tests that reach this machine by its network, such as a Dask cluster
+marked = set()  # of the test that runs
+
+
+def refuse_network(event, args):
+    """Audit hook that refuses connections and look-ups of names, of this process and all its threads.
+
+    Sockets of this machine's file system are not the network, and this machine itself is none for tests so marked.
+    """
+    if event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
+        host = str(args[1][0])
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = str(args[0])
+    else:
+        return
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        here = False
+    if not here or LOOPBACK not in marked:
+        raise RuntimeError(f"{event}: a test reaches for {host}. Tests are off line; mark one that needs a cluster.")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", f"{LOOPBACK}: reaches this machine by its network")
+    sys.addaudithook(refuse_network)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    marked.clear()
+    marked.update(mark.name for mark in item.iter_markers())
 
 
 @pytest.fixture(scope="session", autouse=True)
