@@ -70,10 +70,14 @@ def test_scores_are_those_of_the_model(make, rows):
             r2_score(truth[chosen], prediction[chosen]), abs=1e-3
         )
         assert float(shown["MAE"]) == pytest.approx(mean_absolute_error(truth[chosen], prediction[chosen]), rel=0.01)
-    if isinstance(getattr(model, "experts_", model), FactorExperts):
-        density = model.predict_density(unseen)
-        inside = (density.quantile(0.05) <= truth) & (truth <= density.quantile(0.95))
-        assert float(found["all"]["within 90% interval"]) == pytest.approx(inside.mean(), abs=1e-3)
+    if isinstance(model, DualTowerMoERegressor):
+        low, high = model.predict_interval(unseen, 0.9).T
+    elif isinstance(model, FactorExperts):
+        low, high = (model.predict_density(unseen).quantile(share) for share in (0.05, 0.95))
+    else:
+        return
+    inside = (low <= truth) & (truth <= high)
+    assert float(found["all"]["within 90% interval"]) == pytest.approx(inside.mean(), abs=1e-3)
 
 
 def test_a_card_without_rows_says_so_and_names_what_the_model_is(rows):

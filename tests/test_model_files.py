@@ -101,6 +101,8 @@ def outputs(model, rows):
         trace = model.trace(rows)
         found |= {name: value for name, value in vars(trace).items() if isinstance(value, np.ndarray)}
         found |= {"weights": trace.weights}
+        if model.fallback_confidence is None:
+            found |= {"interval": model.predict_interval(rows, 0.5), "std": model.predict(rows, return_std=True)[1]}
     if isinstance(model, FactorExperts) or isinstance(model.experts_, FactorExperts):
         found |= {"std": model.predict(rows, return_std=True)[1], "novelty": model.novelty(rows)}
         found |= {"quantile": model.predict_density(rows).quantile(0.9)}

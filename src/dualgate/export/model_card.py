@@ -118,7 +118,9 @@ def _scores(model, experts, X, y, regimes):
     y = check_target(model, y)
     if y.ndim > 1:
         raise ValueError(f"model_card: y has shape {y.shape} and must hold one target, (n_samples,).")
-    density = model.predict_density(X) if isinstance(experts, FactorExperts) else None
+    mixture = isinstance(model, DualTowerMoERegressor)
+    has_density = (mixture and model.fallback_confidence is None) or isinstance(model, FactorExperts)
+    density = model.predict_density(X) if has_density else None
     prediction = model.predict(X) if density is None else density.mean
     reduction, source, snr, codes = model.reduction_, open_rows(model, X, reset=False), None, None
     if reduction.error_columns_ is not None:
@@ -131,7 +133,10 @@ def _scores(model, experts, X, y, regimes):
     ranges = dict(zip(SNR_NAMES, SNR_RANGES, strict=True))
     heads, inside, width = ["rows", "number", "R² [95 %]", "MAE", "bias"], None, None
     if density is not None:
-        low, high = (density.quantile((1 + side * COVERAGE) / 2) for side in (-1, 1))
+        if mixture:
+            low, high = model.predict_interval(X, COVERAGE).T
+        else:
+            low, high = (density.quantile((1 + side * COVERAGE) / 2) for side in (-1, 1))
         inside, width = (low <= y) & (y <= high), high - low
         heads += [f"within {COVERAGE:.0%} interval", "its mean width"]
     cells = []
@@ -154,12 +159,13 @@ def _limits(model, experts):
         lines += ["Errors are standard deviations. Where they are wrong, so are weights and predictions."]
     if factor:
         lines += ["Rows unlike the training rows are extrapolations; novelty(X) gives a p-value for each."]
-        lines += ["Intervals assume noise as stated and rows like the training rows; they are not calibrated apart."]
     else:
-        lines += ["It does not tell rows unlike the training rows from others, and has no predictive density."]
+        lines += ["It does not tell rows unlike the training rows from others."]
         low, high = experts.y_range_
         held = f"held within {low:.4g} to {high:.4g}" if np.isfinite(high) else "not held within the training targets"
         lines += [f"Predictions are linear in each regime and {held}."]
+    if isinstance(model, DualTowerMoERegressor):
+        lines += ["Intervals of predict_interval hold for new rows that are drawn as the training rows were."]
     lines += [f"Missing values (NaN) are {'left out' if get_tags(model).input_tags.allow_nan else 'refused'}."]
     return [f"- {each}" for each in lines]
 

@@ -49,6 +49,7 @@ _MODULES = {  # classes by module, without the private modules of scikit-learn
     "dualgate.features.wiener": "WienerScores",
     "dualgate.gating.fusion": "ConcatFusion LogitAddFusion ProductOfExpertsFusion TemperatureFusion",
     "dualgate.gating.gates": "PhysGate QualityGate",
+    "dualgate.intervals": "IntervalScale",
     "dualgate.mixture": "DualTowerMoERegressor",
     "dualgate.reduction": "Reduction",
     "dualgate.statistics": "CellStatistics",
