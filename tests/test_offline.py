@@ -25,13 +25,13 @@ def test_the_network_is_refused(near):
         plain.sendto(b"x", (FAR, 53))
     with pytest.raises(RuntimeError, match=r"reaches for example\.org"):
         socket.getaddrinfo("example.org", 80)
-    with pytest.raises(RuntimeError, match=f"reaches for {FAR}"):
-        urllib.request.urlopen(f"http://{FAR}/")
+    with pytest.raises(RuntimeError, match=r"reaches for example\.org"):
+        urllib.request.urlopen("http://example.org/")
 
 
 def test_this_machine_is_refused_too(server):
-    with pytest.raises(RuntimeError, match="mark one"):
-        socket.create_connection(server.getsockname())
+    with socket.socket() as plain, pytest.raises(RuntimeError, match="mark one"):
+        plain.connect(server.getsockname())
 
 
 @pytest.mark.loopback
