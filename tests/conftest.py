@@ -1,4 +1,8 @@
-"""One thread for every test, and the planted problem that several share."""
+"""One thread and no network for every test, and the planted problem that several share."""
+
+import ipaddress
+import socket
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +11,41 @@ from threadpoolctl import threadpool_limits
 
 settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("patient")
+
+LOOPBACK = "loopback"  # mark of tests that reach this machine by its network, such as a Dask cluster
+marked = set()  # of the test that runs
+
+
+def refuse_network(event, args):
+    """Audit hook that refuses connections and look-ups of names, of this process and all its threads.
+
+    Sockets of this machine's file system are not the network, and this machine itself is none for tests so marked.
+    """
+    looks_up = event in ("socket.getaddrinfo", "socket.gethostbyname")
+    if not looks_up and (event not in ("socket.connect", "socket.sendto") or not isinstance(args[1], tuple)):
+        return
+    host = str(args[0] if looks_up else args[1][0])
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        asks = (
+            event == "socket.connect" and args[0].type == socket.SOCK_DGRAM
+        )  # Dask, for its own address: sends nothing
+        refused = not looks_up and not (LOOPBACK in marked and (address.is_loopback or asks))
+    except ValueError:  # a name
+        refused = host not in ("None", "")
+    if refused:
+        raise RuntimeError(f"{event}: a test reaches for {host}. Tests are off line; mark one that needs a cluster.")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", f"{LOOPBACK}: reaches this machine by its network")
+    sys.addaudithook(refuse_network)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    marked.clear()
+    marked.update(mark.name for mark in item.iter_markers())
 
 
 @pytest.fixture(scope="session", autouse=True)

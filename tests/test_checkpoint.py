@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import joblib
@@ -141,6 +142,67 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file"):
         Store(tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no POSIX system")
+class TestPicklesOfOthers:
+    def kept(self, tmp_path):
+        kept = Store(tmp_path)
+        kept.save("result", {"a": Told(tmp_path / "read")})
+        return kept, tmp_path / "result.zip"
+
+    @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+    def test_files_are_written_for_the_user_alone(self, umask, tmp_path):
+        before = os.umask(umask)
+        try:
+            kept, path = self.kept(tmp_path)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert isinstance(kept.load("result")["a"], Path)
+        assert (tmp_path / "read").exists()
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+    def test_a_file_that_others_may_write_is_not_read(self, mode, tmp_path):
+        kept, path = self.kept(tmp_path)
+        path.chmod(mode)
+        with pytest.raises(StoreError, match=rf"result\.zip: holds pickles.* written by others \(mode {mode:o}\)"):
+            kept.load("result")
+        path.chmod(0o644)
+        kept.load("result")["a"]
+
+    def test_a_file_of_another_user_is_not_read(self, tmp_path, monkeypatch):
+        kept, path = self.kept(tmp_path)
+        result = kept.load("result")
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+        for read in (lambda: kept.load("result"), lambda: result["a"]):
+            with pytest.raises(StoreError, match=r"belongs to user .* delete it"):
+                read()
+        assert not (tmp_path / "read").exists()
+
+    def test_a_fit_does_not_go_on_from_the_files_of_others(self, tmp_path):
+        X = np.random.default_rng(0).normal(size=(60, 3))
+        experts = HierarchicalExperts(random_state=0)
+        experts.fit(X, X[:, 0], checkpoint=tmp_path)
+        for path in tmp_path.glob("*.zip"):
+            path.chmod(0o666)
+        with pytest.raises(StoreError, match="chmod go-w"):
+            experts.fit(X, X[:, 0], checkpoint=tmp_path)
+
+
+class Told:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return touched, (self.path,)
+
+
+def touched(path):
+    path.touch()
+    return path
 
 
 def test_two_writers_of_one_file_leave_a_whole_one(tmp_path):

@@ -30,6 +30,7 @@ from dualgate.statistics import CellStatistics
 from small_models import whitened_experts, whitened_mixture
 
 dask_distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.loopback
 
 
 @pytest.fixture(scope="module")

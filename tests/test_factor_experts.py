@@ -263,6 +263,7 @@ def test_a_file_gives_what_memory_gives_and_a_killed_fit_goes_on(problem, tmp_pa
     assert_array_equal(found.predict(stored), clone(model).fit(stored, y, regimes=regimes).predict(stored))
 
 
+@pytest.mark.loopback
 def test_a_cluster_finds_the_same_mixture(problem):
     dask_distributed = pytest.importorskip("distributed")
     X, y, regimes, _ = problem

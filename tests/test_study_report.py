@@ -80,7 +80,23 @@ def test_names_cannot_break_the_page():
     assert "&lt;b&gt;&amp;|" in shown
     assert "&lt;i&gt;" in shown
     assert {"<b>", "<i>"}.isdisjoint(re.findall("<.>", shown))
-    assert "<b>&\\|" in page(results, {}, "report.md")
+    text = page(results, {}, "report.md")
+    assert "&lt;b>&\\|" in text
+    assert not re.search("<[a-z]", text)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_code_in_names_stays_text(name):
+    """Columns, methods and files come from data: none of them is markup."""
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>[x](javascript:alert(1))"
+    results = of(planted_record(0, GOOD), source=evil, target=evil, unit=evil, config={"data": {"flux": [evil]}})
+    labels = {key: f"{evil} {label}" for key, label in results.analysis.labels.items()}
+    methods = [replace(each, label=labels[each.name]) for each in results.analysis.methods]
+    results = replace(results, analysis=replace(results.analysis, methods=methods))
+    shown = page(results, {"r2_by_method": (evil, b"")}, name)
+    assert "alert(1)" in shown
+    assert not re.search("<(script|img src=x)", shown)
+    assert "](javascript" not in shown or name.endswith("html")
 
 
 def test_numbers_are_written_though_a_figure_fails_and_earlier_figures_do_not_stay(results, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -102,6 +103,15 @@ def test_a_damaged_stage_is_named(stage, asks, tmp_path):
     for each in tmp_path.glob(f"seed_1/{asks}"):
         each.unlink()
     with pytest.raises(StoreError, match=f"{path.name}: .* delete it"):
+        study(Store(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no POSIX system")
+def test_a_stage_that_others_may_write_is_refused(tmp_path):
+    study(Store(tmp_path))
+    path = next(tmp_path.glob("seed_1/fit-*.zip"))
+    path.chmod(0o666)
+    with pytest.raises(StoreError, match=f"{path.name}: holds pickles"):
         study(Store(tmp_path))
 
 

@@ -118,6 +118,7 @@ def test_neither_the_unit_nor_the_precision_of_spectra_matters():
         assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.loopback
 def test_a_cluster_finds_the_same_factors(problem):
     dask_distributed = pytest.importorskip("distributed")
     _, stored, y, regimes, _ = problem

@@ -105,7 +105,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         Epochs without improvement before training stops and goes back to the best.
     memory : None, str or joblib.Memory, default=None
         Caches gate features and expert fits, so that a search over fusions fits the experts once per fold. It takes an
-        integer `random_state`: without one every fit draws folds of its own.
+        integer `random_state`: without one every fit draws folds of its own. Its files are pickles, as those of
+        `checkpoint` of `fit`.
     n_jobs : None or int, default=None
         Threads that read rows and compute features; -1 is one per core.
     device : str, default="cpu"
@@ -308,7 +309,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             Integer codes 0, 1, ..., or physical conditions that ``experts.regime_edges`` cuts. None finds regimes.
         checkpoint : None or path, default=None
             Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
-            integer `random_state`, and stays until it is deleted.
+            integer `random_state`, and stays until it is deleted. Its files are pickles, which can run any code when
+            they are read: name a directory that you alone write. Files that others own or may write are refused.
 
         Returns
         -------

@@ -377,6 +377,11 @@ class Reduction(BaseEstimator):
                     masked[some, place] = np.where(measured[0] & measured[1], part, value)
         return masked
 
+    def snr_of(self, block):
+        """Signal-to-noise ratio of the rows of a block (n_rows,), where there are `error_columns`."""
+        block = self._masked(block)
+        return signal_to_noise(take_columns(block, self.columns_), take_columns(block, self.error_columns_))
+
 
 def loses_target(columns, components, y, codes=None):
     """Whether linear models of the target lose by working on components in place of the columns.

@@ -223,7 +223,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
             Integer codes, or conditions to be cut at `regime_edges`. None is one regime.
         checkpoint : None or path, default=None
             Directory that keeps what was found so far, so that a fit that was killed continues there. It needs an
-            integer `random_state` and stays until deleted.
+            integer `random_state` and stays until deleted. Its files are pickles, which can run any code when they are
+            read: name a directory that you alone write. Files that others own or may write are refused.
 
         Returns
         -------

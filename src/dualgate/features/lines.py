@@ -29,7 +29,7 @@ class _Lines(FixedFeatures):
         if self.wave is not None:
             wave = check_wave(owner_name(self), self.wave, n_pixels)
         self._continua = {
-            name: _Continuum(wave, _mean_weights(wave, *self._window(name)) > 0, *WINDOWS[name][2:]) for name in WINDOWS
+            name: Continuum(wave, _mean_weights(wave, *self._window(name)) > 0, *WINDOWS[name][2:]) for name in WINDOWS
         }
         ends = np.array([ends for each in self._continua.values() for ends in each.ends])
         self._range = slice(ends.min(), ends.max())
@@ -182,7 +182,7 @@ class LinePixels(_Lines):
         return np.hstack(list(self._over_continuum(X)))
 
 
-class _Continuum:
+class Continuum:
     """The pixels of a line, and the straight continuum over them: the line through two side-band means."""
 
     def __init__(self, wave, used, blue, red):

@@ -225,6 +225,33 @@ class GateNet(nn.Module):
         return [network.reset() for network in networks] if all(hasattr(n, "reset") for n in networks) else None
 
 
+def build_net(features, networks, fusion, n_regimes, n_bins):
+    """Make the net for these training features; arguments as for :func:`~dualgate.gating.training.fit_gates`."""
+    n_experts = n_regimes * n_bins
+    alone = len(features) == 1
+    widths = (n_experts, n_experts) if alone else fusion.n_outputs(n_regimes, n_bins)
+    towers = {
+        name: Tower(features[name], networks[name](features[name].shape[1], width))
+        for name, width in zip(("phys", "quality"), widths, strict=True)
+        if name in features
+    }
+    return GateNet(towers, fusion.build_alone(n_experts) if alone else fusion.build(n_regimes, n_bins))
+
+
+def state_of(net):
+    """Weights and buffers of a net by name, as arrays."""
+    return {name: values.numpy() for name, values in net.state_dict().items()}
+
+
+def restore_net(state, networks, fusion, n_regimes, n_bins):
+    """Make the net again that `state_of` took the state of; raises a RuntimeError where a shape is another."""
+    with torch.device("meta"):  # shapes alone: neither memory nor random numbers
+        features = {name: np.zeros((1, len(state[f"towers.{name}.mean"]))) for name in networks}
+        net = build_net(features, networks, fusion, n_regimes, n_bins)
+    net.load_state_dict({name: torch.tensor(values) for name, values in state.items()}, assign=True)
+    return net.eval()
+
+
 def as_tensors(features, rows=slice(None)):
     """Copy rows of the features into float64 tensors, by tower name."""
     return {name: torch.tensor(values[rows], dtype=torch.float64) for name, values in features.items()}

@@ -15,7 +15,7 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.nn.functional import nll_loss
 
-from dualgate.gating.nets import GateNet, Tower, as_tensors, run_gates, with_evidence
+from dualgate.gating.nets import as_tensors, build_net, run_gates, with_evidence
 
 __all__ = ["GateSettings", "GateStart", "GateTarget", "fit_gates", "run_gates"]
 
@@ -192,14 +192,14 @@ def fit_gates(
     with _exclusively(seed):
         seen = {name: each[~target.held_out] for name, each in features.items()}
         generator = torch.Generator().manual_seed(seed)
-        net = _build(seen, networks, fusion, n_regimes, n_bins)
+        net = build_net(seen, networks, fusion, n_regimes, n_bins)
         corrects = log_evidence is not None and net.reset() is not None
         features = with_evidence(features, log_evidence)
         history = _train(net, features, target, settings, generator, device, verbose, keep_start=corrects)
         if corrects:
             history = [{**epoch, "start": "evidence"} for epoch in history]
         if start is not None:
-            linear = _build(seen, networks, fusion, n_regimes, n_bins)
+            linear = build_net(seen, networks, fusion, n_regimes, n_bins)
             if _fit_linear(linear, features, target, start, ~target.held_out, one_tower=n_bins == 1):
                 found = _compare(linear, net, features, target, start, settings)
                 if found is not None:
@@ -244,19 +244,6 @@ def _fit_linear(net, features, target, start, rows, *, one_tower):
 
         optimiser.step(closure)
     return True
-
-
-def _build(features, networks, fusion, n_regimes, n_bins):
-    """Make the net for these training features."""
-    n_experts = n_regimes * n_bins
-    alone = len(features) == 1
-    widths = (n_experts, n_experts) if alone else fusion.n_outputs(n_regimes, n_bins)
-    towers = {
-        name: Tower(features[name], networks[name](features[name].shape[1], width))
-        for name, width in zip(("phys", "quality"), widths, strict=True)
-        if name in features
-    }
-    return GateNet(towers, fusion.build_alone(n_experts) if alone else fusion.build(n_regimes, n_bins))
 
 
 def _datasets(features, target):

@@ -33,14 +33,16 @@ _DEPENDENCIES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
 
 
 class StoreError(RuntimeError):
-    """A stored result cannot be read; the message names the file to delete."""
+    """A stored result cannot be read, or is not to be trusted; the message names the file and what to do."""
 
 
 class Store:
     """Results by name, in memory or in the files of a directory. A result is a dictionary of values by name.
 
-    A file is a `.zip` of pickles, one for each value, as trustworthy as its writer. It is replaced in one step, so that
-    a kill at any moment, or two processes that write one name, leave a whole one.
+    A file is a `.zip` of pickles, one for each value. Reading a pickle runs what its writer put into it, so that a file
+    is written for its owner alone and, on POSIX systems, read only if it belongs to the user and nobody else may write
+    it. It is replaced in one step, so that a kill at any moment, or two processes that write one name, leave a whole
+    one.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ class Store:
             return
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file, ZipFile(file, "w") as archive:
+        with whole_file(path, mode=0o600) as file, ZipFile(file, "w") as archive:
             for key, value in result.items():
                 with archive.open(key, "w", force_zip64=True) as part:
                     pickle.dump(value, part, protocol=5)
@@ -119,8 +121,12 @@ class StoredResult(Mapping):
     @contextmanager
     def _open(self):
         try:
-            with ZipFile(self.path) as archive:
-                yield archive
+            with open(self.path, "rb") as file:
+                require_own(self.path, os.fstat(file.fileno()))
+                with ZipFile(file) as archive:
+                    yield archive
+        except StoreError:
+            raise
         except FileNotFoundError:  # there is none, or another process discarded it
             raise KeyError(self.path.stem) from None
         except Exception as error:  # damaged bytes make zip files and pickles raise nearly anything
@@ -128,12 +134,31 @@ class StoredResult(Mapping):
             raise StoreError(f"{self.path}: cannot be read ({reason}): delete it, and it is computed again.") from None
 
 
+def require_own(path, status):
+    """Raise a StoreError unless a file of pickles belongs to the user, and nobody else may write it."""
+    if not hasattr(os, "geteuid"):  # no POSIX system
+        return
+    if status.st_uid != os.geteuid():
+        fault, cure = f"belongs to user {status.st_uid}, not to you ({os.geteuid()})", "use a directory of your own"
+    elif status.st_mode & 0o022:
+        fault, cure = f"can be written by others (mode {status.st_mode & 0o777:o})", f"chmod go-w {path}"
+    else:
+        return
+    raise StoreError(
+        f"{path}: holds pickles, which can run any code when they are read, and {fault}: delete it, and it is computed "
+        f"again, or, if you trust whoever wrote it, {cure}."
+    )
+
+
 @contextmanager
-def whole_file(path):
-    """Open a file for writing in binary; it takes the place of `path` in one step if the block ends well."""
+def whole_file(path, *, mode=0o666):
+    """Open a file for writing in binary; it takes the place of `path` in one step if the block ends well.
+
+    `mode` is what others may do with it, as far as the process allows.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex}.part")  # of this process and write alone
     try:
-        with open(part, "xb") as file:
+        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -62,7 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train single towers and all fusions on simulated or given spectra, print their scores, and write "
         "results.json, results.csv, report.md, report.html and figures with a verdict: continue, marginal, or fall "
         "back to one tower. Files of these names in the output directory are replaced. A run that was interrupted "
-        "continues from its finished stages when it is started again.",
+        "continues from its finished stages when it is started again. Stages are pickles, which can run any code when "
+        "they are read: use an output directory that you alone write.",
     )
     defaults = StudyConfig()
     study.add_argument("--config", metavar="FILE", help="TOML file; flags override it")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from itertools import pairwise, product
 
+from dualgate._markdown import as_text
 from dualgate.evaluation import Interval
 from dualgate.study.config import Thresholds, read_typed
 
@@ -311,7 +312,7 @@ def templates():
         loader=PackageLoader("dualgate", "study"), autoescape=select_autoescape(["html"], default=False),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    made.filters |= {"r2": r2_text, "gain": gain_text, "between": between}
+    made.filters |= {"r2": r2_text, "gain": gain_text, "between": between, "text": as_text}
     made.filters["base64"] = lambda image: b64encode(image).decode("ascii")
     return made
 

@@ -275,7 +275,8 @@ class SeedWork:
         """Rows as a method's reader reduces them, from its finished stages."""
         if self._reduced[0] != method.reader:
             found = self.store.load(_reader_stage(REDUCED, method, self.seed).name)
-            rows = ReducedRows.of(self._reduction(method), found)
+            columns = {name: found[name] for name in found if name not in ("seconds", "typical_moments")}
+            rows = ReducedRows.of(self._reduction(method), columns)
             if method.representation.blind:
                 rows = as_blind(rows, found["typical_moments"])
             self._reduced = method.reader, rows
