@@ -83,22 +83,18 @@ def open_fits(source):
         from astropy.io import fits
     except ImportError as error:
         raise ImportError(f'read_spectra needs astropy for FITS ({error}): pip install "dualgate[astro]".') from error
-    path = source.filename() or "HDUList" if isinstance(source, fits.HDUList) else str(source)
-    opened = None
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "File may have been truncated")
-            if not isinstance(source, fits.HDUList):
-                source = opened = fits.open(path, memmap=False, lazy_load_hdus=False)
-    except FileNotFoundError:
-        raise
-    except (OSError, UserWarning) as problem:
-        raise OSError(f"{path!r} is no whole FITS file ({problem}). Restore it, or leave it out.") from problem
-    try:
-        yield FitsFile(path, source)
-    finally:
-        if opened is not None:
-            opened.close()
+    if isinstance(source, fits.HDUList):
+        yield FitsFile(source.filename() or "HDUList", source)
+        return
+    path = str(source)
+    with open(source, "rb") as stream:  # closed here whatever astropy raises
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "File may have been truncated")
+                hdus = fits.open(stream, memmap=False, lazy_load_hdus=False)
+        except (OSError, UserWarning) as problem:
+            raise OSError(f"{path!r} is no whole FITS file ({problem}). Restore it, or leave it out.") from problem
+        yield FitsFile(path, hdus)
 
 
 def read_fits(source, arm=None, bad_bits=None):

@@ -5,6 +5,7 @@ from scipy.sparse import csr_array
 from sklearn.utils import Bunch
 
 from dualgate._validation import check_number, check_numbers
+from dualgate.datasets.joining import join_spectra
 from dualgate.rows import ArrayRows, RowSource
 
 CORRELATION_ROWS = 32  # rows from which the correlation of neighbours is averaged
@@ -230,4 +231,4 @@ class ResampledRows(RowSource):
     def read(self, start, stop):  # noqa: D102
         flux, error = np.hsplit(self.source.read(start, stop), 2)
         new = resample(flux, error, self.wave, self.to, **self.options)
-        return np.hstack([new.flux, new.error]).astype(self.dtype)
+        return join_spectra(new.flux, new.error).astype(self.dtype)

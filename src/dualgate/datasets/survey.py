@@ -9,7 +9,8 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from dualgate._validation import check_choice
-from dualgate.datasets.arms import ERROR_KINDS, bad_pixels, join_arms, make_arm, rows_of
+from dualgate.datasets.arms import ERROR_KINDS, bad_pixels, join_arms, make_arm, native, rows_of
+from dualgate.datasets.joining import join_spectra
 from dualgate.datasets.layouts import read_fits
 from dualgate.datasets.resampling import check_grid, possible, resample
 from dualgate.datasets.wavelengths import UNITS, stretch_of, to_air, to_vacuum
@@ -233,44 +234,38 @@ def _finish(owner, arm, ids, table, facts, options):
     if convert is not None and facts["medium"] == NOT_STATED:
         raise ValueError(f"read_spectra.convert_to={convert!r}: {owner} does not state air or vacuum; give medium.")
     to = None if options["to"] is None else check_grid("read_spectra", "to", options["to"])
-    waves = arm.wave if arm.ragged else [arm.wave]
-    if convert not in (None, facts["medium"]):
-        waves = [CONVERT[convert](wave) for wave in waves]
-        facts["medium"] = f"{convert}, converted from {facts['medium']}"
-    correlation, resampled = facts.pop("correlation", None), None
-    correlation = None if correlation is None else possible(correlation)
-    if stretch is not None and (stretch.ndim == 0 or arm.ragged):
-        waves = [wave / s for wave, s in zip(waves, np.broadcast_to(stretch, len(waves)), strict=True)]
-    each_row = arm.ragged or (stretch is not None and stretch.ndim == 1)
     if arm.ragged and to is None:
         raise ValueError(
             f"{owner} has spectra on different wavelength grids: give the grid that all are resampled to by to=."
         )
-    wave = waves[0] if to is None else to
-    flux, variance, bad = arm.flux, arm.variance, arm.bad
-    if to is not None or each_row:
-        rows = range(len(arm.flux)) if each_row else [slice(None)]
+    waves = arm.wave if arm.ragged else [arm.wave]
+    if convert not in (None, facts["medium"]):
+        waves = [CONVERT[convert](each) for each in waves]
+        facts["medium"] = f"{convert}, converted from {facts['medium']}"
+    by_row, wave = arm.ragged or np.ndim(stretch) == 1, waves[0]
+    if stretch is not None:
+        waves = waves if arm.ragged or not by_row else waves * len(arm.flux)
+        waves = [each / ratio for each, ratio in zip(waves, np.broadcast_to(stretch, len(waves)), strict=True)]
+    wave = to if to is not None else wave if by_row else waves[0]
+    correlation, resampled = facts.pop("correlation", None), None
+    dtype = np.result_type(*{each.dtype for each in arm.flux}, np.float32)
+    if to is not None or by_row:
+        correlation = None if correlation is None else possible(correlation)
         new = [
-            resample(
-                arm.flux[i], np.sqrt(arm.variance[i]),
-                waves[i if arm.ragged else 0] / (stretch[i] if each_row and not arm.ragged else 1),
-                wave, mask=arm.bad[i], correlation=correlation,
-            )
-            for i in rows
-        ]  # fmt: skip
-        flux, error, bad = (np.concatenate([part[name] for part in new]) for name in ("flux", "error", "mask"))
+            resample(arm.flux[i], np.sqrt(arm.variance[i]), each, wave, mask=arm.bad[i], correlation=correlation)
+            for i, each in (enumerate(waves) if by_row else [(slice(None), waves[0])])
+        ]
+        flux, error, mask = (np.concatenate([part[name] for part in new]) for name in ("flux", "error", "mask"))
         correlation = np.mean([part.correlation for part in new], axis=0)
         resampled = f"to {len(wave):,} pixels from {wave[0]:g} to {wave[-1]:g} angstrom"
     else:
-        error = np.sqrt(variance)
-    if flux.dtype == np.float32:
-        error = error.astype(np.float32)
-    mask = bad | ~np.isfinite(flux) | ~np.isfinite(error)
-    X = np.hstack([np.where(mask, np.nan, flux), np.where(mask, np.inf, error)])
-    provenance = {**facts, "masked": float(mask.mean()), "resampled": resampled}
+        flux, error = arm.flux, np.sqrt(arm.variance)
+        mask = arm.bad | ~np.isfinite(flux) | ~np.isfinite(error)
+    flux, error = flux.astype(dtype, copy=False), error.astype(dtype)
     return Bunch(
-        X=X, flux=flux, error=error, mask=mask, wave=wave, ids=np.asarray(ids), table=table, correlation=correlation,
-        provenance=provenance,
+        X=join_spectra(flux, error, mask), flux=flux, error=error, mask=mask, wave=wave, ids=native(ids),
+        table=table, correlation=correlation,
+        provenance={**facts, "masked": float(mask.mean()), "resampled": resampled},
     )  # fmt: skip
 
 
@@ -303,7 +298,7 @@ def _check_frame(owner, table, facts, options):
 
 def _from_objects(objects, owner, options):
     """Spectra of specutils, or NDData: flux or data, uncertainty, mask and a spectral axis with a unit."""
-    bands = [str(getattr(each, "meta", {}).get("band", i)).upper() for i, each in enumerate(objects)]
+    bands = [str((getattr(each, "meta", None) or {}).get("band", i)).upper() for i, each in enumerate(objects)]
     if options["arm"] is not None:
         objects = [each for each, band in zip(objects, bands, strict=True) if band == options["arm"].upper()]
         if not objects:
@@ -399,10 +394,8 @@ def _from_columns(columns, owner, options, form):
         bad = [bad_pixels(owner, row, options["bad_bits"], "any") for row in mask]
     arm = make_arm(f"{owner}, columns {', '.join(map(str, found.values()))}", wave, flux, errors, kind, bad)
     used = {found[name] for name in found if name != "ids"}
-    rest = {
-        name: np.asarray(values) for name, values in columns.items() if name not in used and len(values) == len(flux)
-    }
-    rest = {str(name): values for name, values in rest.items() if values.ndim == 1 and np.ndim(values[0]) == 0}
+    rest = {str(name): values for name, values in columns.items() if name not in used and len(values) == len(flux)}
+    rest = {name: native(values) for name, values in rest.items() if all(np.ndim(value) == 0 for value in values)}
     table = pd.DataFrame(rest, index=range(len(flux)))
     ids = np.asarray(columns[found["ids"]]) if "ids" in found else np.arange(len(flux))
     stated = options["wave_unit"] or "angstrom (taken, not stated)"
@@ -415,6 +408,4 @@ def _from_columns(columns, owner, options, form):
 
 def _cells(column):
     """Rows of a column of arrays or lists; a column of numbers is one row."""
-    return rows_of(
-        column if isinstance(column, np.ndarray) else list(column) if np.ndim(column) == 1 else np.asarray(column)
-    )
+    return rows_of(column if isinstance(column, np.ndarray) else list(column))
