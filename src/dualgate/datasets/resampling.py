@@ -61,11 +61,14 @@ class Resampler:
             for left, right, matrix in self._products[lag]
         )
 
+    def _too_little(self, covered):
+        return covered < max(self.coverage - 1e-9, 1e-9)
+
     def __call__(self, flux, error, good):
         """Return flux and error (n_rows, n_to) of rows (n_rows, n_pixels); NaN and infinity where little is good."""
         known, sigma = _columns(flux, good), _columns(error, good)
         covered = self.weights @ (np.ones((len(known), 1)) if good.all() else good.T.astype(np.float64, order="C"))
-        lost = covered < max(self.coverage - 1e-9, 1e-9)
+        lost = self._too_little(covered)
         scale = 1 / np.where(lost, 1.0, covered)
         new = (self.weights @ known) * scale
         spread = np.sqrt(self._covariance(sigma, 0)) * scale
@@ -77,7 +80,8 @@ class Resampler:
     def correlation(self, error, good):
         """Mean correlations (2,) of new pixels one and two apart, over rows of errors (n_rows, n_pixels)."""
         sigma = _columns(error, good)
-        variance = self._covariance(sigma, 0)
+        covered = self.weights @ good.T.astype(np.float64, order="C")
+        variance = np.where(self._too_little(covered), 0, self._covariance(sigma, 0))
         found = []
         for lag in (1, 2):
             scale = variance[:-lag] * variance[lag:]
@@ -159,10 +163,11 @@ def resample(flux, error, wave, to, *, mask=None, correlation=None, coverage=0.5
 
     Notes
     -----
-    What is lost is the covariance that two correlations do not tell, and what is narrower than a pixel. For spectra
-    whose resolution element spans three pixels or more, on a grid whose pixels are 0.8 to 1.5 times as wide, a fit that
-    is given the two correlations keeps at least 97 % of the information about log g of the fit on the native grid
-    (tested). A grid much finer than the native one has correlations that reach farther: avoid it.
+    What is lost is what is narrower than a pixel, and the covariance that two numbers do not tell. For the calcium
+    triplet in the embedded data, a resolution element of nearly four pixels, a linear fit of log g that is given the
+    two correlations keeps at least 96 % of the information that the fit on the native grid has where new pixels are 1
+    to 2 times as wide, 92 % from 0.8 times, 88 % at 3 times (tested). The finer the grid, the farther the correlations
+    reach: avoid one that is finer than the native one.
 
     References
     ----------
