@@ -325,6 +325,18 @@ def test_conversion_is_asked_for_and_stated(coadd):
         read_spectra({"flux": FLUX, "error": VARIANCE, "wave": ANGSTROM}, convert_to="air")
 
 
+def test_flux_per_frequency_becomes_flux_per_wavelength(coadd):
+    data = read_spectra(coadd, flux_per="wavelength")
+    good, per_wavelength = ~BAD, (FLUX * u.nJy).to("1e-17 erg / (s cm2 AA)", u.spectral_density(NM * u.nm)).value
+    ratio = data.flux[good] / per_wavelength[good]
+    assert_allclose(ratio, ratio[0], rtol=1e-6)
+    assert_allclose(data.flux[good] / data.error[good], FLUX[good] / np.sqrt(VARIANCE)[good], rtol=1e-6)
+    assert data.provenance["flux_per"] == "wavelength, converted from frequency"
+    assert read_spectra(spectrum()).provenance["flux_per"] == "frequency"
+    with pytest.raises(ValueError, match="does not state what its flux density is per"):
+        read_spectra({"flux": FLUX, "error": VARIANCE, "wave": ANGSTROM}, flux_per="wavelength")
+
+
 def test_one_redshift_moves_the_grid(coadd):
     data = read_spectra(coadd, redshift=0.01)
     assert_allclose(data.wave, 10 * NM / 1.01, rtol=1e-14)

@@ -8,6 +8,7 @@ from dualgate._validation import check_choice
 from dualgate.datasets.wavelengths import union_of
 
 ERROR_KINDS = ("error", "variance", "ivar")
+NOT_STATED = "not stated"
 
 
 @dataclass
@@ -137,3 +138,10 @@ def bad_pixels(owner, mask, bad_bits, default, names=None):
             "bad_bits names that it has, numbers from 0 to 63, or 'any'."
         )
     return (mask.astype(np.uint64) & np.uint64(sum(1 << bit for bit in {names.get(bit, bit) for bit in chosen}))) != 0
+
+
+def facts_of(form, uncertainty, bad_bits, default="any", **stated):
+    """What is known of spectra: what a format states, `NOT_STATED` for the rest."""
+    unknown = dict.fromkeys(("flux_unit", "flux_per", "medium", "frame"), NOT_STATED)
+    taken = {"wave_unit": "angstrom", "uncertainty": uncertainty, "bad_bits": default if bad_bits is None else bad_bits}
+    return {"format": form, **unknown, **taken, **stated}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
-from dualgate.datasets.arms import bad_pixels, make_arm, native, rows_of
+from dualgate.datasets.arms import bad_pixels, facts_of, make_arm, native, rows_of
 from dualgate.datasets.wavelengths import UNITS
 
 PFS_BAD = ("BAD", "CR", "SAT", "NO_DATA")  # the survey's tutorials mask the first three
@@ -20,7 +20,8 @@ APOGEE_BITS = {name: bit for bit, name in enumerate((
     "PERSIST_MED", "PERSIST_LOW", "SIG_SKYLINE", "SIG_TELLURIC", "NOT_ENOUGH_PSF",
 ))}  # fmt: skip
 APOGEE_BAD = (*list(APOGEE_BITS)[:8], "NOT_ENOUGH_PSF")  # those that the pipeline itself takes for bad
-CGS = "1e-17 erg / (s cm2 angstrom)"
+CGS_VACUUM = {"flux_unit": "1e-17 erg / (s cm2 angstrom)", "flux_per": "wavelength", "medium": "vacuum"}
+SDSS_FRAME = "rest, by the survey's velocity"
 
 
 class FitsFile:
@@ -153,12 +154,11 @@ def _read_pfs(file, arm, bad_bits):
     nm = UNITS["nm"]
     waves = nm * wave if isinstance(wave, np.ndarray) else [nm * row for row in wave]
     found = make_arm(f"{file.path!r}, HDUs WAVELENGTH, FLUX, COVAR, MASK", waves, flux, covariance[0], "variance", bad)
-    facts = {
-        "format": "PFS pfsCoadd or pfsCalibrated" if many else "PFS pfsObject or pfsSingle",
-        "flux_unit": "nJy", "wave_unit": "nm", "medium": "vacuum", "frame": "barycentric",
-        "uncertainty": "variance, row 0 of COVAR", "bad_bits": PFS_BAD if bad_bits is None else bad_bits,
-        "correlation": _pfs_correlation(covariance, bad),
-    }  # fmt: skip
+    facts = facts_of(
+        "PFS pfsCoadd or pfsCalibrated" if many else "PFS pfsObject or pfsSingle", "variance, row 0 of COVAR", bad_bits,
+        PFS_BAD, flux_unit="nJy", flux_per="frequency", wave_unit="nm", medium="vacuum", frame="barycentric",
+        correlation=_pfs_correlation(covariance, bad),
+    )  # fmt: skip
     return [found], table["objId"].to_numpy(), table, facts
 
 
@@ -215,11 +215,8 @@ def _read_desi(file, arm, bad_bits):
                 f"{file.path!r} has {len(arms[-1].flux)} rows in {each}_FLUX and {len(table)} in FIBERMAP: as many as "
                 "there are targets are needed."
             )
-    facts = {
-        "format": "DESI coadd", "flux_unit": CGS, "wave_unit": "angstrom", "medium": "vacuum", "frame": "barycentric",
-        "uncertainty": "ivar", "bad_bits": "any" if bad_bits is None else bad_bits,
-        "arms": found if arm is None else [arm.upper()],
-    }  # fmt: skip
+    facts = facts_of("DESI coadd", "ivar", bad_bits, "any", **CGS_VACUUM, frame="barycentric")
+    facts["arms"] = found if arm is None else [arm.upper()]
     return arms, table["TARGETID"].to_numpy(), table, facts
 
 
@@ -264,11 +261,8 @@ def _read_sdss_tables(file, arm, bad_bits):
     if not tables:
         raise ValueError(f"read_spectra.arm={arm!r}: {file.path!r} has spectra of {', '.join(named)} alone.")
     table = pd.concat(tables, ignore_index=True)
-    facts = {
-        "format": "SDSS-V mwmStar or mwmVisit", "flux_unit": CGS, "wave_unit": "angstrom", "medium": "vacuum",
-        "frame": "rest, by the survey's velocity", "uncertainty": "ivar", "arms": [instrument],
-        "bad_bits": default if bad_bits is None else bad_bits,
-    }  # fmt: skip
+    facts = facts_of("SDSS-V mwmStar or mwmVisit", "ivar", bad_bits, default, **CGS_VACUUM, frame=SDSS_FRAME)
+    facts["arms"] = [instrument]
     ids = table["sdss_id"].to_numpy() if "sdss_id" in table else np.arange(len(table))
     return [make_arm(label, parts["wave"], parts["flux"], parts["ivar"], "ivar", parts["bad"])], ids, table, facts
 
@@ -284,10 +278,7 @@ def _read_spec(file, hdu, arm, bad_bits):
         name = "mask" if "mask" in _columns(hdu) else "and_mask"
         wave, flux, ivar, mask = (native(hdu.data[each]) for each in ("loglam", "flux", "ivar", name))
     table = file.table("SPALL") if "SPALL" in file.names else pd.DataFrame(index=[0])
-    facts = {
-        "format": "SDSS-V spec", "flux_unit": CGS, "wave_unit": "log10 angstrom", "medium": "vacuum",
-        "frame": "barycentric", "uncertainty": "ivar", "bad_bits": f"{bad_bits or 'any'} of {name}",
-    }  # fmt: skip
+    facts = facts_of("SDSS-V spec", "ivar", bad_bits, f"any of {name}", **CGS_VACUUM, frame="barycentric")
     ids = next((table[each].to_numpy() for each in ("SDSS_ID", "CATALOGID") if each in table), np.arange(1))
     mask = bad_pixels(label, np.atleast_2d(mask), bad_bits, "any")
     return [make_arm(label, 10 ** wave.astype(np.float64), flux, ivar, "ivar", mask)], ids, table[:1], facts
@@ -302,9 +293,5 @@ def _read_apstar(file, arm, bad_bits):
     label = f"{file.path!r}, HDUs 1 to 3"
     bad = bad_pixels(label, mask, bad_bits, APOGEE_BAD, APOGEE_BITS)
     table = pd.DataFrame([{key: file.hdus[0].header.get(key) for key in ("OBJID", "RA", "DEC", "VHELIO", "SNR")}])
-    facts = {
-        "format": "SDSS-V apStar, combined spectrum", "flux_unit": CGS, "wave_unit": "log10 angstrom",
-        "medium": "vacuum", "frame": "rest, by the survey's velocity", "uncertainty": "error",
-        "bad_bits": APOGEE_BAD if bad_bits is None else bad_bits,
-    }  # fmt: skip
+    facts = facts_of("SDSS-V apStar, combined", "error", bad_bits, APOGEE_BAD, **CGS_VACUUM, frame=SDSS_FRAME)
     return [make_arm(label, wave, flux, error, "error", bad)], table["OBJID"].to_numpy(), table, facts

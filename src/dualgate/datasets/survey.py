@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from dualgate._validation import check_choice
-from dualgate.datasets.arms import ERROR_KINDS, bad_pixels, join_arms, make_arm, native, rows_of
+from dualgate.datasets.arms import ERROR_KINDS, NOT_STATED, bad_pixels, facts_of, join_arms, make_arm, native, rows_of
 from dualgate.datasets.joining import join_spectra
 from dualgate.datasets.layouts import read_fits
 from dualgate.datasets.resampling import check_grid, possible, resample
@@ -25,9 +25,12 @@ COLUMNS = {  # names of columns in tables, the first that is there is read
     "mask": ("mask", "pixel_flags", "and_mask"),
     "ids": ("ids", "id", "object_id", "sdss_id", "targetid", "objid"),
 }
-NOT_STATED = "not stated"
 CONVERT = {"air": to_air, "vacuum": to_vacuum}
-CHOICES = {"uncertainty": ERROR_KINDS, "wave_unit": UNITS, "medium": CONVERT, "convert_to": CONVERT}
+PER = {"wavelength": 2, "frequency": -2}  # power of (PIVOT / wavelength) by which flux density becomes this
+PIVOT = 8000.0  # [angstrom], where the conversion changes nothing
+CHOICES = {
+    "uncertainty": ERROR_KINDS, "wave_unit": UNITS, "medium": CONVERT, "convert_to": CONVERT, "flux_per": PER,
+}  # fmt: skip
 
 
 class SurveyFiles(RowSource):
@@ -78,7 +81,7 @@ class SurveyFiles(RowSource):
 
 def read_spectra(
     source, *, arm=None, bad_bits=None, uncertainty=None, wave=None, wave_unit=None, medium=None, convert_to=None,
-    redshift=None, velocity=None, to=None,
+    flux_per=None, redshift=None, velocity=None, to=None,
 ):  # fmt: skip
     """Read measured spectra: PFS, DESI and SDSS-V files, Parquet, specutils objects, NDData, tables of arrays.
 
@@ -109,6 +112,9 @@ def read_spectra(
         What the wavelengths are measured in, if the file does not state it or is wrong.
     convert_to : None or {"air", "vacuum"}, default=None
         Convert wavelengths. The embedded data (:func:`make_spectra`) are in air, the surveys in vacuum.
+    flux_per : None or {"wavelength", "frequency"}, default=None
+        Convert flux density, times (8000 angstrom / wavelength) squared or its inverse. PFS is per frequency, the
+        embedded data, DESI and SDSS-V are per wavelength.
     redshift, velocity : None, float, str or array-like of shape (n_samples,), default=None, [dimensionless], [km/s]
         Moves spectra to the rest frame; a name is a column of the table. One number shifts `wave`; one for each row
         resamples every row, onto `to` or the grid of the file.
@@ -132,8 +138,8 @@ def read_spectra(
             Mean correlation of the noise one and two pixels apart, from COVAR or resampling; None is not known. For
             ``Nuisances(correlation=...)``.
         provenance : dict
-            format, files, flux_unit, wave_unit (in the file), medium, frame, uncertainty, bad_bits, masked (share of
-            pixels), resampled.
+            format, files, flux_unit, flux_per, wave_unit (in the file), medium, frame, uncertainty, bad_bits, masked
+            (share of pixels), resampled.
 
     Raises
     ------
@@ -160,7 +166,8 @@ def read_spectra(
     """
     options = {
         "arm": arm, "bad_bits": bad_bits, "uncertainty": uncertainty, "wave": wave, "wave_unit": wave_unit,
-        "medium": medium, "convert_to": convert_to, "redshift": redshift, "velocity": velocity, "to": to,
+        "medium": medium, "convert_to": convert_to, "flux_per": flux_per, "redshift": redshift, "velocity": velocity,
+        "to": to,
     }  # fmt: skip
     for name, choices in CHOICES.items():
         if options[name] is not None:
@@ -239,6 +246,7 @@ def _finish(owner, arm, ids, table, facts, options):
             f"{owner} has spectra on different wavelength grids: give the grid that all are resampled to by to=."
         )
     waves = arm.wave if arm.ragged else [arm.wave]
+    _convert_flux(owner, arm, waves, facts, options["flux_per"])
     if convert not in (None, facts["medium"]):
         waves = [CONVERT[convert](each) for each in waves]
         facts["medium"] = f"{convert}, converted from {facts['medium']}"
@@ -267,6 +275,22 @@ def _finish(owner, arm, ids, table, facts, options):
         table=table, correlation=correlation,
         provenance={**facts, "masked": float(mask.mean()), "resampled": resampled},
     )  # fmt: skip
+
+
+def _convert_flux(owner, arm, waves, facts, per):
+    """Make flux density one per wavelength or per frequency, in place."""
+    if per in (None, facts["flux_per"]):
+        return
+    if facts["flux_per"] not in PER:
+        raise ValueError(f"read_spectra.flux_per={per!r}: {owner} does not state what its flux density is per.")
+    factors = [(PIVOT / each) ** PER[per] for each in waves]
+    if arm.ragged:
+        arm.flux = [(flux * factor).astype(flux.dtype) for flux, factor in zip(arm.flux, factors, strict=True)]
+        arm.variance = [variance * factor**2 for variance, factor in zip(arm.variance, factors, strict=True)]
+    else:
+        arm.flux, arm.variance = (arm.flux * factors[0]).astype(arm.flux.dtype), arm.variance * factors[0] ** 2
+    facts["flux_unit"] += f" x ({PIVOT:g} angstrom / wavelength)^{PER[per]}"
+    facts["flux_per"] = f"{per}, converted from {facts['flux_per']}"
 
 
 def _check_frame(owner, table, facts, options):
@@ -335,11 +359,14 @@ def _from_objects(objects, owner, options):
         parts = [[getattr(arm, name)[0] for arm in arms] for name in ("flux", "variance", "bad")]
         arms = [make_arm(owner, [arm.wave for arm in arms], *parts[:2], "variance", parts[2])]
     n_rows = len(arms[0].flux)
-    facts = {
-        "format": owner, "flux_unit": units.pop(), "wave_unit": "angstrom", "medium": NOT_STATED, "frame": NOT_STATED,
-        "uncertainty": kind, "bad_bits": "any" if options["bad_bits"] is None else options["bad_bits"],
-    }  # fmt: skip
+    facts = facts_of(owner, kind, options["bad_bits"], flux_unit=str(unit or NOT_STATED), flux_per=_per(unit))
     return arms, np.arange(n_rows), pd.DataFrame(index=range(n_rows)), facts
+
+
+def _per(unit):
+    """Tell what flux density in a unit of astropy is per."""
+    known = {"frequency": "Jy", "wavelength": "erg / (s cm2 Angstrom)"} if unit is not None else {}
+    return next((per for per, like in known.items() if unit.is_equivalent(like)), NOT_STATED)
 
 
 def _given_wave(owner, options):
@@ -398,11 +425,7 @@ def _from_columns(columns, owner, options, form):
     rest = {name: native(values) for name, values in rest.items() if all(np.ndim(value) == 0 for value in values)}
     table = pd.DataFrame(rest, index=range(len(flux)))
     ids = np.asarray(columns[found["ids"]]) if "ids" in found else np.arange(len(flux))
-    stated = options["wave_unit"] or "angstrom (taken, not stated)"
-    facts = {
-        "format": form, "flux_unit": NOT_STATED, "wave_unit": stated, "medium": NOT_STATED, "frame": NOT_STATED,
-        "uncertainty": kind, "bad_bits": "any" if options["bad_bits"] is None else options["bad_bits"],
-    }  # fmt: skip
+    facts = facts_of(form, kind, options["bad_bits"], wave_unit=options["wave_unit"] or "angstrom, taken")
     return [arm], ids, table, facts
 
 
