@@ -106,9 +106,9 @@ def write_desi(path, arms, table, drop=()):
     return str(path)
 
 
-def write_mwm_star(path, rows):
+def write_mwm_star(path, rows, sdss_id=42):
     """Write an mwmStar: BOSS and APOGEE tables of APO and LCO; `rows` is {"APOGEE/APO": (flux, ivar, flags)}."""
-    hdus = [fits.PrimaryHDU(header=fits.Header({"V_ASTRA": "0.6.0", "SDSS_ID": 42}))]
+    hdus = [fits.PrimaryHDU(header=fits.Header({"V_ASTRA": "0.6.0", "SDSS_ID": sdss_id}))]
     for name in ("BOSS/APO", "BOSS/LCO", "APOGEE/APO", "APOGEE/LCO"):
         instrument = name.split("/")[0]
         first, step, n_pixels = {"BOSS": (3.5523, 1e-4, 40), "APOGEE": (4.179, 6e-6, 50)}[instrument]
@@ -116,7 +116,7 @@ def write_mwm_star(path, rows):
         wave = np.tile(10 ** (first + step * np.arange(n_pixels)), (len(flux), 1))
         pixels = {"wavelength": wave, "flux": flux, "ivar": ivar, "pixel_flags": flags}
         columns = [
-            fits.Column("sdss_id", "K", array=[42] * len(flux)),
+            fits.Column("sdss_id", "K", array=[sdss_id] * len(flux)),
             fits.Column("telescope", "6A", array=["apo25m"] * len(flux)),
             *[fits.Column(key, f"{n_pixels}E", dim=f"({n_pixels})", array=each) for key, each in pixels.items()],
         ]  # fmt: skip

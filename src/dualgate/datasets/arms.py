@@ -141,7 +141,7 @@ def bad_pixels(owner, mask, bad_bits, default, names=None):
 
 
 def facts_of(form, uncertainty, bad_bits, default="any", **stated):
-    """What is known of spectra: what a format states, `NOT_STATED` for the rest."""
+    """Return what a format states of its spectra, `NOT_STATED` for the rest."""
     unknown = dict.fromkeys(("flux_unit", "flux_per", "medium", "frame"), NOT_STATED)
     taken = {"wave_unit": "angstrom", "uncertainty": uncertainty, "bad_bits": default if bad_bits is None else bad_bits}
     return {"format": form, **unknown, **taken, **stated}

@@ -9,24 +9,17 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from dualgate._validation import check_choice
-from dualgate.datasets.arms import ERROR_KINDS, NOT_STATED, bad_pixels, facts_of, join_arms, make_arm, native, rows_of
+from dualgate.datasets.arms import ERROR_KINDS, NOT_STATED, join_arms, native
+from dualgate.datasets.containers import read_columns, read_objects, read_parquet
 from dualgate.datasets.joining import join_spectra
 from dualgate.datasets.layouts import read_fits
 from dualgate.datasets.resampling import check_grid, possible, resample
 from dualgate.datasets.wavelengths import UNITS, stretch_of, to_air, to_vacuum
 from dualgate.rows import RowSource
 
-COLUMNS = {  # names of columns in tables, the first that is there is read
-    "flux": ("flux",),
-    "error": ("error", "err", "e_flux", "sigma", "std"),
-    "variance": ("variance", "var"),
-    "ivar": ("ivar", "inverse_variance"),
-    "wave": ("wave", "wavelength", "lambda", "loglam"),
-    "mask": ("mask", "pixel_flags", "and_mask"),
-    "ids": ("ids", "id", "object_id", "sdss_id", "targetid", "objid"),
-}
 CONVERT = {"air": to_air, "vacuum": to_vacuum}
 PER = {"wavelength": 2, "frequency": -2}  # power of (PIVOT / wavelength) by which flux density becomes this
+KEPT_BYTES = 1 << 28  # of rows of files that are kept in memory
 PIVOT = 8000.0  # [angstrom], where the conversion changes nothing
 CHOICES = {
     "uncertainty": ERROR_KINDS, "wave_unit": UNITS, "medium": CONVERT, "convert_to": CONVERT, "flux_per": PER,
@@ -34,7 +27,7 @@ CHOICES = {
 
 
 class SurveyFiles(RowSource):
-    """Rows [flux | error] of many survey files, of which the last one that was read is kept.
+    """Rows [flux | error] of many survey files, of which those read last are kept, up to 256 MB.
 
     Returned by :func:`read_spectra` for a list of paths. A file that is missing or damaged raises an OSError that names
     it.
@@ -49,10 +42,10 @@ class SurveyFiles(RowSource):
     def __init__(self, files, counts, n_pixels, options):
         self.files, self.options, self.ends = files, options, np.cumsum(counts)
         self.shape = int(self.ends[-1]), 2 * n_pixels
-        self._last, self._lock = (None, None), Lock()
+        self._kept, self._lock = {}, Lock()
 
     def __getstate__(self):
-        return {**vars(self), "_last": (None, None), "_lock": None}
+        return {**vars(self), "_kept": {}, "_lock": None}
 
     def __setstate__(self, state):
         vars(self).update(state, _lock=Lock())
@@ -70,13 +63,15 @@ class SurveyFiles(RowSource):
 
     def _rows(self, which):
         with self._lock:  # one thread reads, the others find what it has read
-            if self._last[0] != which:
+            if which not in self._kept:
                 begin = int(self.ends[which - 1]) if which else 0
                 X = _read_one(self.files[which], self.options).X
                 if X.shape != (self.ends[which] - begin, self.shape[1]):
                     raise ValueError(f"{self.files[which]!r} has changed since it was opened: call read_spectra again.")
-                self._last = which, X
-            return self._last[1]
+                if X.nbytes + sum(each.nbytes for each in self._kept.values()) > KEPT_BYTES:
+                    self._kept.clear()
+                self._kept[which] = X
+            return self._kept[which]
 
 
 def read_spectra(
@@ -217,17 +212,17 @@ def _take(source, owner, options):
     if isinstance(source, (str, os.PathLike)):
         if not str(source).lower().endswith((".parquet", ".pq")):
             return read_fits(source, options["arm"], options["bad_bits"])
-        return _from_columns(_read_parquet(source), owner, options, "Parquet")
+        return read_columns(read_parquet(source), owner, options, "Parquet")
     if hasattr(source, "filename") and isinstance(source, list):
         return read_fits(source, options["arm"], options["bad_bits"])
     if hasattr(source, "uncertainty"):
-        return _from_objects([source], owner, options)
+        return read_objects([source], owner, options)
     if isinstance(source, (list, tuple)) and source and all(hasattr(each, "uncertainty") for each in source):
-        return _from_objects(list(source), owner, options)
+        return read_objects(list(source), owner, options)
     names = getattr(getattr(source, "dtype", None), "names", None) or getattr(source, "colnames", None)
     if isinstance(source, Mapping) or hasattr(source, "columns") or names:
-        columns = {name: source[name] for name in (names or list(source))}
-        return _from_columns(columns, owner, options, "table of arrays")
+        columns = {name: source[name] for name in (names or getattr(source, "columns", source))}
+        return read_columns(columns, owner, options, "table of arrays")
     raise TypeError(
         f"read_spectra.source is a {type(source).__name__}: it must be the path of a FITS or Parquet file, a list of "
         "paths, an object with flux and uncertainty as in specutils, or a table with the columns flux, error and wave."
@@ -315,120 +310,3 @@ def _check_frame(owner, table, facts, options):
         )
     facts["frame"] = f"rest, by the {'redshift' if given['velocity'] is None else 'velocity'} given"
     return stretch
-
-
-# ---- objects and tables --------------------------------------------------------------------------------------------
-
-
-def _from_objects(objects, owner, options):
-    """Spectra of specutils, or NDData: flux or data, uncertainty, mask and a spectral axis with a unit."""
-    bands = [str((getattr(each, "meta", None) or {}).get("band", i)).upper() for i, each in enumerate(objects)]
-    if options["arm"] is not None:
-        objects = [each for each, band in zip(objects, bands, strict=True) if band == options["arm"].upper()]
-        if not objects:
-            raise ValueError(f"read_spectra.arm={options['arm']!r}: the {owner} has the arms {', '.join(bands)}.")
-    arms, units, kind = [], set(), None
-    for each in objects:
-        flux = getattr(each, "flux", None)
-        unit = getattr(each, "unit", None) if flux is None else getattr(flux, "unit", None)
-        flux = np.asarray(each.data if flux is None else getattr(flux, "value", flux))
-        axis = getattr(each, "spectral_axis", None)
-        if axis is None or options["wave"] is not None:
-            wave = _given_wave(owner, options)
-        else:
-            wave = np.asarray(axis.to_value("Angstrom"))
-        kind = getattr(each.uncertainty, "uncertainty_type", None)
-        kind = {"std": "error", "var": "variance"}.get(kind, kind) or "none"
-        kind = (options["uncertainty"] or kind) if kind in ("unknown", "none") else kind
-        if each.uncertainty is None or kind not in ERROR_KINDS:
-            raise ValueError(
-                f"{owner} has an uncertainty of the kind {kind!r}: spectra need StdDevUncertainty, VarianceUncertainty "
-                "or InverseVariance."
-            )
-        power = {"error": 1, "variance": 2, "ivar": -2}[kind]
-        quantity = each.uncertainty.quantity if each.uncertainty.unit is not None and unit is not None else None
-        errors = np.asarray(each.uncertainty.array if quantity is None else quantity.to_value(unit**power))
-        mask = getattr(each, "mask", None)
-        mask = np.zeros(flux.shape, dtype=bool) if mask is None else np.broadcast_to(mask, flux.shape)
-        bad = bad_pixels(owner, mask, options["bad_bits"], "any")
-        arms.append(make_arm(owner, wave, flux, errors, kind, np.atleast_2d(bad)))
-        units.add(NOT_STATED if unit is None else str(unit))
-    if len(units) > 1:
-        raise ValueError(f"{owner} has spectra in the units {', '.join(sorted(units))}: convert them to one.")
-    if len(arms) > 1 and all(len(arm.flux) == 1 for arm in arms):  # rows, not arms
-        parts = [[getattr(arm, name)[0] for arm in arms] for name in ("flux", "variance", "bad")]
-        arms = [make_arm(owner, [arm.wave for arm in arms], *parts[:2], "variance", parts[2])]
-    n_rows = len(arms[0].flux)
-    facts = facts_of(owner, kind, options["bad_bits"], flux_unit=str(unit or NOT_STATED), flux_per=_per(unit))
-    return arms, np.arange(n_rows), pd.DataFrame(index=range(n_rows)), facts
-
-
-def _per(unit):
-    """Tell what flux density in a unit of astropy is per."""
-    known = {"frequency": "Jy", "wavelength": "erg / (s cm2 Angstrom)"} if unit is not None else {}
-    return next((per for per, like in known.items() if unit.is_equivalent(like)), NOT_STATED)
-
-
-def _given_wave(owner, options):
-    if options["wave"] is None:
-        raise ValueError(f"{owner} has no wavelengths: give those of its pixels by wave=.")
-    return np.asarray(options["wave"], dtype=np.float64) * UNITS[options["wave_unit"] or "angstrom"]
-
-
-def _read_parquet(path):
-    """Columns of a Parquet file, those of structures by their own names: flux of spectrum.flux."""
-    try:
-        from pyarrow.parquet import read_table
-    except ImportError as error:
-        raise ImportError(f'read_spectra needs pyarrow for Parquet ({error}): "dualgate[parquet]".') from error
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"read_spectra.source={str(path)!r} is no file.")
-    try:
-        table = read_table(path).flatten()
-    except (OSError, ValueError) as problem:
-        raise OSError(f"{str(path)!r} is no whole Parquet file ({problem}). Restore it, or leave it out.") from problem
-    return {
-        name.rpartition(".")[2]: column.to_numpy()
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
-
-
-def _from_columns(columns, owner, options, form):
-    """Spectra of a table: columns of arrays by name, all others the table of what is known of each."""
-    found = {}
-    for kind, aliases in COLUMNS.items():
-        names = [name for alias in aliases for name in columns if str(name).lower() == alias]
-        found.update({kind: names[0]} if names else {})
-    kinds = [kind for kind in ERROR_KINDS if kind in found and options["uncertainty"] in (None, kind)]
-    if "flux" not in found or not kinds:
-        raise ValueError(
-            f"{owner} has the columns {', '.join(map(str, columns))}: flux and {options['uncertainty'] or 'error'} (or "
-            "variance, ivar) are needed."
-        )
-    kind = kinds[0]
-    flux, errors = _cells(columns[found["flux"]]), _cells(columns[found[kind]])
-    if "wave" in found and options["wave"] is None:
-        wave, unit = columns[found["wave"]], UNITS[options["wave_unit"] or "angstrom"]
-        wave = np.asarray(wave, dtype=np.float64) if np.ndim(wave[0]) == 0 else _cells(wave)
-        log = str(found["wave"]).lower() == "loglam"
-        scale = (lambda values: 10 ** values.astype(np.float64)) if log else (lambda values: unit * values)
-        wave = [scale(row) for row in wave] if isinstance(wave, list) else scale(wave)
-    else:
-        wave = _given_wave(owner, options)
-    bad = None
-    if "mask" in found:
-        mask = _cells(columns[found["mask"]])
-        bad = [bad_pixels(owner, row, options["bad_bits"], "any") for row in mask]
-    arm = make_arm(f"{owner}, columns {', '.join(map(str, found.values()))}", wave, flux, errors, kind, bad)
-    used = {found[name] for name in found if name != "ids"}
-    rest = {str(name): values for name, values in columns.items() if name not in used and len(values) == len(flux)}
-    rest = {name: native(values) for name, values in rest.items() if all(np.ndim(value) == 0 for value in values)}
-    table = pd.DataFrame(rest, index=range(len(flux)))
-    ids = np.asarray(columns[found["ids"]]) if "ids" in found else np.arange(len(flux))
-    facts = facts_of(form, kind, options["bad_bits"], wave_unit=options["wave_unit"] or "angstrom, taken")
-    return [arm], ids, table, facts
-
-
-def _cells(column):
-    """Rows of a column of arrays or lists; a column of numbers is one row."""
-    return rows_of(column if isinstance(column, np.ndarray) else list(column))
