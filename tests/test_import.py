@@ -75,7 +75,7 @@ def test_importing_loads_neither_torch_nor_matplotlib():
     script = (
         "import json, sys, dualgate, dualgate.datasets, dualgate.evaluation, dualgate.export;"
         "dualgate.DualTowerMoERegressor();"
-        "heavy = {'torch', 'skorch', 'matplotlib', 'h5py', 'tables', 'dask', 'zarr'};"
+        "heavy = {'torch', 'skorch', 'matplotlib', 'h5py', 'tables', 'dask', 'zarr', 'astropy'};"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dualgate.datasets import make_spectra, open_spectra, write_spectra
+from dualgate.datasets import join_spectra, make_spectra, open_spectra, write_spectra
 from dualgate.datasets.shards import ERROR, FLUX, PARAMS, WAVE, repair_errors
 from dualgate.rows.store import digest, fingerprint
 
@@ -448,3 +448,46 @@ def test_a_file_is_kept_unless_told_and_where_writing_fails(shard, tmp_path, mon
         write_spectra(shard, A, E, P, W, overwrite=True)
     assert shard.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["spoilt.h5"]
+
+
+# ---- measured spectra ------------------------------------------------------------------------------------------------
+
+
+def test_measured_spectra_are_read_as_they_are(tmp_path):
+    flux, error, _, wave = spectra(9, 0)
+    flux, error = flux - 1, error.copy()  # some below zero
+    flux[2, 5], flux[3, 6], error[4, 7], error[5, 8], error[6] = np.nan, np.inf, 0, -1, np.inf
+    params = pd.DataFrame({"A(Li)": np.arange(9.0), "age": np.r_[np.nan, np.ones(8)], "objId": np.arange(9) + 2**40})
+    for name, part in (("a", slice(0, 4)), ("b", slice(4, 9))):
+        write_spectra(tmp_path / f"{name}.h5", flux[part], error[part], params[part], wave, measured=True)
+    data = open_spectra(tmp_path / "*.h5", measured=True, target="A(Li)")
+    bad = ~(np.isfinite(flux) & (error > 0) & np.isfinite(error))
+    assert bad.sum() == 4 + N_PIXELS
+    assert_array_equal(np.asarray(data.X), join_spectra(flux, error, bad))
+    assert_array_equal(data.X.read(3, 6), join_spectra(flux, error, bad)[3:6])
+    assert_array_equal(data.y, np.arange(9.0))
+    pd.testing.assert_frame_equal(data.labels, params)
+    assert "regimes" not in data
+    both = open_spectra(tmp_path / "*.h5", measured=True, target=["A(Li)", "age"])
+    assert_array_equal(both.y, params[["A(Li)", "age"]])
+    assert "y" not in open_spectra(tmp_path / "*.h5", measured=True)
+    with pytest.raises(ValueError, match=r"open_spectra\.target='mass'.*A\(Li\), age, objId"):
+        open_spectra(tmp_path / "*.h5", measured=True, target="mass")
+    with pytest.raises(ValueError, match=r"open_spectra\.noise_level=0\.5.*have their noise"):
+        open_spectra(tmp_path / "*.h5", measured=True, target="age", noise_level=0.5)
+    with pytest.raises(ValueError, match="T_eff, log_g, M_H"):
+        open_spectra(tmp_path / "a.h5")
+
+
+def test_measured_spectra_with_labels_of_stars_have_regimes(shards):
+    noise_free, data = open_spectra(shards[0], noise_level=0, clip=False), open_spectra(shards[0], measured=True)
+    assert_array_equal(np.asarray(data.X), np.asarray(noise_free.X))
+    for name in ("y", "regimes", "conditions"):
+        assert_array_equal(data[name], noise_free[name])
+
+
+def test_measured_spectra_of_some_unknown_stars_have_no_regimes(tmp_path):
+    write_spectra(tmp_path / "a.h5", A, E, P.assign(T_eff=[np.nan, 5000, 5100, 5200]), W, measured=True)
+    data = open_spectra(tmp_path / "a.h5", measured=True)
+    assert_array_equal(data.y, P["log_g"])
+    assert "regimes" not in data

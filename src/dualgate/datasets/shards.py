@@ -1,8 +1,8 @@
 """Spectra in HDF5 files, the shards of one long table whose rows are read when they are needed.
 
 A shard holds ``spectrumdataset/wave`` (n_pixels,), ``dataset/arrays/flux/value`` and ``dataset/arrays/error/value``
-(n_rows, n_pixels), and the table ``dataset/params`` of one row per spectrum, written by pandas. Flux is noise-free:
-noise with the standard deviation of the error is added when a row is read.
+(n_rows, n_pixels), and the table ``dataset/params`` of one row per spectrum, written by pandas. Flux is noise-free and
+noise with the standard deviation of the error is added when a row is read, or flux is measured and read as it is.
 """
 
 import glob
@@ -14,6 +14,7 @@ from threading import Lock
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import Bunch
 
 from dualgate._validation import check_choice, check_number, require_finite
 from dualgate.datasets.simulator import check_noise, generator_of_rows, labelled_spectra
@@ -38,7 +39,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class SpectraFiles(RowSource):
-    """Spectra in HDF5 shards, [flux | error], as a row source that adds noise to a row when it is read.
+    """Spectra in HDF5 shards, [flux | error], as a row source that adds noise to a row of noise-free flux.
 
     Returned by :func:`open_spectra`. The noise of a row is a function of the seed and of the row's number in all shards
     together, so that a row has the same bits in any block and in any order. A pickle holds the names of the files.
@@ -55,8 +56,8 @@ class SpectraFiles(RowSource):
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, files, counts, shape, *, noise_level, seed, clip):
-        self.files, self.shape = files, shape
+    def __init__(self, files, counts, shape, *, noise_level, seed, clip, measured=False):
+        self.files, self.shape, self.measured = files, shape, measured
         self.noise_level, self.seed, self.clip = noise_level, seed, clip
         self.counts, self.ends = counts, np.cumsum(counts)  # rows of each shard, and the one after its last
 
@@ -71,6 +72,11 @@ class SpectraFiles(RowSource):
             part = block[done : done + self.counts[shard] - first]
             _read_rows(path, first, first + len(part), part)
             flux, error = np.hsplit(part, 2)
+            done += len(part)
+            if self.measured:
+                bad = ~(np.isfinite(flux) & (error > 0) & (error < np.inf))
+                flux[bad], error[bad] = np.nan, np.inf
+                continue
             require_finite(f"shard {path!r}", "flux", flux, first_row=first)
             repair_errors(f"shard {path!r}", error, first)
             for i in range(len(part) if self.noise_level > 0 else 0):
@@ -80,16 +86,16 @@ class SpectraFiles(RowSource):
                 flux[i] += draw
             if self.clip:
                 np.maximum(flux, 0, out=flux)
-            done += len(part)
         return block
 
 
-def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=True):
+def open_spectra(paths, *, stop=None, measured=False, target="log_g", noise_level=1.0, random_state=None, clip=True):
     """Open spectra in HDF5 shards as a row source, whose rows are read when they are needed.
 
     The shards, which :func:`write_spectra` writes, are one long table, in the order in which they are given. A spectrum
     that is read is flux + error * N(0, 1) * noise_level, then clipped at zero from below. Errors that are NaN, infinite
-    or not above zero are replaced by that of the nearest good pixel of the row, the left one on a tie.
+    or not above zero are replaced by that of the nearest good pixel of the row, the left one on a tie. Spectra that
+    were measured (``measured=True``) have their noise already and are read as they are.
 
     Parameters
     ----------
@@ -99,6 +105,12 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     stop : int, default=None
         The row after the last; None is all. A slice of ``X`` leaves out others. The noise of a row does not depend on
         either.
+    measured : bool, default=False
+        Whether flux was measured: no noise is added, nothing is clipped or replaced, and the table may have any columns
+        or lack any. A pixel whose flux is not finite, or whose error is not finite and above zero, is NaN with infinite
+        error.
+    target : str or list of str, default="log_g"
+        Columns of the table that are `y`.
     noise_level : float, default=1.0
         Factor on the noise, at least 0. 0 gives the flux in the file. The errors do not depend on it.
     random_state : int, RandomState, Generator or None, default=None
@@ -113,8 +125,10 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     data : Bunch
         X : SpectraFiles of shape (n_samples, 2 * n_pixels), float32
             [flux | error], in the unit of the file. The shards are ``X.files``, the seed is ``X.seed``.
-        y, conditions, regimes, regime_edges
-            As in :func:`make_spectra`.
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+            Measured spectra have none if the files lack the target "log_g".
+        conditions, regimes, regime_edges
+            As in :func:`make_spectra`; measured spectra only have them if T_eff, log_g and M_H are known of all.
         wave : ndarray of shape (n_pixels,)
             Pixel centres [angstrom].
         labels : DataFrame
@@ -148,8 +162,10 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     True
     """
     noise_level, seed = check_noise("open_spectra", noise_level, random_state)
-    paths = _find_shards(paths)
-    waves, tables = zip(*map(_read_head, paths), strict=True)
+    if measured and noise_level != 1:
+        raise ValueError(f"open_spectra.noise_level={noise_level}: measured spectra have their noise; leave it out.")
+    paths, required = _find_shards(paths), () if measured else REQUIRED
+    waves, tables = zip(*(_read_head(path, required) for path in paths), strict=True)
     wave = waves[0]
     for path, other in zip(paths, waves, strict=True):
         if wave.shape != other.shape or not np.allclose(other, wave, rtol=np.finfo(np.float32).eps, atol=0):
@@ -163,12 +179,18 @@ def open_spectra(paths, *, stop=None, noise_level=1.0, random_state=None, clip=T
     stop = total if stop is None else stop
     check_number("open_spectra", "stop", stop, kind=numbers.Integral, low=1, high=total, hint=hint)
     shape = int(stop), 2 * len(wave)
-    X = SpectraFiles(paths, counts, shape, noise_level=noise_level, seed=seed, clip=bool(clip))
+    X = SpectraFiles(paths, counts, shape, noise_level=noise_level, seed=seed, clip=bool(clip), measured=measured)
     labels = pd.concat(tables, ignore_index=True)[: len(X)]
     for path, table, end in zip(paths, tables, X.ends, strict=True):
-        rows = table[list(REQUIRED)].to_numpy(np.float64)[: max(0, len(X) - end + len(table))]
-        require_finite(f"shard {path!r}", f"params {REQUIRED}", rows)
-    data = labelled_spectra(X, labels, wave)
+        rows = table[list(required)].to_numpy(np.float64)[: max(0, len(X) - end + len(table))]
+        require_finite(f"shard {path!r}", f"params {required}", rows)
+    lacking = [name for name in np.atleast_1d(target) if name not in labels]
+    if lacking and not (measured and target == "log_g"):
+        raise ValueError(f"open_spectra.target={target!r}: the files have the columns {', '.join(map(str, labels))}.")
+    stars = set(REQUIRED) <= set(labels) and np.isfinite(labels[list(REQUIRED)].to_numpy(np.float64)).all()
+    data = labelled_spectra(X, labels, wave) if stars else Bunch(X=X, wave=wave, labels=labels)
+    if not lacking:
+        data.y = labels[target].to_numpy(dtype=np.float64, copy=True)
     if "snr" in labels:
         data.snr = labels["snr"].to_numpy(copy=True)
     return data
@@ -194,7 +216,7 @@ def _find_shards(paths):
     return found
 
 
-def write_spectra(path, flux, error, params, wave, *, compression=None, overwrite=False):
+def write_spectra(path, flux, error, params, wave, *, measured=False, compression=None, overwrite=False):
     """Write spectra to one HDF5 file, a shard for :func:`open_spectra`.
 
     The file gets its name when it is complete; a crash leaves no file of that name.
@@ -204,7 +226,7 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
     path : str or Path
         The file. Its name ends in ".part" while it is written.
     flux : array-like of shape (n_rows, n_pixels)
-        Noise-free flux in any unit, kept as float32.
+        Noise-free flux in any unit, kept as float32; measured flux where `measured`.
     error : array-like of shape (n_rows, n_pixels)
         Standard deviation of the noise in that unit, kept as float32. A pixel without one (NaN, infinite, not above
         zero) is repaired when it is read; every row needs one good error.
@@ -213,6 +235,9 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         redshift. The index is not kept.
     wave : array-like of shape (n_pixels,)
         Pixel centres [angstrom].
+    measured : bool, default=False
+        Whether flux was measured, for ``open_spectra(measured=True)``: flux and error may be NaN or infinite where a
+        pixel is masked, and `params` may have any columns of numbers, or NaN in them.
     compression : {None, "gzip", "lzf"}, default=None
         "gzip" is smaller, None is fastest to read.
     overwrite : bool, default=False
@@ -248,7 +273,7 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         raise FileExistsError(
             f"write_spectra.path={str(path)!r} exists: it must be a new name. Pass overwrite=True to replace the file."
         )
-    flux, error, wave, table = _check_spectra(flux, error, wave, params)
+    flux, error, wave, table = _check_spectra(flux, error, wave, params, () if measured else REQUIRED)
     rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
     options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
     with whole_file(path) as unfinished:
@@ -259,16 +284,17 @@ def write_spectra(path, flux, error, params, wave, *, compression=None, overwrit
         table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
 
 
-def _check_spectra(flux, error, wave, params):
+def _check_spectra(flux, error, wave, params, required):
     """Return flux and error as float32, wave as float64, and a table that HDF5 can hold: numbers under names."""
     with np.errstate(over="ignore"):
         flux, error = np.asarray(flux, dtype=np.float32), np.asarray(error, dtype=np.float32)
     wave = np.asarray(wave, dtype=np.float64)
     table = pd.DataFrame(params).reset_index(drop=True)
-    _require_layout("write_spectra", flux.shape, error.shape, wave.shape, table)
-    require_finite("write_spectra", "flux", flux)
+    _require_layout("write_spectra", flux.shape, error.shape, wave.shape, table, required)
     require_finite("write_spectra", "wave", wave[:, None])
-    _good_errors("write_spectra", error)
+    if required:
+        require_finite("write_spectra", "flux", flux)
+        _good_errors("write_spectra", error)
     for name, column in table.items():
         numeric = isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
         if not (numeric and isinstance(name, str) and table.columns.is_unique):
@@ -276,7 +302,7 @@ def _check_spectra(flux, error, wave, params):
                 f"write_spectra.params has the column {name!r} of dtype {column.dtype}: columns must be numbers of "
                 "numpy under unique names that are strings. Convert it, by astype(float) for instance, or drop it."
             )
-    require_finite("write_spectra", f"params {REQUIRED}", table[list(REQUIRED)].to_numpy(np.float64))
+    require_finite("write_spectra", f"params {required}", table[list(required)].to_numpy(np.float64))
     return flux, error, wave, table
 
 
@@ -320,7 +346,7 @@ def _read_rows(path, first, last, out):
         error.read_direct(out, np.s_[first:last], np.s_[:, n_pixels:])
 
 
-def _read_head(path):
+def _read_head(path, required):
     """Return the wavelengths (n_pixels,) of a shard and the frame of its parameters, whose layout is checked."""
     h5py = _import_hdf5("open_spectra")
     with _reading(path, "its arrays"), h5py.File(path, "r") as file:
@@ -337,24 +363,24 @@ def _read_head(path):
         table = pd.read_hdf(path, PARAMS, mode="r")
     if not isinstance(table, pd.DataFrame):
         raise ValueError(f"shard {path!r} has a {type(table).__name__} in {PARAMS!r}: it must be a DataFrame.")
-    _require_layout(f"shard {path!r}", *shapes, table)
-    for name, dtype in {**dtypes, **{name: table[name].dtype for name in REQUIRED}}.items():
+    _require_layout(f"shard {path!r}", *shapes, table, required)
+    for name, dtype in {**dtypes, **{name: table[name].dtype for name in required}}.items():
         if dtype.kind not in "fiu":
             raise ValueError(f"shard {path!r} has {name!r} of dtype {dtype}: it must be numbers.")
     return wave.astype(np.float64), table
 
 
-def _require_layout(owner, flux, error, wave, table):
+def _require_layout(owner, flux, error, wave, table, required):
     """Raise a ValueError where the shapes of the arrays and the table of parameters do not belong together."""
     if len(flux) != 2 or 0 in flux or flux != error or wave != flux[1:]:
         raise ValueError(
             f"{owner} has flux of shape {flux}, error of shape {error} and wave of shape {wave}: they must be (n_rows, "
             "n_pixels) twice and (n_pixels,), with at least one row and one pixel."
         )
-    if len(table) != flux[0] or not set(REQUIRED) <= set(table):
+    if len(table) != flux[0] or not set(required) <= set(table):
         raise ValueError(
             f"{owner} has {len(table):,} rows of params for {flux[0]:,} spectra, with the columns {list(table)}: they "
-            f"must have one row for each spectrum and the columns {', '.join(REQUIRED)}."
+            f"must have one row for each spectrum and the columns {', '.join(required) or 'that it has'}."
         )
 
 
