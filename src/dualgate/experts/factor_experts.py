@@ -264,6 +264,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         for name, low in {"refine": 0, "max_iter": 1, "max_rows": 2, "cv": 2}.items():
             check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
         check_number(self, "tol", self.tol, low=0)
+        if self.random_state is not None and not isinstance(self.random_state, np.random.RandomState):
+            check_number(self, "random_state", self.random_state, kind=numbers.Integral, low=0)
 
     def make_reduction(self, gates=None, n_jobs=None):
         """Make the reduction, not fitted, to what these experts and the given gates work with."""
