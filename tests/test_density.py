@@ -42,6 +42,17 @@ def test_crps_is_the_integral_over_the_distribution(density):
     assert_allclose(density.crps(y), expected, atol=4e-3)
 
 
+def test_small_probabilities_keep_their_digits_on_both_sides(density, joint):
+    y = 0.3
+    assert_allclose(density.survival(y), 1 - density.cdf(y), atol=1e-14)
+    for each in (density, joint):
+        for probability in (1e-200, 1e-20, 0.3):
+            assert_allclose(each.survival(each.quantile(probability, above=True)), probability, rtol=1e-6)
+            assert_allclose(each.cdf(each.quantile(probability)), probability, rtol=1e-6)
+    assert_allclose(density.quantile(0.2, above=True), density.quantile(0.8))
+    assert_allclose(density.quantile([0, 1, 0, 1, 0], above=True), np.array([1, -1, 1, -1, 1]) * np.inf)
+
+
 @pytest.mark.parametrize("probability", [0.001, 0.3, 0.5, 0.95])
 def test_quantile_inverts_the_distribution(density, joint, probability):
     assert_allclose(density.cdf(density.quantile(probability)), probability, atol=1e-9)
@@ -80,5 +91,16 @@ def test_rows_can_be_chosen_and_wrong_shapes_are_named(density):
     assert_allclose(density[2:4].mean, density.mean[2:4])
     with pytest.raises(ValueError, match=r"shape \(3,\), it must be a number or of shape \(5,\)"):
         density.cdf(np.zeros(3))
-    with pytest.raises(ValueError, match=r"probability, from 1.5 to 1.5, must be between 0 and 1"):
-        density.quantile(1.5)
+    for probability in (1.5, [0.5, 0.5, -0.1, 0.5, 0.5], np.nan):
+        with pytest.raises(ValueError, match=r"quantile: probability, from .* must be between 0 and 1"):
+            density.quantile(probability)
+
+
+def test_a_quantile_may_have_a_probability_of_its_own_for_every_row(density, joint):
+    each = np.array([0.0, 0.2, 0.5, 0.9, 1.0])
+    found = density.quantile(each)
+    assert_allclose(found, [density.quantile(value)[row] for row, value in enumerate(each)])
+    assert found[0] == -np.inf
+    assert found[-1] == np.inf
+    each = np.array([[0.1, 0.8], [0.5, 0.5], [0.0, 1.0], [0.9, 0.2]])
+    assert_allclose(joint.cdf(joint.quantile(each)), each, atol=1e-9)

@@ -20,7 +20,7 @@ FLOORS = {
     "statistics": 1,
     "_components": 1,
     "density": 1,
-    "intervals": 2,
+    "intervals": 1,
     "trace": 2,
     "evaluation": 2,
     "rows": 2,

@@ -21,6 +21,15 @@ def owner_name(owner):
     return owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
+def check_jobs(owner):
+    """Raise a ValueError where `n_jobs` of an estimator is no number of threads."""
+    n_jobs = getattr(owner, "n_jobs", None)
+    if n_jobs is not None and (not isinstance(n_jobs, numbers.Integral) or isinstance(n_jobs, bool) or n_jobs == 0):
+        raise ValueError(
+            f"{owner_name(owner)}.n_jobs={n_jobs!r} must be None or an integer other than 0: -1 is one thread per core."
+        )
+
+
 def check_choice(owner, name, value, choices):
     """Return `value` if it is one of `choices`, else name those that exist."""
     if not isinstance(value, str) or value not in choices:
@@ -31,14 +40,15 @@ def check_choice(owner, name, value, choices):
 
 
 def check_number(owner, name, value, *, kind=numbers.Real, low=None, high=None, strict=False, hint=""):
-    """Return the number `value` if it lies within [low, high] (above `low` when `strict`); unbounded, it is finite."""
+    """Return the finite number `value` if it lies within [low, high] (above `low` when `strict`)."""
     bounds = [] if low is None else [f"above {low}" if strict else f"at least {low}"]
     bounds += [] if high is None else [f"at most {high}"]
     fits = isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
-    fits = fits and (bool(bounds) or math.isfinite(value))
+    finite = not fits or isinstance(value, numbers.Integral) or math.isfinite(value)
+    fits = fits and finite
     fits = fits and (low is None or (value > low if strict else value >= low)) and (high is None or value <= high)
     if not fits:
-        noun = "an integer" if kind is numbers.Integral else "a number" if bounds else "a finite number"
+        noun = "an integer" if kind is numbers.Integral else "a number" if bounds and finite else "a finite number"
         must = " ".join([noun, " and ".join(bounds)]).rstrip()
         raise ValueError(f"{owner_name(owner)}.{name}={value!r} must be {must}" + (f": {hint}" if hint else "."))
     return value
@@ -114,7 +124,7 @@ def check_target(estimator, y):
         target = column_or_1d(y, warn=True)
     if target.dtype == object and all(isinstance(value, numbers.Real) for value in target.flat):
         target = target.astype(np.float64)
-    if target.ndim not in ((1, 2) if several else (1,)) or target.dtype.kind not in "fiub":
+    if target.ndim not in ((1, 2) if several else (1,)) or target.dtype.kind not in "fiub" or 0 in target.shape[1:]:
         raise ValueError(
             f"y of {owner_name(estimator)} has shape {target.shape} and dtype {target.dtype}: it must hold one number "
             f"per row, (n_samples,){', or (n_samples, n_targets)' if several else ''}."

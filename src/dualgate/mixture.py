@@ -267,11 +267,14 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         >>> bool(np.isfinite(model.fit(X, flux.mean(axis=1)).predict(X)).all())
         True
         """
-        if experts not in EXPERTS:
+        if not isinstance(experts, str) or experts not in EXPERTS:
             raise ValueError(
                 f"DualTowerMoERegressor.for_spectra: experts={experts!r} must be one of 'factor', 'hierarchical'; set "
                 "their parameters by experts__name=..., or experts of your own by set_params afterwards."
             )
+        for name, value in {"towers": towers, "robust": robust}.items():
+            if value not in (None, True, False):
+                raise ValueError(f"DualTowerMoERegressor.for_spectra: {name}={value!r} must be None, True or False.")
         towers = experts == "hierarchical" if towers is None else towers
         wave = check_wave("DualTowerMoERegressor.for_spectra", wave, windows=towers)
         flux, error = slice(0, len(wave)), slice(len(wave), None)
@@ -397,6 +400,10 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
         check_number(self, "entropy_penalty", self.entropy_penalty)
         check_number(self, "weight_decay", self.weight_decay, low=0)
         check_number(self, "validation_fraction", self.validation_fraction, low=0, high=0.5)
+        if self.device != "cpu":
+            from dualgate.gating.training import check_device
+
+            check_device(self, self.device)
         self._realise("fusion")  # an unknown name is an error even where a dropped tower leaves nothing to fuse
 
     @property
@@ -743,6 +750,16 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
             Before routing.
         """
         check_is_fitted(self, "experts_")
+        if features.keys() != self.reduction_.gates.keys():
+            raise ValueError(
+                f"DualTowerMoERegressor.fuse: features of {sorted(features)} must be those of the towers, "
+                f"{sorted(self.reduction_.gates)}."
+            )
+        if (log_evidence is None) == isinstance(self.experts_, FactorExperts):
+            raise ValueError(
+                "DualTowerMoERegressor.fuse: log_evidence must be given for factor experts, and for them alone: take "
+                "that of a trace."
+            )
         return self._fused(features, log_evidence)[2]
 
     def _fused(self, features, log_evidence):

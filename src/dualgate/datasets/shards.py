@@ -8,6 +8,7 @@ noise with the standard deviation of the error is added when a row is read, or f
 import glob
 import numbers
 import os
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -198,8 +199,10 @@ def open_spectra(paths, *, stop=None, measured=False, target="log_g", noise_leve
 
 def _find_shards(paths):
     """Absolute names (list of str) of the files that paths and patterns match, in their order."""
-    found = []
-    for each in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+    found, paths = [], [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not isinstance(paths, Iterable) or not all(isinstance(each, (str, os.PathLike)) for each in paths):
+        raise ValueError(f"open_spectra.paths={paths!r} must be a path, a pattern, or a list of them.")
+    for each in paths:
         pattern = os.fspath(each)
         matches = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
         if not matches:

@@ -1,13 +1,16 @@
-"""Scores of predictions, measures of gates, the leakage audit and Displays, all of arrays and traces.
+"""Scores of predictions, densities and intervals, measures of gates, the leakage audit and Displays.
 
+All take arrays and traces, no estimators, but for `from_estimator` of a Display.
 Importing this package loads neither torch nor matplotlib.
 """
 
 from dualgate.evaluation.audit import LeakageAudit, leakage_audit
 from dualgate.evaluation.contribution import permutation_contribution, shapley_values, tower_correlation
+from dualgate.evaluation.densities import crps, interval_score, log_score, pit_values
 from dualgate.evaluation.displays import (
     CoefficientDisplay,
     IntervalDisplay,
+    ReliabilityDisplay,
     SNRDisplay,
     TrendDisplay,
 )
@@ -35,6 +38,7 @@ __all__ = [
     "Interval",
     "IntervalDisplay",
     "LeakageAudit",
+    "ReliabilityDisplay",
     "SNRDisplay",
     "ScoreTable",
     "TrendDisplay",
@@ -42,8 +46,12 @@ __all__ = [
     "bootstrap_weights",
     "boundary_crossings",
     "boundary_samples",
+    "crps",
+    "interval_score",
     "leakage_audit",
+    "log_score",
     "permutation_contribution",
+    "pit_values",
     "quality_bins",
     "row_slices",
     "shapley_values",

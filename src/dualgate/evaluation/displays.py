@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike
 from scipy.stats import entropy
 from sklearn.isotonic import isotonic_regression
 
-from dualgate.evaluation.scores import check_finite
+from dualgate.density import MixtureDensity
+from dualgate.evaluation.densities import check_coverage, ends_of, pit_values
+from dualgate.evaluation.scores import ALL_ROWS, check_finite, row_slices
 from dualgate.evaluation.weights import trend
 from dualgate.snr import SNR_EDGES, SNR_NAMES, SNR_RANGES, quality_bins
 
+COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 MARKERS = "osD^vPX<>"
 MARK_STYLES = ("--", ":", "-.")
 
@@ -302,6 +305,108 @@ class CoefficientDisplay(Display):
             )
             for label, (place, name) in zip(labels, inside, strict=True)
         ]  # fmt: skip
+
+
+@dataclass(eq=False, repr=False)
+class ReliabilityDisplay(Display):
+    """How far the share of truths inside intervals is from their stated coverage, by SNR bin.
+
+    A line at zero is calibrated, below it intervals are too narrow, above it too wide. Bands are two binomial standard
+    errors wide on either side: lines within their band cannot be told from calibrated ones.
+
+    Parameters
+    ----------
+    coverages : array-like of shape (n_coverages,), in (0, 1)
+        Stated coverages, increasing.
+    shares : dict of str to array-like of shape (n_coverages,)
+        Share of the rows inside, by the name of the bin.
+    counts : dict of str to int
+        Rows in every bin.
+
+    Attributes
+    ----------
+    lines_ : list of matplotlib Line2D, one for each bin
+    bands_ : list of matplotlib PolyCollection, one for each bin
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.normal(size=4000)
+    >>> display = ReliabilityDisplay.from_predictions(y, (np.zeros(4000), np.ones(4000)), coverages=[0.5, 0.9])
+    >>> bool(np.abs(display.shares["all"] - np.array([0.5, 0.9])).max() < 0.03)
+    True
+    """
+
+    coverages: ArrayLike
+    shares: Mapping
+    counts: Mapping
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, snr=None, coverages=COVERAGES, ax=None):
+        """Draw the reliability of `predict_interval`, which is called for every coverage.
+
+        Parameters
+        ----------
+        estimator : fitted estimator with `predict_interval`
+        X : array-like or RowSource of shape (n_samples, n_features)
+            Rows that the estimator was not fitted to.
+        y : array-like of shape (n_samples,)
+        snr : None or array-like of shape (n_samples,), default=None
+            Signal-to-noise ratio, for a line by SNR bin; None is one line.
+        coverages : array-like of shape (n_coverages,), default=0.1, 0.2, ..., 0.9, 0.95
+        ax : matplotlib Axes, default=None
+        """
+        intervals = [estimator.predict_interval(X, coverage) for coverage in coverages]
+        return cls.from_predictions(y, intervals, snr=snr, coverages=coverages, ax=ax)
+
+    @classmethod
+    def from_predictions(cls, y, predictions, *, snr=None, coverages=COVERAGES, ax=None):
+        """Draw the reliability of given intervals, or of the central intervals of densities.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,)
+        predictions : array-like of shape (n_coverages, n_samples, 2), MixtureDensity, or tuple (mean, std)
+        snr, coverages, ax
+            As in `from_estimator`.
+        """
+        y = check_finite("ReliabilityDisplay.y", y, (None,))
+        for coverage in coverages:
+            check_coverage("ReliabilityDisplay", coverage)
+        if isinstance(predictions, (MixtureDensity, tuple)):
+            distance = 2 * np.abs(pit_values(y, predictions) - 0.5)
+            inside = distance <= np.asarray(coverages)[:, None]
+        else:
+            if len(predictions) != len(coverages):
+                raise ValueError(
+                    f"ReliabilityDisplay.predictions holds {len(predictions)} sets of intervals, coverages holds "
+                    f"{len(coverages)}: give one set for every coverage."
+                )
+            ends = [ends_of("ReliabilityDisplay", y, each) for each in predictions]
+            inside = np.array([(low <= y) & (y <= high) for low, high in ends])
+        slices = row_slices(len(y), snr=snr)
+        if snr is not None:
+            del slices[ALL_ROWS]
+        slices = {name: mask for name, mask in slices.items() if mask.any()}
+        shares = {name: inside[:, mask].mean(axis=1) for name, mask in slices.items()}
+        return cls(coverages, shares, {name: int(mask.sum()) for name, mask in slices.items()}).plot(ax)
+
+    def _draw(self, ax):
+        stated = np.asarray(self.coverages, dtype=float)
+        ranges = dict(zip(SNR_NAMES, SNR_RANGES, strict=True))
+        ax.axhline(0, color=_ink(ax), linewidth=1)
+        self.lines_, self.bands_ = [], []
+        for place, (name, share) in enumerate(self.shares.items()):
+            reach = 200 * np.sqrt(stated * (1 - stated) / self.counts[name])
+            off = 100 * (np.asarray(share) - stated)
+            label = f"{name} (SNR {ranges[name]})" if name in ranges else name
+            style = {"color": f"C{place}", "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+            self.lines_ += ax.plot(stated, off, label=label, **style)
+            self.bands_.append(ax.fill_between(stated, off - reach, off + reach, color=f"C{place}", alpha=0.12, lw=0))
+        if len(self.shares) > 1:
+            ax.legend(fontsize="small")
+        ax.grid(axis="y", alpha=0.3)
+        ax.set(xlabel="stated coverage", ylabel="share inside minus stated coverage [percentage points]")
 
 
 def spread_out(places, gap, low, high):

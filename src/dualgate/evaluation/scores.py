@@ -254,6 +254,7 @@ def bootstrap_scores(
     """
     if not predictions:
         raise ValueError("bootstrap_scores.predictions is empty and must hold at least one prediction by name.")
+    check_number("bootstrap_scores", "n_resamples", n_resamples, kind=Integral, low=1)
     y_true, *guesses = same_rows(y_true=y_true, **{f"predictions[{n!r}]": each for n, each in predictions.items()})
     slices = row_slices(len(y_true)) if slices is None else slices
     members = [np.flatnonzero(_mask(name, mask, len(y_true))) for name, mask in slices.items()]

@@ -27,6 +27,7 @@ from dualgate.experts.novelty import NoveltyScale, Oddities, Watch, misfit_of
 from dualgate.experts.regimes import EmptyCellWarning, regime_codes
 from dualgate.features.discriminants import find_discriminants
 from dualgate.features.factors import posterior_mean, split_information, unfold
+from dualgate.intervals import CALIBRATION_ROWS, IntervalScale
 from dualgate.reduction import ReducedRows, Reduction
 from dualgate.rows import (
     ArrayRows,
@@ -266,7 +267,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         reduction = self.make_reduction().prepare(X, source)
         begun = self.learn_reduction(reduction, X, source, y, codes, stages)
         rows = reduction.hold(source, stages)
-        self.learn(reduction, rows, y, codes, n_regimes, begun=begun, stages=stages)
+        kept = np.zeros(len(y), dtype=bool)
+        kept[choose_spread(len(y), CALIBRATION_ROWS)] = True
+        learned = self.learn(reduction, rows, y, codes, n_regimes, begun=begun, kept=kept, stages=stages)
+        density = density_of(self.cross_fitted_stages(learned))
+        self.intervals_ = IntervalScale.of(density, y[kept], learned.columns.get("snr"))
         return self
 
     def check_parameters(self):
@@ -278,6 +283,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         for name, low in {"refine": 0, "max_iter": 1, "max_rows": 2, "cv": 2}.items():
             check_number(self, name, getattr(self, name), kind=numbers.Integral, low=low)
         check_number(self, "tol", self.tol, low=0)
+        if self.random_state is not None and not isinstance(self.random_state, np.random.RandomState):
+            check_number(self, "random_state", self.random_state, kind=numbers.Integral, low=0)
 
     def make_reduction(self, gates=None, n_jobs=None):
         """Make the reduction, not fitted, to what these experts and the given gates work with."""
@@ -576,17 +583,38 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         density : MixtureDensity
             A mixture of Gaussians for every row.
         """
+        return density_of(self._watched_stages(X))
+
+    def _watched_stages(self, X):
+        """Stages of all rows and their signal-to-noise ratio, with a warning of rows that are far outside."""
         watch = self.watch()
 
         def run(first, block):
-            stages = self.stages(self.reduction_.reduce(first, block))
+            columns = self.reduction_.reduce(first, block)
+            stages = self.stages(columns)
             watch.see(stages["misfit"], first, block)
-            return stages
+            return stages | {"snr": columns["snr"]} if "snr" in columns else stages
 
         stages = map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
         watch.warn(self)
-        weights = log_softmax(stages.pop("log_evidence"), axis=1)
-        return MixtureTrace(log_weights=weights, **stages).density
+        return stages
+
+    def predict_interval(self, X, coverage=0.9):
+        """Find an interval that holds the target of a row with a given probability.
+
+        As :meth:`DualTowerMoERegressor.predict_interval`. Only experts that were fitted on their own have it.
+
+        Parameters
+        ----------
+        X : array-like or RowSource of shape (n_samples, n_features)
+        coverage : float in (0, 1), default=0.9
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2), [unit of y]
+        """
+        stages = self._watched_stages(X)
+        return self.intervals_.interval(self, density_of(stages), stages.get("snr"), coverage)
 
     def watch(self):
         """Return what counts rows that are far outside, and warns of them."""
@@ -741,6 +769,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         """
         density = self.predict_density(X)
         return (density.mean, density.std) if return_std else density.mean
+
+
+def density_of(stages):
+    """Predictive density from the stages of experts that decide alone."""
+    return MixtureTrace(log_weights=log_softmax(stages["log_evidence"], axis=1), **stages).density
 
 
 def rising(candidates, score_of, patience=0):

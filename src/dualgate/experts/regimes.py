@@ -84,12 +84,12 @@ def describe_conditions(regimes, edges):
 def _cut(name, conditions, edges):
     if edges is None or isinstance(edges, numbers.Number) or len(edges) != conditions.shape[1]:
         raise ValueError(
-            f"{name}: regimes holds {conditions.shape[1]} conditions per row, HierarchicalExperts.regime_edges="
-            f"{edges!r} must hold edges for each of them, such as ((4500, 5250), (-1, 0)) for two."
+            f"{name}: regimes holds {conditions.shape[1]} conditions per row, {name}.regime_edges={edges!r} must hold "
+            "edges for each of them, such as ((4500, 5250), (-1, 0)) for two."
         )
     codes, n_regimes = np.zeros(len(conditions), dtype=np.intp), 1
     for values, these in zip(conditions.T, edges, strict=True):
-        these = check_edges("HierarchicalExperts", "regime_edges", these)
+        these = check_edges(name, "regime_edges", these)
         if values.dtype.kind == "f":
             these = these.astype(values.dtype)  # an edge is a value of the conditions' own precision
         codes = codes * (len(these) + 1) + np.digitize(values, these)

@@ -15,9 +15,10 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.nn.functional import nll_loss
 
+from dualgate._validation import owner_name
 from dualgate.gating.nets import as_tensors, build_net, run_gates, with_evidence
 
-__all__ = ["GateSettings", "GateStart", "GateTarget", "fit_gates", "run_gates"]
+__all__ = ["GateSettings", "GateStart", "GateTarget", "check_device", "fit_gates", "run_gates"]
 
 START_STEPS = 200  # of L-BFGS for the linear start, for the cells and for the likelihood each
 START_PENALTY = 300  # over the number of rows: penalty of the linear start, 1 / C of a logistic regression
@@ -136,6 +137,17 @@ def _exclusively(seed):
                 yield
         finally:
             torch.set_num_threads(n_threads)
+
+
+def check_device(owner, device):
+    """Raise a ValueError where torch has no such device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{owner_name(owner)}.device={device!r} must be a device that torch can use here: {reason}"
+        ) from None
 
 
 def fit_gates(

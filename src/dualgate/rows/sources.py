@@ -12,7 +12,15 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_consistent_length, validate_data
 from threadpoolctl import threadpool_limits
 
-from dualgate._validation import allows_nan, check_rows, check_target, require_finite, require_samples, take_columns
+from dualgate._validation import (
+    allows_nan,
+    check_jobs,
+    check_rows,
+    check_target,
+    require_finite,
+    require_samples,
+    take_columns,
+)
 
 BLOCK_BYTES = 1 << 27  # of a block; large enough for fast products, small compared with everything else
 SAMPLE_ROWS = 8192  # rows of a sample, where a fit needs the rows themselves and not only sums over them
@@ -153,9 +161,10 @@ class ArrayRows(RowSource):
     """
 
     def __init__(self, array):
-        if len(array.shape) != 2 or array.dtype.kind not in "fiub":
+        shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", None)
+        if len(shape) != 2 or getattr(dtype, "kind", None) not in tuple("fiub"):
             raise ValueError(
-                f"X is a {type(array).__name__} of shape {tuple(array.shape)} and dtype {array.dtype}: rows must be "
+                f"X is a {type(array).__name__} of shape {tuple(shape)} and dtype {dtype}: rows must be an array of "
                 "numbers in two dimensions, (n_samples, n_features)."
             )
         self.array, self.shape = array, tuple(int(n) for n in array.shape)
@@ -216,6 +225,7 @@ def open_rows(estimator, X, *, reset):
     Rows in memory become a float array here and must be finite, unless the estimator takes NaN; others are checked
     block by block when they are read.
     """
+    check_jobs(estimator)
     source = as_source(X)
     if source is None:
         return ArrayRows(check_rows(estimator, X, reset=reset))

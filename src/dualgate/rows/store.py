@@ -266,6 +266,10 @@ class FitStages:
         """
         seed = estimator.random_state
         if checkpoint is not None:
+            if not isinstance(checkpoint, (str, os.PathLike)):
+                raise ValueError(
+                    f"{owner_name(estimator)}.fit: checkpoint={checkpoint!r} must be None or the path of a directory."
+                )
             hint = "with checkpoint= it must be an integer, so that a fit that continues draws what the first one drew."
             check_number(estimator, "random_state", seed, kind=numbers.Integral, low=0, hint=hint)
         else:

@@ -57,8 +57,11 @@ class StudyRows:
             n_rows = len(self.make(0).y)
         except ConfigError:
             raise
-        except (OSError, ValueError, ImportError) as error:
-            raise _fault("source", error) from None
+        except (OSError, ValueError, ImportError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+            words = error
+            if self.data.kind == "table" and not isinstance(error, ImportError):
+                words = f"{self.data.source!r} cannot be read as a table of numbers: {error}"
+            raise _fault("source", words) from None
         if n_rows < MIN_ROWS:
             raise _fault("source", f"{self.data.source!r} holds {n_rows} rows, the study needs {MIN_ROWS} or more")
 
@@ -153,6 +156,8 @@ def _open_table(path):
     """Open a table as a context that gives its columns by name; those of a `.npz` file are read when asked for."""
     kind = Path(path).suffix.lower()
     if kind == ".npz":
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of arrays, such as numpy.savez writes")
         return np.load(path)  # no pickles
     if kind == ".parquet" and find_spec("pyarrow") is None:
         raise ImportError(f'{path}: Parquet files need pyarrow; install it with: pip install "dualgate[parquet]"')
