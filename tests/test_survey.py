@@ -155,6 +155,14 @@ def test_desi_arms_are_joined_with_inverse_variances(desi):
     assert sorted(data.provenance["arms"]) == ["B", "R", "Z"]
 
 
+def test_desi_is_what_specutils_reads(desi):
+    specutils = pytest.importorskip("specutils")
+    ours, theirs = read_spectra(desi[0]), read_spectra(specutils.SpectrumList.read(desi[0], format="DESI coadd"))
+    assert_array_equal(ours.wave, theirs.wave)
+    assert_array_equal(ours.mask, theirs.mask)
+    assert_allclose(ours.X, theirs.X, rtol=1e-6)
+
+
 # ---- SDSS-V ----------------------------------------------------------------------------------------------------------
 
 

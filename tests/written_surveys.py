@@ -95,12 +95,14 @@ def write_desi(path, arms, table, drop=()):
     """Write a DESI coadd (desidatamodel ca5aa4c): `arms` is {"B": (wave, flux, ivar, mask)}; the order is arbitrary."""
     hdus = [fits.PrimaryHDU()]
     for arm, (wave, flux, ivar, mask) in arms.items():
-        flux_hdu = fits.ImageHDU(flux, name=f"{arm}_FLUX")
-        flux_hdu.header["BUNIT"] = "10**-17 erg/(s cm2 Angstrom)"
-        hdus += [
-            fits.CompImageHDU(mask.astype(np.uint32), name=f"{arm}_MASK"), flux_hdu,
-            fits.ImageHDU(ivar, name=f"{arm}_IVAR"), fits.ImageHDU(wave, name=f"{arm}_WAVELENGTH"),
-        ]  # fmt: skip
+        images = {
+            f"{arm}_FLUX": (flux, "10**-17 erg/(s cm2 Angstrom)"),
+            f"{arm}_IVAR": (ivar, "10**+34 (s2 cm4 Angstrom2) / erg2"),
+            f"{arm}_WAVELENGTH": (wave, "Angstrom"),
+            f"{arm}_RESOLUTION": (np.ones((len(flux), 11, len(wave)), np.float32), ""),
+        }
+        hdus.append(fits.CompImageHDU(mask.astype(np.uint32), name=f"{arm}_MASK"))
+        hdus += [fits.ImageHDU(data, fits.Header({"BUNIT": unit}), name) for name, (data, unit) in images.items()]
     hdus.append(fits.BinTableHDU(np.rec.fromarrays(list(table.values()), names=list(table)), name="FIBERMAP"))
     fits.HDUList([hdu for hdu in hdus if hdu.name not in drop]).writeto(path)
     return str(path)
