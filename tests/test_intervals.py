@@ -344,6 +344,7 @@ def test_reduced_rows_give_the_same_intervals(models, name):
     assert abs(within(again.predict_interval(unseen), FRESH[1]).mean() - 0.9) < 0.04
 
 
+@pytest.mark.filterwarnings("ignore::dualgate.experts.EmptyCellWarning")  # few rows for its components too
 def test_few_training_rows_give_infinite_intervals(models):
     X, y, regimes = (each[:60] for each in TRAIN)
     model = factor().fit(X, y, regimes=regimes)

@@ -49,6 +49,7 @@ def test_blind_methods_share_the_fit_of_the_mixture(planted):
     assert {"phys_logits", "quality_logits"} <= record.traces["factor_towers"].keys()
 
 
+@pytest.mark.filterwarnings("ignore::dualgate.experts.ExtrapolationWarning")  # errors that are not the rows' own
 def test_a_blind_mixture_is_the_mixture_on_rows_with_typical_errors(planted):
     """What the study calls blind is what the library finds where the errors of every row are the typical ones."""
     data, record, _, few = planted
