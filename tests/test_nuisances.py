@@ -307,6 +307,8 @@ def test_errors_are_checked_and_corrected(robust, unseen):
         ({"degree": 1.5}, r"Nuisances\.degree=1\.5"),
         ({"wave": np.arange(7)}, r"Nuisances\.wave has 7 pixels and the spectra have 300"),
         ({"wave": None, "velocity": 10}, r"Nuisances\.velocity=10 needs wave"),
+        ({"wave": WAVE[::-1]}, r"Nuisances\.wave must increase"),
+        ({"velocity": 1000}, r"Nuisances\.velocity=1000 km/s is 54 pixels, and 37 are the most"),
         ({"templates": np.ones((2, 5))}, r"Nuisances\.templates has 5 pixels"),
         ({"correlation": (0.9, 0.0)}, r"Nuisances\.correlation=\(0\.9, 0\.0\): no noise has"),
         ({"correlation": (0.1, 0.1, 0.1)}, r"Nuisances\.correlation=\(0\.1, 0\.1, 0\.1\) must be 1 or 2 numbers"),

@@ -20,6 +20,7 @@ ROUNDS = 5  # in which bad pixels are looked for, at most
 SCALE_PIXELS = 10  # pixels that the prior of the scale of the errors counts as: a standard deviation of 0.22
 COARSE = 6  # factors by which velocities are compared first
 KEPT, LEAST_SHARE = 5, 1e-3  # velocities of a row that are kept, and the least probability of one beside the best
+MOST_STEPS = 64  # pixels either way that velocities may reach; each takes some megabytes
 OF_ROWS = ("n_measured", "n_bad", "error_scale")  # what does not depend on the candidate
 _CHUNK = 64  # rows whose residuals are found at a time
 
@@ -42,7 +43,7 @@ class Nuisances(BaseEstimator):
         The same for each coefficient of a polynomial (Legendre, order zero included) by which the spectrum is
         multiplied: continuum, flux calibration, extinction. What it takes from a clean row is real information.
     degree : int, default=3
-        Of that polynomial.
+        Of that polynomial, which multiplies the mean spectrum: the difference to the row's own is of second order.
     sky : None or float, default=None
         Prior standard deviation of what the subtraction of the sky left, at its brightest line and in units of the
         typical error there. Its shape is that of the typical squared errors above their lower quartile.
@@ -103,8 +104,23 @@ class Nuisances(BaseEstimator):
                     f"Nuisances.correlation={self.correlation!r}: no noise has these correlations, their power "
                     "spectrum falls below zero. (0.3, 0.05) would be possible."
                 )
-        if self.velocity is not None and self.wave is None:
-            raise ValueError(f"Nuisances.velocity={self.velocity!r} needs wave, the wavelength of every pixel.")
+        if self.wave is not None and not (np.diff(self.wave) > 0).all():
+            raise ValueError("Nuisances.wave must increase from each pixel to the next: sort wavelengths and columns.")
+        if self.velocity is not None:
+            if self.wave is None:
+                raise ValueError(f"Nuisances.velocity={self.velocity!r} needs wave, the wavelength of every pixel.")
+            n_steps, most = self.velocity_steps()[1], min(MOST_STEPS, n_pixels // 8)
+            if n_steps > most:
+                raise ValueError(
+                    f"Nuisances.velocity={self.velocity!r} km/s is {n_steps} pixels, and {most} are the most: take a "
+                    "smaller one, and shift spectra to near their rest frame before."
+                )
+
+    def velocity_steps(self):
+        """Typical width of a pixel [km/s], and the number of pixels that the largest velocity moves a spectrum."""
+        wave = np.asarray(self.wave, dtype=np.float64)
+        step = LIGHT * np.median(np.diff(wave) / wave[:-1])
+        return step, int(np.ceil(self.velocity / step))
 
     def multipliers(self, n_pixels):
         """Polynomials times their prior widths, by which a spectrum may be multiplied (n_pixels, n_polynomials)."""
@@ -152,8 +168,7 @@ class Reader:
 
     def _prepare_grid(self):
         wave = np.asarray(self.nuisances.wave, dtype=np.float64)
-        step = LIGHT * np.median(np.diff(wave) / wave[:-1])
-        n_steps = int(np.ceil(self.nuisances.velocity / step))
+        step, n_steps = self.nuisances.velocity_steps()
         self.step, self.velocities = step, np.arange(-n_steps, n_steps + 1) * step
         self.edge = n_steps + 1
         spline = make_interp_spline(wave, self._flux, k=3)
