@@ -27,7 +27,7 @@ from dualgate.rows import whole_file
 
 FORMAT, SCHEMA = "dualgate model", 1
 MANIFEST, MEMBER = "manifest.json", "arrays/{}.npy"
-MOST_TEXT = 1 << 26  # bytes of a manifest; that of a mixture for spectra has about 50,000
+MOST_TEXT = 1 << 24  # bytes of a manifest; that of a mixture for spectra has about 50,000
 KINDS = "biufcU"  # of the numpy types that arrays may have
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 MODELS = (DualTowerMoERegressor, FactorExperts, HierarchicalExperts)
