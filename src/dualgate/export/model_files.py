@@ -27,7 +27,7 @@ from dualgate.rows import whole_file
 
 FORMAT, SCHEMA = "dualgate model", 1
 MANIFEST, MEMBER = "manifest.json", "arrays/{}.npy"
-MOST_TEXT = 1 << 26  # bytes of a manifest; that of a mixture for spectra has about 50,000
+MOST_TEXT = 1 << 24  # bytes of a manifest; that of a mixture for spectra has about 50,000
 KINDS = "biufcU"  # of the numpy types that arrays may have
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 MODELS = (DualTowerMoERegressor, FactorExperts, HierarchicalExperts)
@@ -243,7 +243,7 @@ class _Writer:
     def _array(self, value):
         """Keep an array with the order of its axes in memory, by which sums of products round."""
         axes = np.argsort([-stride for stride in value.strides], kind="stable").tolist()
-        turned = not (value.flags.c_contiguous or value.flags.f_contiguous)
+        turned = not value.flags.forc and value.transpose(axes).flags.c_contiguous
         self.arrays.append(value.transpose(axes) if turned else value)
         number = len(self.arrays) - 1
         if turned:

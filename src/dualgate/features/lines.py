@@ -28,10 +28,10 @@ class _Lines(FixedFeatures):
         wave = np.linspace(*BAND, n_pixels) if n_pixels > 1 else np.array([np.mean(BAND)])
         if self.wave is not None:
             wave = check_wave(owner_name(self), self.wave, n_pixels)
-        self._continua = {
+        self.continua_ = {
             name: Continuum(wave, _mean_weights(wave, *self._window(name)) > 0, *WINDOWS[name][2:]) for name in WINDOWS
         }
-        ends = np.array([ends for each in self._continua.values() for ends in each.ends])
+        ends = np.array([ends for each in self.continua_.values() for ends in each.ends])
         self._range = slice(ends.min(), ends.max())
         self._grid = wave[self._range]
         return wave
@@ -52,8 +52,8 @@ class _Lines(FixedFeatures):
                 level[row] = size / measured.sum() if measured.any() else 1.0
                 interpolate(self._grid, flux[self._range], measured[self._range], level[row])
         floor = CONTINUUM_FLOOR * level + np.finfo(np.float32).tiny
-        for name in self._continua:
-            yield self._continua[name].divide(X, floor)
+        for name in self.continua_:
+            yield self.continua_[name].divide(X, floor)
 
 
 class LineWindows(_Lines):
@@ -102,15 +102,15 @@ class LineWindows(_Lines):
 
     def _prepare(self, X):
         wave = super()._prepare(X)
-        self._weights = {}  # name: (n_used, 2), of the mean over the core and of the integral over the window
+        self.weights_ = {}  # name: (n_used, 2), of the mean over the core and of the integral over the window
         for name, (cores, window, *_) in WINDOWS.items():
             core = np.mean([_mean_weights(wave, at - CORE_HALF_WIDTH, at + CORE_HALF_WIDTH) for at in cores], axis=0)
             width = _mean_weights(wave, *window) * (window[1] - window[0])
-            self._weights[name] = np.column_stack([core, width])[self._continua[name].pixels]
+            self.weights_[name] = np.column_stack([core, width])[self.continua_[name].pixels]
         return [f"{name}_{kind}" for name in WINDOWS for kind in ("depth", "width")] + ["ca_width"]
 
     def _compute(self, X):
-        pixels = zip(self._over_continuum(X), self._weights.values(), strict=True)
+        pixels = zip(self._over_continuum(X), self.weights_.values(), strict=True)
         features = np.hstack([(1.0 - values) @ weights for values, weights in pixels])
         calcium = [i for i, name in enumerate(self.names_) if name.startswith("ca_8") and name.endswith("width")]
         return np.column_stack([features, features[:, calcium].sum(axis=1)])
@@ -174,9 +174,9 @@ class LinePixels(_Lines):
         if self.half_width is not None:
             check_number(self, "half_width", self.half_width, low=0, strict=True, high=MAX_HALF_WIDTH)
         wave = super()._prepare(X)
-        self._continua = dict(sorted(self._continua.items(), key=lambda item: WINDOWS[item[0]][0]))
-        self.wave_ = np.concatenate([wave[each.pixels] for each in self._continua.values()])
-        return [f"{name}_pixel{i}" for name, each in self._continua.items() for i in range(len(each.position))]
+        self.continua_ = dict(sorted(self.continua_.items(), key=lambda item: WINDOWS[item[0]][0]))
+        self.wave_ = np.concatenate([wave[each.pixels] for each in self.continua_.values()])
+        return [f"{name}_pixel{i}" for name, each in self.continua_.items() for i in range(len(each.position))]
 
     def _compute(self, X):
         return np.hstack(list(self._over_continuum(X)))
