@@ -1,0 +1,223 @@
+"""Numerical stress: rows, columns, errors and targets far from what is usual; and rows that do not depend on others."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import threadpool_limits
+
+import golden_models
+from dualgate import DualTowerMoERegressor, FactorExperts, HierarchicalExperts, PhysGate, QualityGate
+from dualgate.experts import EmptyCellWarning
+from dualgate.rows import RowSource
+
+P = 24
+FLUX, ERROR = slice(0, P), slice(P, None)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::dualgate.experts.ExtrapolationWarning",
+    "ignore::dualgate.experts.EmptyCellWarning",
+    "ignore::dualgate.gating.GateCollapseWarning",
+)
+
+
+def draw(n_rows, seed=1, level=(-2, 0.3)):
+    """Two regimes with a line of their own each, and errors exp(level)."""
+    rng, planted = np.random.default_rng(seed), np.random.default_rng(0)
+    loadings, slopes = planted.normal(size=(3, P)), planted.normal(size=(2, 3))
+    regimes, error = rng.integers(2, size=n_rows), np.exp(rng.uniform(*level, size=(n_rows, 1))) * np.ones(P)
+    factors = rng.normal(size=(n_rows, 3))
+    factors[:, 0] += 3 * regimes
+    y = np.einsum("ij,ij->i", factors, slopes[regimes]) + 0.1 * rng.normal(size=n_rows)
+    return np.hstack([4 + factors @ loadings + error * rng.normal(size=error.shape), error]), y, regimes
+
+
+def factor(**params):
+    experts = FactorExperts(FLUX, ERROR, n_components=4, n_factors=3, refine=1)
+    return DualTowerMoERegressor("drop", "drop", experts=experts, random_state=0).set_params(**params)
+
+
+def ridges(**params):
+    experts = HierarchicalExperts(FLUX, ERROR)
+    gates = PhysGate(FLUX), QualityGate(ERROR)
+    return DualTowerMoERegressor(*gates, experts=experts, max_epochs=2, random_state=0).set_params(**params)
+
+
+MODELS = {
+    "factor": factor,
+    "ridges": ridges,
+    "ridges on Wiener scores": lambda: ridges(experts__projection="wiener"),
+    "ridges of bins": lambda: ridges(experts__quality_edges=(20.0,)),
+}
+
+
+def check(model, X, y, regimes, X_new):
+    """Fit, and find finite predictions, densities and intervals; returns the predictions."""
+    model.fit(X, y, regimes=regimes)
+    mean, std = model.predict(X_new, return_std=True)
+    interval = model.predict_interval(X_new, 0.5)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(std).all()
+    assert (std > 0).all()
+    assert np.isfinite(interval).all()
+    assert (interval[:, 0] <= interval[:, 1]).all()
+    return mean
+
+
+# ---- what a fit must survive -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestFits:
+    def test_duplicate_and_collinear_columns(self, name):
+        X, y, regimes = draw(400)
+        X[:, 5], X[:, 6:9] = X[:, 4], X[:, 1:2] + X[:, 2:3]
+        check(MODELS[name](), X, y, regimes, X[:50])
+
+    def test_constant_pixels(self, name):
+        X, y, regimes = draw(400)
+        X[:, :6] = 1.0
+        X[:, 6] = 0.0
+        check(MODELS[name](), X, y, regimes, X[:50])
+
+    def test_duplicate_rows_count_as_rows(self, name):
+        X, y, regimes = draw(40)
+        many = np.tile(X, (10, 1)), np.tile(y, 10), np.tile(regimes, 10)
+        check(MODELS[name](), *many, draw(50, 2)[0])
+
+    def test_one_row_many_times(self, name):
+        X, y, regimes = (np.repeat(each[:1], 60, axis=0) for each in draw(5))
+        with pytest.warns(UserWarning, match="constant") if name != "factor" else nullcontext():
+            found = MODELS[name]().fit(X, y, regimes=0 * regimes).predict(X)
+        assert_allclose(found, y, atol=1e-6)
+
+    @pytest.mark.parametrize("n_rows", [2, 3, 7, 20, 50])
+    def test_few_rows(self, name, n_rows):
+        X, y, regimes = draw(n_rows, 3)
+        regimes[:2] = 0, 1
+        found = MODELS[name]().fit(X, y, regimes=regimes).predict(draw(30, 2)[0])
+        assert np.isfinite(found).all()
+        assert np.abs(found - y.mean()).max() < 100 * max(y.std(), 1)
+
+    @pytest.mark.parametrize("unit", [1e20, 1e-20])
+    def test_flux_in_any_unit(self, name, unit):
+        (X, y, regimes), X_new = draw(600), draw(200, 2)[0]
+        expected = check(MODELS[name](), X, y, regimes, X_new)
+        found = check(MODELS[name](), unit * X, y, regimes, unit * X_new)
+        assert_allclose(found, expected, atol=0.1 * y.std())
+
+    def test_a_target_far_from_zero(self, name):
+        (X, y, regimes), X_new = draw(600), draw(200, 2)[0]
+        expected = check(MODELS[name](), X, y, regimes, X_new)
+        assert_allclose(check(MODELS[name](), X, y + 1e9, regimes, X_new) - 1e9, expected, atol=0.02 * y.std())
+
+    def test_errors_over_twelve_orders_of_magnitude(self, name):
+        X, y, regimes = draw(600, level=np.log([1e-6, 1e6]))
+        X_new, y_new, _ = draw(300, 2, level=np.log([1e-6, 1e6]))
+        found = check(MODELS[name](), X, y, regimes, X_new)
+        assert np.abs(found - y.mean()).max() < 1e3 * y.std() or "Wiener" not in name
+        if name != "ridges" and name != "ridges of bins":  # whitened columns have one noise for all rows
+            clean = X_new[:, P] < 0.1
+            assert np.std(found[clean] - y_new[clean]) < 0.6 * y.std()
+
+
+def test_cells_of_one_row_and_of_none():
+    X, y, regimes = draw(200)
+    codes = np.where(np.arange(200) == 7, 3, regimes)  # regime 2 has no row, regime 3 has one
+    with pytest.warns(EmptyCellWarning, match="regime 2"):
+        model = HierarchicalExperts(FLUX, ERROR, random_state=0).fit(X, y, regimes=codes)
+    assert np.isfinite(model.predict_each(X)).all()
+
+
+@pytest.mark.parametrize("alphas", [[1e-12], [1e12], [1e-12, 1e12]])
+@pytest.mark.parametrize("sharing", ["shrink", "independent", "offset", "scale", "alpha"])
+def test_penalties_at_both_ends(alphas, sharing):
+    X, y, regimes = draw(120)
+    X[:, 5] = X[:, 4]  # rank-deficient
+    model = HierarchicalExperts(FLUX, ERROR, quality_edges=(20.0,), sharing=sharing, alphas=alphas, random_state=0)
+    found = model.fit(X, y, regimes=regimes).predict(X, regimes=regimes)
+    assert np.isfinite(found).all()
+    assert np.abs(found - y).max() < 20 * y.std()
+
+
+# ---- a row's answer is its own ---------------------------------------------------------------------------------------
+
+
+class InBlocks(RowSource):
+    """Rows that are read in blocks of other sizes."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype = X, X.shape, X.dtype
+
+    def read(self, start, stop):
+        return self.X[start:stop].copy()
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    """Rows on a wavelength grid, with velocities, faults and missing pixels among them."""
+    rng, wave = np.random.default_rng(0), np.linspace(8130, 8740, 120)
+    lines = np.exp(-0.5 * ((wave[:, None] - [8450, 8498, 8542, 8620, 8662]) / 6) ** 2)
+    depth = rng.uniform(0.1, 0.6, size=(500, 5))
+    error = np.exp(rng.uniform(-4, -1.5, size=(500, 1))) * np.ones(120)
+    X = np.hstack([1 - depth @ lines.T + error * rng.normal(size=error.shape), error])
+    return wave, X, depth @ rng.normal(size=5)
+
+
+OWN = {
+    "factor mixture, robust": {},
+    "velocity": {"velocity": 160},
+    "dual tower": {"experts": "hierarchical", "max_epochs": 2, "experts__quality_edges": (20.0,)},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_answer_depends_neither_on_other_rows_nor_on_blocks(name, spectra, monkeypatch):
+    wave, X, y = spectra
+    small = {"experts__n_components": 3, "experts__projection__n_components": 6, "experts__refine": 1}
+    if name == "dual tower":
+        small = {"experts__projection__n_components": 6, "phys_gate__features": None}
+    model = DualTowerMoERegressor.for_spectra(wave, random_state=0, **{**small, **OWN[name]}).fit(X[:300], y[:300])
+    rows = X[300:].copy()
+    rows[3, 10:20] += 50 * rows[3, 130:140]  # outliers
+    if name != "dual tower":
+        rows[5, :60], rows[6, 120:160] = np.nan, np.inf
+    asked = {"predict": model.predict, "interval": lambda X: model.predict_interval(X, 0.8)}
+    if name != "dual tower":
+        asked |= {"novelty": model.novelty, "score": model.score_samples}
+    if name == "velocity":
+        asked["velocity"] = lambda X: np.stack(model.predict_velocity(X), axis=1)
+    order, wild = np.random.default_rng(1).permutation(200), rows.copy()
+    wild[100:, :120] = 1e6  # what lies beside the first hundred
+    for what, ask in asked.items():
+        expected = ask(rows)
+        close = {"rtol": 1e-5, "atol": 1e-6 * np.nanstd(expected)}
+        assert_allclose(ask(rows[order]), expected[order], **close, err_msg=what)
+        assert_allclose(ask(wild)[:100], expected[:100], **close, err_msg=what)
+        for row in (0, 3, 5, 6, 199):
+            assert_allclose(ask(rows[row : row + 1])[0], expected[row], **close, err_msg=f"{what}, row {row}")
+        with monkeypatch.context() as smaller:
+            smaller.setattr("dualgate.rows.sources.BLOCK_BYTES", 240 * 8 * 64)
+            smaller.setattr("dualgate.rows.sources._THREAD_ROWS", 16)
+            assert_allclose(ask(InBlocks(rows)), expected, **close, err_msg=f"{what}, blocks")
+
+
+# ---- golden file -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", golden_models.MODELS)
+def test_predictions_are_those_of_earlier_versions(name, n_threads):
+    """Made by `python tests/golden_models.py`; where a change of method changes them, it writes them again."""
+    with np.load(Path(golden_models.__file__).with_name("golden.npz")) as stored, threadpool_limits(n_threads):
+        X, y, regimes, X_new = (stored[each] for each in ("X", "y", "regimes", "X_new"))
+        for what, values in golden_models.answers(name, X, y, regimes, X_new).items():
+            expected = stored[f"{name}: {what}"]
+            assert_allclose(values, expected, rtol=1e-6, atol=1e-6 * expected.std(), err_msg=what)
+
+
+def test_the_golden_data_are_what_the_script_draws():
+    with np.load(Path(golden_models.__file__).with_name("golden.npz")) as stored:
+        for name, values in golden_models.rows().items():
+            assert_array_equal(stored[name], values)
