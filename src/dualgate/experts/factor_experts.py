@@ -256,9 +256,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         Warns
         -----
         EmptyCellWarning
-            If components are left with fewer rows than their regressions have coefficients, or with none.
+            If components, whose number was given, are left with fewer rows than their regressions have coefficients.
         UserWarning
-            If components have become the same, or a target is constant.
+            If such components have become the same, or a target is constant.
         """
         vars(self).pop("mixture_", None)  # a fit that fails leaves no part of an older one
         source, y = open_fit_rows(self, X, y)
@@ -455,7 +455,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], for_gates)}
 
         found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
-        warn_of_components(found["mixture"], len(chosen))
+        if self.n_components != "auto":  # a number that was chosen here is nobody's mistake
+            warn_of_components(found["mixture"], len(chosen))
         if np.ptp(y, axis=0).min() == 0:
             warnings.warn("FactorExperts: y is constant, and so is every prediction: check the target.", stacklevel=3)
         self._assign(reduction, found, target, single)
