@@ -613,7 +613,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
 
         Quantiles of the predictive density, widened or narrowed so that among training rows of the same
         signal-to-noise ratio, predicted by experts that did not see them, the share inside is `coverage`
-        (:class:`~dualgate.intervals.IntervalScale`). This holds for new rows that are drawn as the training rows were.
+        (:class:`~dualgate.intervals.IntervalScale`). This holds for new rows that are drawn as the training rows were,
+        up to what is left of those rows in experts that began from a fit to all (``docs/uncertainty.md``).
 
         Parameters
         ----------
