@@ -56,7 +56,7 @@ FEWEST_ROWS = 16  # rows of a group of targets that the mixture starts from
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 4, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
 FEW_COMPONENTS = 9  # up to which clusters are compared after twice as many steps
 FOLD_STEPS = 6  # of a mixture without a fold: after the first alone, what it knew of those rows makes intervals narrow
-FOLD_ROWS = 6_000  # up to which these are taken; of more rows a mixture remembers little of each
+FOLD_ROWS = 30_000  # up to which these are taken; of more rows a mixture remembers little of each
 MOST_COLUMNS = 24  # of a projection without errors
 SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
 
@@ -256,7 +256,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         Warns
         -----
         EmptyCellWarning
-            If components, whose number was given, are left with fewer rows than their regressions have coefficients.
+            If rows are few or the number of components is given, and some are left with fewer rows than coefficients.
         UserWarning
             If such components have become the same, or a target is constant.
         """
@@ -455,7 +455,11 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             return climbed | {"mixtures": self._without_folds(climbed, columns, scaled[chosen], for_gates)}
 
         found = stages.stage("factor mixture", [reduction.settings, self, for_gates], solve)
-        if self.n_components != "auto":  # a number that was chosen here is nobody's mistake
+        per_regime = len(chosen) if codes_read is None else np.unique(codes_read, return_counts=True)[1].min()
+        few_rows = per_regime < FEWEST_ROWS or len(chosen) < COMPONENT_ROWS * found["mixture"].shape[0]
+        if (
+            self.n_components != "auto" or few_rows
+        ):  # a number that was chosen here, of enough rows, is nobody's mistake
             warn_of_components(found["mixture"], len(chosen))
         if np.ptp(y, axis=0).min() == 0:
             warnings.warn("FactorExperts: y is constant, and so is every prediction: check the target.", stacklevel=3)
