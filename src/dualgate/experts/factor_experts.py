@@ -56,7 +56,7 @@ FEWEST_ROWS = 16  # rows of a group of targets that the mixture starts from
 CHOICE_STEPS, START_STEPS, ROUND_STEPS = 4, 6, 2  # of expectation-maximisation: to compare, to start, between loadings
 FEW_COMPONENTS = 9  # up to which clusters are compared after twice as many steps
 FOLD_STEPS = 6  # of a mixture without a fold: after the first alone, what it knew of those rows makes intervals narrow
-FOLD_ROWS = 30_000  # up to which these are taken; of more rows a mixture remembers little of each
+FOLD_ROWS = 30_000  # up to which these are taken: of more, with a thousand for each component, each is known less
 MOST_COLUMNS = 24  # of a projection without errors
 SCORE_PENALTY = 1.0  # of ridges on the scores, whose variance is at most one: as of one row
 
