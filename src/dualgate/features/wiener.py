@@ -52,9 +52,9 @@ class WienerScores(PixelProjection):
         is then too optimistic; `fit_transform`, and with it a :class:`~sklearn.pipeline.Pipeline`, gives every training
         row the scores of loadings that did not see it.
     smooth : bool, default=False
-        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings in units of the typical noise
-        are smooth. The degree of smoothness is estimated from the rows. It gains nothing where the noise jumps from
-        pixel to pixel.
+        Whether neighbouring columns are neighbouring pixels of a spectrum, so that loadings in units of the typical
+        noise are smooth. The degree of smoothness is estimated from the rows. It gains nothing where the noise jumps
+        from pixel to pixel.
     max_iter : int, default=10
         Steps of expectation-maximisation, each of which is one pass over the rows.
     max_rows : None or int, default=60_000
