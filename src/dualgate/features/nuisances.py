@@ -60,7 +60,7 @@ class Nuisances(BaseEstimator):
         Whether the errors of a row are right up to a factor only, which is estimated with its residual.
     correlation : None or sequence of float, default=None
         Correlations of the noise of neighbouring pixels, one and two pixels apart, as resampling leaves them. A row
-        then takes about a millisecond.
+        then takes one to two milliseconds.
 
     References
     ----------
