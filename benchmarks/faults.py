@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from quality_places import TEST_START, _columns, kept, peers
+from scipy.constants import speed_of_light
 from sklearn.metrics import r2_score
 
 from dualgate import DualTowerMoERegressor
@@ -55,7 +56,7 @@ MODELS = {
 }
 CORRELATED = {"correlation": (0.3, 0.05)}  # training rows of the models named so
 PEERS = ("LightGBM", "MLP")  # on Wiener scores and quality columns of the dual tower
-LEVEL, LIGHT = 0.90, 299_792.458
+LEVEL, LIGHT = 0.90, speed_of_light / 1e3  # [km/s]
 
 
 def predict_all(name, seed, n_train, n_test):

@@ -11,12 +11,13 @@ from functools import partial
 
 import numpy as np
 from numpy.polynomial.legendre import legval
+from scipy.constants import speed_of_light
 from scipy.ndimage import map_coordinates
 
 from dualgate._validation import check_number
 from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
 
-LIGHT_SPEED = 299_792.458  # [km/s]
+LIGHT_SPEED = speed_of_light / 1e3  # [km/s]
 POSITION = np.linspace(-1, 1, len(WAVE))  # of a pixel in the band
 CONTINUUM_TERMS = 4  # Legendre polynomials of a cubic
 _LOWEST_RESPONSE = 0.05  # a calibration is above zero, however wide its polynomials

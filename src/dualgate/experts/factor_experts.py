@@ -464,9 +464,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         if np.ptp(y, axis=0).min() == 0:
             warnings.warn("FactorExperts: y is constant, and so is every prediction: check the target.", stacklevel=3)
         self._assign(reduction, found, target, single)
-        columns = columns if self.noise_ is None else columns | self.noise_.deviations(columns["projected"])
         self.novelty_ = stages.stage(
-            "novelty", [reduction.settings, self], lambda: NoveltyScale(self._judge(columns)[1])
+            "novelty", [reduction.settings, self], lambda: NoveltyScale(self._judge(self._described(columns))[1])
         )
         if not for_gates:
             return None
@@ -551,9 +550,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         stages, explained = self._stages(
             self.mixture_, information_of(columns, self.noise_), columns.get("candidate_evidence")
         )
-        beside = columns if self.noise_ is None else self.noise_.deviations(columns["projected"])
         weights = softmax(stages["log_evidence"], axis=1)
-        return stages | {"misfit": misfit_of(beside, (weights * explained).sum(axis=1))}
+        return stages | {"misfit": misfit_of(self._described(columns), (weights * explained).sum(axis=1))}
 
     def cross_fitted_stages(self, learned):
         """Return the same for the kept training rows, by mixtures that were solved without them."""
@@ -653,9 +651,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         """
 
         def score(columns):
-            _, found = self._judge(columns)
             n_measured = columns["n_measured"]
-            return (1 - found.misfit) * n_measured / np.sqrt(2 * np.maximum(n_measured, 1))
+            return (1 - self.stages(columns)["misfit"]) * n_measured / np.sqrt(2 * np.maximum(n_measured, 1))
 
         return self._map_columns(X, score)
 
@@ -744,12 +741,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             factor = np.sqrt(squares.sum() / freedom.sum())
             return Bunch(factor=float(factor), by_pixel=np.sqrt(squares / freedom) / factor, by_row=by_row)
 
-    def _columns_of(self, first_row, block):
-        """Reduced columns of a block, with the chi-square of its rows."""
-        columns = self.reduction_.reduce(first_row, block)
-        if self.noise_ is not None:
-            columns |= self.noise_.deviations(columns["projected"])
-        return columns
+    def _described(self, columns):
+        """Reduced columns with the chi-square of their rows, also where the noise was estimated."""
+        return columns if self.noise_ is None else columns | self.noise_.deviations(columns["projected"])
 
     def _judge(self, columns):
         """Return what the mixture predicts for rows, and in what ways these are unusual."""
@@ -763,7 +757,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "mixture_")
 
         def run(first, block):
-            return function(self._columns_of(first, block))
+            return function(self._described(self.reduction_.reduce(first, block)))
 
         return map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
 

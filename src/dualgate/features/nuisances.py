@@ -4,6 +4,7 @@ import numbers
 
 import numpy as np
 from numpy.polynomial import legendre
+from scipy.constants import speed_of_light
 from scipy.interpolate import make_interp_spline
 from scipy.linalg import cho_solve_banded, cholesky_banded
 from scipy.sparse import csr_array
@@ -13,7 +14,7 @@ from sklearn.base import BaseEstimator
 from dualgate._validation import check_number, check_numbers
 from dualgate.features.factors import Factors, information, n_products, solve_mean, split_information, unfold
 
-LIGHT = 299_792.458  # [km/s]
+LIGHT = speed_of_light / 1e3  # [km/s]
 OUTLIER = 4.5  # deviation from which a pixel is taken for bad, as if one in a thousand were, with 30 times its error
 MEDIAN_PIXELS, CHI_SQUARE_MEDIAN = 1024, 0.454936  # pixels whose median is taken, and the median of chi-square with one
 ROUNDS = 5  # in which bad pixels are looked for, at most
@@ -145,7 +146,7 @@ class Reader:
 
     def __init__(self, nuisances, factors, mean, noise):
         nuisances.check(len(mean))
-        self.nuisances, self.noise, self.shift = nuisances, noise, factors.shift
+        self.nuisances, self.noise = nuisances, noise
         self.n_factors = factors.free.shape[1]
         self._flux = np.column_stack([factors.free * noise[:, None], mean + noise * factors.shift])
         self._mean = mean
@@ -387,13 +388,10 @@ def scores_beside(columns):
 
 def chi_square_of(weights, weighted, shift):
     """Squared deviations of rows in units of their errors, summed, and the number of measured pixels."""
-    sums = np.zeros((len(weights), 3))
-    shift = shift.astype(weights.dtype)
-    measured = weights > 0
+    shift, measured = shift.astype(weights.dtype), weights > 0
     squares = np.divide(weighted * weighted, weights, where=measured, out=np.zeros_like(weights))
-    sums[:, 0] = squares.sum(axis=1, dtype=np.float64)
-    sums[:, 1] = weights @ (shift * shift) - 2 * (weighted @ shift)
-    return sums[:, 0] + sums[:, 1], measured.sum(axis=1)
+    moved = weights @ (shift * shift) - 2 * (weighted @ shift)
+    return squares.sum(axis=1, dtype=np.float64) + moved, measured.sum(axis=1)
 
 
 def integrate_out(folded, moment, n_left):

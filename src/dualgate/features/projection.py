@@ -333,13 +333,16 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
         names, at_rest, settings = [], at_rest or rows is not None, joblib.hash(nuisances)
 
         def found(weights, weighted, factors):
-            reader = factors.made(settings, lambda: Reader(nuisances, factors, self.mean_, self.noise_))
-            columns = reader.read(weights, weighted, at_rest=at_rest)
+            columns = self._reader(nuisances, factors, settings).read(weights, weighted, at_rest=at_rest)
             names[:] = columns
             return list(columns.values())
 
         joined = self._by_basis(block, rows, found, first_row)
         return dict(zip(names, joined, strict=True))
+
+    def _reader(self, nuisances, factors, settings):
+        """Return what reads rows with these factors; it is made once for its `settings`, a key of the nuisances."""
+        return factors.made(settings, lambda: Reader(nuisances, factors, self.mean_, self.noise_))
 
     def typical_information(self):  # noqa: D102
         loadings = self._bases[-1].free
@@ -370,7 +373,7 @@ class PixelProjection(Projection, TransformerMixin, BaseEstimator):
 
     def residual_power(self, block):  # noqa: D102
         factors = self._bases[-1]
-        reader = Reader(Nuisances(robust=True), factors, self.mean_, self.noise_)
+        reader = self._reader(Nuisances(robust=True), factors, "robust")
         squares, freedom, by_row = np.zeros(len(factors.shift)), np.zeros(len(factors.shift)), []
         for start in range(0, len(block), STEP):
             found = reader.residual_power(*self.read(block[start : start + STEP], start))
