@@ -1,5 +1,6 @@
 """The mathematics of the factor mixture: conditioning, expectation-maximisation, recovery."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.linalg import subspace_angles
 from scipy.stats import multivariate_normal
 
 from dualgate.experts.factor_mixture import ColumnNoise, FactorMixture, MixtureSums, first_mixture, maximise
+from dualgate.features.factors import Span, n_products, split_information
 
 P, R, Q, K, T = 12, 4, 2, 3, 2
 
@@ -46,7 +48,7 @@ def test_it_is_gaussian_conditioning_in_pixel_space():
     variances[3, :5] = np.inf  # masked
     mixture, information = random_mixture(rng), information_of(x, variances, loadings)
     evidence, predictions, covariance, explained = mixture.predict(information)
-    density = mixture.expect(information, y)[0]
+    density = mixture.expect(*split_information(information), False, y)[0]
     for row in range(8):
         seen = np.isfinite(variances[row])
         noise, flux, own = np.diag(variances[row, seen]), x[row, seen], loadings[seen]
@@ -214,3 +216,32 @@ def test_noise_of_columns_is_found():
         column_noise = column_noise.updated(sums, mixture)
     expected = noise**2 / (np.square(loadings).sum(axis=1) + noise**2)
     assert_allclose(column_noise.variance, np.maximum(expected, 0.01), rtol=0.1, atol=0.005)
+
+
+def test_a_span_changes_nothing_but_the_time():
+    rng, width, n_factors = np.random.default_rng(1), 16, 3
+    loadings, n_rows = rng.normal(size=(400, width)), 700
+    patterns = 1 + rng.uniform(size=(3, 400))  # of errors: all rows follow them but every twentieth
+    weights = rng.gamma(2, size=(n_rows, 3)) @ patterns
+    weights[::20] *= rng.uniform(size=weights[::20].shape) < 0.8
+    rows, columns = np.tril_indices(width)
+    folded, x = weights @ (loadings[:, rows] * loadings[:, columns]), rng.normal(size=(n_rows, width)) @ loadings.T
+    moment = (weights * x + np.sqrt(weights) * rng.normal(size=weights.shape)) @ loadings
+    information, y = np.hstack([folded, moment]).astype(np.float32), rng.normal(size=(n_rows, 1))
+    planes = rng.normal(size=(K, width, n_factors + 1))
+    slopes, levels = rng.normal(size=(K, n_factors, 1)), rng.normal(size=(K, 1))
+    mixture = FactorMixture(np.log(np.full(K, 1 / K)), planes, slopes, levels, np.ones((K, 1, 1)))
+    span = Span.of(information[:, : n_products(width)])
+    inside = span.coordinates(information[:, : n_products(width)])[1]
+    assert not inside[::20].any()
+    assert inside.sum() == n_rows - 35
+    spanned, exact = replace(mixture, span=span), information.astype(np.float64)
+    for found, whole, expected in zip(spanned.predict(information), mixture.predict(information),
+                                      mixture.predict(exact), strict=True):  # fmt: skip
+        assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+        assert np.abs(found - expected).mean() < 3 * np.abs(whole - expected).mean() + 1e-5 * np.abs(expected).mean()
+    sums, expected = summed(spanned, information, y), summed(mixture, exact, y)
+    for name, values in sums.items():
+        assert_allclose(values, expected[name], rtol=1e-3, atol=1e-4 * np.abs(expected[name]).max(), err_msg=name)
+    assert Span.of(folded) is None  # double precision is left whole
+    assert Span.of(rng.uniform(size=(700, 136)).astype(np.float32)) is None  # no pattern

@@ -2,7 +2,7 @@
 
 import numbers
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
@@ -26,7 +26,7 @@ from dualgate.experts.factor_mixture import (
 from dualgate.experts.novelty import NoveltyScale, Oddities, Watch, misfit_of
 from dualgate.experts.regimes import EmptyCellWarning, regime_codes
 from dualgate.features.discriminants import find_discriminants
-from dualgate.features.factors import posterior_mean, split_information, unfold
+from dualgate.features.factors import Span, posterior_mean, split_information, unfold
 from dualgate.intervals import CALIBRATION_ROWS, IntervalScale
 from dualgate.reduction import ReducedRows, Reduction
 from dualgate.rows import (
@@ -391,8 +391,9 @@ class FactorExperts(RegressorMixin, BaseEstimator):
 
     def _climb(self, mixture, information, y, n_steps, noise=None):
         """Take steps of expectation-maximisation; with `noise`, `information` are columns, and it is estimated."""
-        before, rows = -np.inf, information
-        n_done = 0
+        before, rows, n_done = -np.inf, information, 0
+        span = Span.of(split_information(information)[0]) if noise is None else None
+        mixture = replace(mixture, span=span)
         while n_done < n_steps:
             n_done += 1
             if noise is not None:
@@ -402,7 +403,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             level = sums["log_density"] + log_prior(mixture)
             if noise is not None:
                 level -= 0.5 * len(y) * np.log(noise.variance).sum() + 0.5 * noise.squares_of(information).sum()
-            mixture = maximise(sums)
+            mixture = maximise(sums, span=span)
             noise = None if noise is None else noise.updated(sums, mixture)
             if level - before < self.tol * len(y):
                 break
@@ -489,7 +490,7 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         whole = {name: values.sum(axis=0) for name, values in sums.items()}
 
         def without(fold):
-            begun = maximise({name: whole[name] - sums[name][fold] for name in sums})
+            begun = maximise({name: whole[name] - sums[name][fold] for name in sums}, span=mixture.span)
             if len(y) > FOLD_ROWS:
                 return begun
             rest = np.arange(len(y)) % self.cv != fold

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import logsumexp
 
-from dualgate.features.factors import n_products, split_information, unfold
+from dualgate.features.factors import Span, n_products, split_information, unfold
 from dualgate.rows import Pass, in_threads
 
 STEP = 256  # rows worked on at a time, so that intermediate arrays stay in the cache
@@ -45,6 +45,8 @@ class FactorMixture:
         c_k.
     covariance : ndarray of shape (n_components, n_targets, n_targets)
         S_k.
+    span : None or Span, default=None
+        Directions that hold the matrices A of most rows, which saves most of the products with them.
     """
 
     log_share: np.ndarray
@@ -52,7 +54,8 @@ class FactorMixture:
     slopes: np.ndarray
     levels: np.ndarray
     covariance: np.ndarray
-    _operators: dict = field(default_factory=dict, repr=False)
+    span: Span | None = None
+    _operators: dict = field(default_factory=dict, repr=False, init=False)
 
     def __getstate__(self):
         return vars(self) | {"_operators": {}}
@@ -62,8 +65,17 @@ class FactorMixture:
         """Numbers of components, loadings, factors and targets."""
         return *self.planes.shape[:2], *self.slopes.shape[1:]
 
-    def operators(self, dtype):
-        """Matrices from information to [U m]' A [U m], as (pair, component) by products, and from b to [U m]' b."""
+    def operators(self, dtype, spanned=False):
+        """Matrices from information to [U m]' A [U m], as (pair, component) by products, and from b to [U m]' b.
+
+        With `spanned`, A is given by its coordinates in the span.
+        """
+        if spanned:
+            if "spanned" not in self._operators:
+                to_pairs, to_moments = self.operators(np.dtype(np.float64))
+                to_pairs = to_pairs @ self.span.directions.T
+                self._operators["spanned"] = to_pairs.astype(dtype), to_moments.astype(dtype)
+            return self._operators["spanned"]
         if dtype not in self._operators:
             _, width, n_factors, _ = self.shape
             rows, columns = np.tril_indices(width)
@@ -92,12 +104,22 @@ class FactorMixture:
             planes, slopes = np.concatenate([turned, planes[:, :, -1:]], axis=2), slopes[:, :n_left]
         return FactorMixture(self.log_share, planes, slopes, self.levels, covariance)
 
-    def _project(self, information, y=None):
+    def parts(self, information):
+        """Yield the numbers of some rows, their A, their b, and whether A is given by coordinates in the span."""
+        folded, moment = split_information(information)
+        groups = [(np.arange(len(folded)), folded, False)]
+        if self.span is not None:
+            found, inside = self.span.coordinates(folded)
+            groups = [(np.flatnonzero(inside), found, True), (np.flatnonzero(~inside), folded, False)]
+        for rows, precision, spanned in groups:
+            for start in range(0, max(len(rows), not (len(folded) or spanned)), STEP):
+                some = rows[start : start + STEP]
+                yield some, precision[some], moment[some], spanned
+
+    def _project(self, precision, moment, spanned, y=None):
         """Lower triangles of L (q, q, K, n), h (q, K, n), and l_k without what solving L adds (K, n)."""
-        (n_components, _, n_factors, _), dtype = self.shape, information.dtype
-        to_pairs, to_moments = self.operators(dtype)
-        precision, moment = split_information(information)
-        n_rows = len(information)
+        (n_components, _, n_factors, _), dtype, n_rows = self.shape, moment.dtype, len(moment)
+        to_pairs, to_moments = self.operators(dtype, spanned)
         pairs = (to_pairs @ precision.T).reshape(-1, n_components, n_rows)
         moments = (to_moments @ moment.T).reshape(n_factors + 1, n_components, n_rows)
         cross = n_products(n_factors)
@@ -120,13 +142,13 @@ class FactorMixture:
             evidence = evidence - 0.5 * (distance + size[:, None])
         return lower, h, evidence
 
-    def expect(self, information, y):
+    def expect(self, precision, moment, spanned, y):
         """Find what the rows tell of components and factors when y is known too.
 
         Parameters
         ----------
-        information : ndarray of shape (n_rows, n_products + n_loadings)
-            As :meth:`~dualgate.features.Projection.information` returns it.
+        precision, moment, spanned
+            A and b of rows, from `parts`.
         y : ndarray of shape (n_rows, n_targets)
 
         Returns
@@ -136,12 +158,12 @@ class FactorMixture:
         pairs : ndarray of shape (n_pairs, n_components, n_rows)
             Lower triangle of share times <t~ t~'>, t~ = (t, 1); the last is the share.
         """
-        lower, h, evidence = self._project(information, y)
+        lower, h, evidence = self._project(precision, moment, spanned, y)
         n_factors = len(h)
         scratch, log_size = np.empty_like(lower[0]), np.zeros_like(h[0])
         column = np.empty_like(h)
         for pivot in range(n_factors):  # sweeps; the lower triangle ends as minus the inverse
-            diagonal = lower[pivot, pivot].copy()
+            diagonal = np.maximum(lower[pivot, pivot], 1)  # every pivot of I + G is at least one, but for rounding
             log_size += np.log(diagonal)
             np.reciprocal(diagonal, out=diagonal)
             column[:pivot], column[pivot], column[pivot + 1 :] = lower[pivot, :pivot], 0, lower[pivot + 1 :, pivot]
@@ -159,9 +181,9 @@ class FactorMixture:
                 means[row] -= scratch[0]
         evidence = evidence - 0.5 * log_size + 0.5 * np.einsum("qkn,qkn->kn", h, means)
         log_density = logsumexp(evidence, axis=0)
-        share = np.exp(evidence - log_density).astype(information.dtype)
+        share = np.exp(evidence - log_density).astype(moment.dtype)
         share[share < NEGLIGIBLE] = 0
-        pairs = np.empty((n_products(n_factors + 1), *share.shape), information.dtype)
+        pairs = np.empty((n_products(n_factors + 1), *share.shape), moment.dtype)
         for row in range(n_factors):
             own = pairs[n_products(row) : n_products(row + 1)]
             np.multiply(means[row], means[: row + 1], out=own)
@@ -170,31 +192,38 @@ class FactorMixture:
         pairs *= share
         return log_density, pairs
 
+    def _map(self, function, information):
+        """Arrays of all rows from those that ``function(rows, precision, moment, spanned)`` returns for some."""
+        joined = None
+        for rows, *some in self.parts(information):
+            found = function(rows, *some)
+            joined = joined or [np.empty((len(information), *values.shape[1:]), values.dtype) for values in found]
+            for values, part in zip(joined, found, strict=True):
+                values[rows] = part
+        return tuple(joined)
+
     def most_likely(self, information, y):
         """Component that is most likely for every row, y known too (n_rows,)."""
-        starts = range(0, max(len(y), 1), STEP)
-        pieces = [self.expect(information[start : start + STEP], y[start : start + STEP])[1][-1] for start in starts]
-        return np.concatenate(pieces, axis=1).argmax(axis=0)
+        return self._map(lambda rows, *some: [self.expect(*some, y[rows])[1][-1].argmax(axis=0)], information)[0]
 
     def factors_of(self, information, y):
         """Find <z> (n_rows, n_loadings) and the lower triangle of <z z'> (n_rows, n_products) of rows with known y."""
-        pieces = [self._factors_of(information[start : start + STEP], y[start : start + STEP])
-                  for start in range(0, len(information), STEP)]  # fmt: skip
-        return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
-
-    def _factors_of(self, information, y):
-        pairs = self.expect(information, y)[1]
-        n_rows, (_, width, n_factors, _) = pairs.shape[2], self.shape
+        _, width, n_factors, _ = self.shape
         rows, columns = np.tril_indices(width)
         first, second = np.tril_indices(n_factors + 1)
         above, below = self.planes[:, rows], self.planes[:, columns]
         folded = above[:, :, first] * below[:, :, second]
         mixed = first != second
         folded[:, :, mixed] += above[:, :, second[mixed]] * below[:, :, first[mixed]]
-        folded = folded.transpose(1, 2, 0).reshape(len(rows), -1).astype(pairs.dtype)
-        lines = self.planes.transpose(1, 2, 0).reshape(width, -1).astype(pairs.dtype)
-        squares = (folded @ pairs.reshape(-1, n_rows)).T
-        return (lines @ pairs[-n_factors - 1 :].reshape(-1, n_rows)).T, squares
+        folded = folded.transpose(1, 2, 0).reshape(len(rows), -1).astype(information.dtype)
+        lines = self.planes.transpose(1, 2, 0).reshape(width, -1).astype(information.dtype)
+
+        def find(own, *some):
+            pairs = self.expect(*some, y[own])[1]
+            squares = (folded @ pairs.reshape(-1, len(own))).T
+            return (lines @ pairs[-n_factors - 1 :].reshape(-1, len(own))).T, squares
+
+        return self._map(find, information)
 
     def predict(self, information):
         """Find evidence and prediction of every component.
@@ -212,13 +241,11 @@ class FactorMixture:
             What a component explains of ``(x - mean)' E^-1 (x - mean)``; the rest is the squared Mahalanobis distance
             of the row from the component.
         """
-        starts = range(0, max(len(information), 1), STEP)
-        pieces = [self._predict(information[start : start + STEP]) for start in starts]
-        return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
+        return self._map(self._predict, information)
 
-    def _predict(self, information):
+    def _predict(self, _, precision, moment, spanned):
         """Eliminate the factors from [[L, h, V], [h', 0, 0], [V', 0, 0]]: minus the rest are the quadratic forms."""
-        lower, h, evidence = self._project(information)
+        lower, h, evidence = self._project(precision, moment, spanned)
         n_factors, n_targets = len(h), self.shape[3]
         slopes = self.slopes.transpose(2, 1, 0).astype(h.dtype)  # (T, q, K)
         beside = np.empty((1 + n_targets, n_factors, *h.shape[1:]), h.dtype)
@@ -226,7 +253,7 @@ class FactorMixture:
         forms = np.zeros((1 + n_targets, 1 + n_targets, *h.shape[1:]), h.dtype)
         scratch, log_size = np.empty_like(h), np.zeros_like(h[0])
         for pivot in range(n_factors):
-            diagonal = lower[pivot, pivot]
+            diagonal = np.maximum(lower[pivot, pivot], 1)
             log_size += np.log(diagonal)
             inverse = 1 / diagonal
             for row in range(pivot + 1, n_factors):
@@ -291,19 +318,22 @@ class MixtureSums(Pass):
     def _sum(self, information, y):
         empty = self.begin()
         sums = {name: values[:1] for name, values in empty.items()}
-        n_lines = self.mixture.shape[2] + 1
+        n_lines, span = self.mixture.shape[2] + 1, self.mixture.span
         products, moments = (np.zeros_like(sums[name][0], information.dtype) for name in ("products", "moments"))
-        for start in range(0, len(information), STEP):
-            rows, own = information[start : start + STEP], y[start : start + STEP]
-            log_density, pairs = self.mixture.expect(rows, own)
-            precision, moment = split_information(rows)
-            products += pairs.reshape(-1, len(rows)) @ precision
+        within = None if span is None else np.zeros((len(products), len(span.directions)), information.dtype)
+        for rows, precision, moment, spanned in self.mixture.parts(information):
+            own = y[rows]
+            log_density, pairs = self.mixture.expect(precision, moment, spanned, own)
+            into = within if spanned else products
+            into += pairs.reshape(-1, len(rows)) @ precision
             moments += pairs[-n_lines:].reshape(-1, len(rows)) @ moment
             sums["pairs"][0] += pairs.sum(axis=2, dtype=np.float64)
             sums["targets"][0] += pairs[-n_lines:] @ own
             sums["squares"][0] += np.einsum("kn,nt,ns->kts", pairs[-1], own, own, optimize=True)
             sums["log_density"] += log_density.sum()
         sums["products"][0] += products
+        if span is not None:
+            sums["products"][0] += within @ span.directions
         sums["moments"][0] += moments
         sums["n_rows"] += len(information)
         return sums
@@ -320,7 +350,7 @@ def log_prior(mixture, penalty=PLANE_ROWS):
     return mixture.log_share.sum() - 0.5 * (penalty * (planes + slopes) + LEVEL_ROWS * levels)
 
 
-def maximise(sums, penalty=PLANE_ROWS):
+def maximise(sums, penalty=PLANE_ROWS, *, span=None):
     """Find the mixture that the sums of a step make most likely.
 
     Parameters
@@ -330,6 +360,8 @@ def maximise(sums, penalty=PLANE_ROWS):
     penalty : float, default=30.0
         Of planes and slopes: each is as if so many further rows had told it to be zero. 0 is maximum likelihood, and
         then no step makes the likelihood of the rows fall.
+    span : None or Span, default=None
+        Of the mixture that is returned.
 
     Returns
     -------
@@ -369,7 +401,7 @@ def maximise(sums, penalty=PLANE_ROWS):
         levels[k] = coef[-1] + mean @ coef[:-1]
         slopes[k] = turn.T @ coef[:-1]
     log_share = np.log((counts + some) / (counts + some).sum())
-    return FactorMixture(log_share, planes, slopes, levels, covariance)
+    return FactorMixture(log_share, planes, slopes, levels, covariance, span)
 
 
 @dataclass(frozen=True, eq=False)

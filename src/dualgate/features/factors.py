@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dualgate.rows import Pass, in_threads
+from dualgate.rows import Pass, choose_spread, in_threads
 
 STEP = 512  # rows worked on at a time, so that intermediate arrays stay in the cache
 FAINT = 1e-10  # of the largest weight of a row: some surveys give masked pixels huge errors, which must not count
+SPAN_ROWS, SPAN_ROUNDS = 2_000, 3  # rows that a span is found from, and how often
+SPAN_SHARE = 8  # products for each direction of a span
+WITHIN = 1e-5  # of its norm: what a matrix may lose, which moves predictions no more than single precision does
+MOST_INFORMED = 1e5  # norm of a matrix above which what is lost counts beside the prior, whose information is 1
 _ROWS = 2048  # rows whose sums are taken at a time
 _MAX_STRAIN = 1e-3 / np.finfo(np.float32).eps  # collinearity of factors up to which single precision is accurate
 
@@ -56,6 +60,46 @@ def weigh(flux, error, mean, noise, out=None):
         measured &= weights > FAINT * weights.max(axis=1, keepdims=True, where=measured, initial=0)
         np.copyto(out, 0, where=~measured)
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A few directions that hold the matrices A of most rows, as far as single precision tells.
+
+    Errors follow few patterns, such as the brightness of the object and of the sky: where all pixels were measured, 37
+    numbers hold the 300 of 24 factors. Rows with other errors, or without some pixels, lie outside.
+
+    Parameters
+    ----------
+    directions : ndarray of shape (n_directions, n_products)
+        Orthonormal.
+    """
+
+    directions: np.ndarray
+
+    @classmethod
+    def of(cls, folded):
+        """Find the span of rows of lower triangles, or None where it would save nothing."""
+        n_directions = folded.shape[1] // SPAN_SHARE
+        some = folded[choose_spread(len(folded), SPAN_ROWS)].astype(np.float64)
+        some = some[some.any(axis=1)]
+        if folded.dtype != np.float32 or n_directions < 2 or len(some) < 2 * n_directions:
+            return None
+        some /= np.linalg.norm(some, axis=1, keepdims=True)
+        inside = np.ones(len(some), dtype=bool)
+        for _ in range(SPAN_ROUNDS):  # of the better half of the rows, so that those outside do not turn them
+            directions = np.linalg.eigh(some[inside].T @ some[inside])[1][:, -n_directions:].T
+            left = np.linalg.norm(some - some @ directions.T @ directions, axis=1)
+            inside = left <= max(WITHIN, np.median(left))
+        return cls(directions) if np.median(left) <= WITHIN else None
+
+    def coordinates(self, folded):
+        """Coordinates of rows of lower triangles (n_rows, n_directions), and whether each row lies inside."""
+        directions = self.directions.astype(folded.dtype)
+        found = folded @ directions.T
+        left = folded - found @ directions
+        lost, norm = (np.sqrt(np.einsum("ij,ij->i", each, each, dtype=np.float64)) for each in (left, folded))
+        return found, (lost <= WITHIN * norm) & (norm < MOST_INFORMED)
 
 
 @dataclass
