@@ -39,7 +39,7 @@ _MODULES = {  # classes by module, without the private modules of scikit-learn
     "dualgate.experts.hierarchical": "HierarchicalExperts PartialState",
     "dualgate.experts.novelty": "NoveltyScale",
     "dualgate.features.discriminants": "Discriminants",
-    "dualgate.features.factors": "Factors",
+    "dualgate.features.factors": "Factors Span",
     "dualgate.features.lines": "Continuum LinePixels LineWindows",
     "dualgate.features.nuisances": "Nuisances",
     "dualgate.features.projection": "FrozenProjection PlainColumns TransformerProjection",
