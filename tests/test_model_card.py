@@ -105,6 +105,16 @@ def test_names_of_columns_stay_text(rows):
     assert "alert(1)" in code
 
 
+def test_names_of_columns_stay_text_in_a_notebook(rows):
+    X, y, _ = rows[0]
+    evil = "<img src=x onerror=alert(1)>"
+    frame = pd.DataFrame(X, columns=[evil, *(f"c{i}" for i in range(2 * P - 1))])
+    model = HierarchicalExperts([evil, "c1"], random_state=0).fit(frame, y)
+    shown = model._repr_html_()
+    assert "onerror=alert(1)" in shown
+    assert "<img src=x" not in shown
+
+
 def test_what_does_not_fit_is_named(rows):
     X, y, _ = rows[0]
     with pytest.raises(NotFittedError):

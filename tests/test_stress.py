@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 import golden_models
 from dualgate import DualTowerMoERegressor, FactorExperts, HierarchicalExperts, PhysGate, QualityGate
 from dualgate.experts import EmptyCellWarning
+from dualgate.features.factors import weigh
 from dualgate.rows import RowSource
 
 P = 24
@@ -141,6 +142,51 @@ def test_penalties_at_both_ends(alphas, sharing):
     assert np.abs(found - y).max() < 20 * y.std()
 
 
+# ---- as many experts as anybody asks for -----------------------------------------------------------------------------
+
+
+def test_ten_thousand_ridges():
+    rng, n_regimes = np.random.default_rng(0), 10_000
+    regimes = np.tile(np.arange(n_regimes), 3)
+    X, levels = rng.normal(size=(len(regimes), 2)), rng.normal(size=n_regimes)
+    y = levels[regimes] + X[:, 0] + 0.1 * rng.normal(size=len(regimes))
+    model = HierarchicalExperts(projection=None, alphas=[1e-3], cv=2, random_state=0).fit(X, y, regimes=regimes)
+    assert model.n_experts_ == n_regimes
+    assert np.std(model.predict(X, regimes=regimes) - y) < 0.5
+    assert model.predict_each(X[:5]).shape == (5, n_regimes)
+
+
+def test_a_thousand_components():
+    n_regimes = 1000
+    X, y, _ = draw(3 * n_regimes)
+    order = np.argsort(y)
+    regimes = np.empty(len(y), dtype=int)
+    regimes[order] = np.arange(len(y)) // 3
+    model = factor(experts__n_components=n_regimes, experts__n_factors=1, experts__refine=0, experts__max_iter=2)
+    mean = check(model.set_params(experts__cv=2), X, y, regimes, draw(100, 2)[0])
+    assert model.experts_.n_experts_ == n_regimes
+    assert np.std(mean - draw(100, 2)[1]) < 0.7 * y.std()
+
+
+def test_many_experts_take_a_block_in_parts(monkeypatch):
+    X, y, regimes = draw(300)
+    model = factor().fit(X, y, regimes=regimes)
+    expected, sizes = model.predict_density(X), []
+    reduce = type(model.reduction_).reduce
+
+    def watch(self, first, block, **options):
+        sizes.append(len(block))
+        return reduce(self, first, block, **options)
+
+    monkeypatch.setattr(type(model.reduction_), "reduce", watch)
+    monkeypatch.setattr("dualgate.rows.sources._THREAD_ROWS", 128)
+    monkeypatch.setattr("dualgate.mixture.TRACE_WIDTH", 1 << 30)
+    found = model.predict_density(X)
+    assert sizes == [128, 128, 44]
+    assert_allclose(found.mean, expected.mean, rtol=1e-6)
+    assert_allclose(found.std, expected.std, rtol=1e-6)
+
+
 # ---- a row's answer is its own ---------------------------------------------------------------------------------------
 
 
@@ -165,9 +211,11 @@ def spectra():
     return wave, X, depth @ rng.normal(size=5)
 
 
+NUISANCES = "experts__projection__nuisances__"
 OWN = {
     "factor mixture, robust": {},
     "velocity": {"velocity": 160},
+    "continuum, velocity, neighbours": {"continuum": 0.05, "velocity": 160, NUISANCES + "correlation": (0.3, 0.1)},
     "dual tower": {"experts": "hierarchical", "max_epochs": 2, "experts__quality_edges": (20.0,)},
 }
 
@@ -183,10 +231,15 @@ def test_an_answer_depends_neither_on_other_rows_nor_on_blocks(name, spectra, mo
     rows[3, 10:20] += 50 * rows[3, 130:140]  # outliers
     if name != "dual tower":
         rows[5, :60], rows[6, 120:160] = np.nan, np.inf
-    asked = {"predict": model.predict, "interval": lambda X: model.predict_interval(X, 0.8)}
+
+    def density(X):
+        found = model.predict_density(X)
+        return np.stack([found.std, found.quantile(0.1), found.cdf(0.0)], axis=1)
+
+    asked = {"predict": model.predict, "density": density, "interval": lambda X: model.predict_interval(X, 0.8)}
     if name != "dual tower":
         asked |= {"novelty": model.novelty, "score": model.score_samples}
-    if name == "velocity":
+    if "velocity" in name:
         asked["velocity"] = lambda X: np.stack(model.predict_velocity(X), axis=1)
     order, wild = np.random.default_rng(1).permutation(200), rows.copy()
     wild[100:, :120] = 1e6  # what lies beside the first hundred
@@ -201,6 +254,19 @@ def test_an_answer_depends_neither_on_other_rows_nor_on_blocks(name, spectra, mo
             smaller.setattr("dualgate.rows.sources.BLOCK_BYTES", 240 * 8 * 64)
             smaller.setattr("dualgate.rows.sources._THREAD_ROWS", 16)
             assert_allclose(ask(InBlocks(rows)), expected, **close, err_msg=f"{what}, blocks")
+
+
+def test_the_weight_of_a_pixel_depends_on_its_row_alone():
+    rng = np.random.default_rng(0)
+    flux, error = rng.normal(size=(200, 12)), np.exp(rng.uniform(*np.log([1e-9, 1e9]), size=(200, 12)))
+    flux[::7, 3], error[::5, 2], error[::11] = np.nan, np.inf, 1e-3
+    mean, noise = np.zeros(12), np.ones(12)
+    for precision in (np.float32, np.float64):
+        together = weigh(flux.astype(precision), error.astype(precision), mean, noise)
+        for row in range(200):
+            own = slice(row, row + 1)
+            alone = weigh(flux[own].astype(precision), error[own].astype(precision), mean, noise)
+            assert_array_equal(alone, together[:, own])
 
 
 # ---- golden file -----------------------------------------------------------------------------------------------------

@@ -99,6 +99,15 @@ def test_code_in_names_stays_text(name):
     assert "](javascript" not in shown or name.endswith("html")
 
 
+def test_dollars_in_names_are_no_mathematics(results, monkeypatch):
+    monkeypatch.setattr("dualgate.study.figures.FIGURES", {"predictions": FIGURES["predictions"]})
+    marked, plain = (
+        draw_figures(replace(results, run=replace(results.run, target=name, unit=None)))["predictions"][1]
+        for name in (r"$\frac$ $", r"no mathematics")
+    )
+    assert marked != plain
+
+
 def test_numbers_are_written_though_a_figure_fails_and_earlier_figures_do_not_stay(results, tmp_path, monkeypatch):
     (tmp_path / "places.png").write_bytes(b"old")
     (tmp_path / "b").mkdir()

@@ -24,7 +24,7 @@ from dualgate.intervals import CALIBRATION_ROWS, IntervalScale, residual_varianc
 from dualgate.reduction import FEATURES, HELD_ROWS, ReducedRows
 from dualgate.rows import FitStages, choose_spread, map_blocks, open_fit_rows, open_rows, take_rows
 from dualgate.snr import SNR_EDGES
-from dualgate.trace import MixtureTrace
+from dualgate.trace import TRACE_WIDTH, MixtureTrace
 
 LOSSES, STARTS = ("mse", "cross_entropy"), ("linear", "random")
 TOWERS, EXPERTS = ("phys", "quality"), {"hierarchical": HierarchicalExperts, "factor": FactorExperts}
@@ -800,7 +800,8 @@ class DualTowerMoERegressor(NestedParams, RegressorMixin, BaseEstimator):
                 watch.see(stages["misfit"], first, block)
             return finish(stages)
 
-        found = map_blocks(self, read, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
+        width = TRACE_WIDTH * self.experts_.n_experts_
+        found = map_blocks(self, read, open_rows(self, X, reset=False), n_jobs=self.n_jobs, width=width)
         if watch is not None:
             watch.warn(self)
         return found

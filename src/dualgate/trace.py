@@ -6,6 +6,8 @@ import numpy as np
 
 from dualgate.density import MixtureDensity
 
+TRACE_WIDTH = 8  # numbers for each expert that a prediction holds of a row, on its way and in a trace
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class MixtureTrace:

@@ -12,13 +12,12 @@ from scipy.special import softmax
 from sklearn.metrics import r2_score
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_consistent_length
-from threadpoolctl import threadpool_limits
 
 from dualgate._validation import check_number, check_target, make_generator, require_finite
 from dualgate.datasets.emulator import HIGH, LABELS, LOW, WAVE, load_emulator
 from dualgate.datasets.importance import effective_size, moments, sample_posterior
 from dualgate.datasets.likelihoods import TOLERANCE, ContinuumLikelihood, SpectrumBasis, log_likelihoods
-from dualgate.rows import ArrayRows, as_source
+from dualgate.rows import ArrayRows, as_source, one_blas_thread
 
 _BASIS_STARS, _HELD_OUT = 1024, 512
 _TILE = 512  # stars emulated together
@@ -136,7 +135,7 @@ def bayes_limit(
     seed = int(make_generator("bayes_limit", random_state).integers(2**63))
     threads = Parallel(n_jobs=n_jobs, require="sharedmem")
     ranges = [(start, min(start + _ROWS, len(source))) for start in range(0, len(source), _ROWS)]
-    with threadpool_limits(1, user_api="blas"):  # and blocks of fixed size: no bit depends on n_jobs
+    with one_blas_thread():  # and blocks of fixed size: no bit depends on n_jobs
         smallest = np.min(threads(delayed(_smallest_errors)(source, *rows) for rows in ranges), axis=0)
         stars = _emulate(np.random.default_rng([seed, 0]).random((_BASIS_STARS + _HELD_OUT, len(LABELS))))
         basis = SpectrumBasis.from_spectra(*np.split(stars, [_BASIS_STARS]), smallest)

@@ -280,11 +280,15 @@ def write_spectra(path, flux, error, params, wave, *, measured=False, compressio
     rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
     options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
     with whole_file(path) as unfinished:
-        with h5py.File(unfinished.name, "w") as file:
-            file[WAVE] = wave
-            file.create_dataset(FLUX, data=flux, **options)
-            file.create_dataset(ERROR, data=error, **options)
-        table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
+        try:
+            with h5py.File(unfinished.name, "w") as file:
+                file[WAVE] = wave
+                file.create_dataset(FLUX, data=flux, **options)
+                file.create_dataset(ERROR, data=error, **options)
+            table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
+        except (OSError, RuntimeError) as problem:  # h5py and PyTables raise either, without the name of the file
+            words = f"write_spectra.path={str(path)!r} cannot be written ({problem}): make room, or name another place."
+            raise OSError(words) from problem
 
 
 def _check_spectra(flux, error, wave, params, required):

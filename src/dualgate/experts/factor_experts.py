@@ -5,7 +5,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial import KDTree
 from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.cluster import KMeans
@@ -40,7 +40,7 @@ from dualgate.rows import (
     run_passes,
 )
 from dualgate.statistics import CellStatistics
-from dualgate.trace import MixtureTrace
+from dualgate.trace import TRACE_WIDTH, MixtureTrace
 
 FACTORS = (8, 16, 24)  # factors of a component that "auto" compares, as long as the score rises
 GROUPS = (1, 2, 4, 6, 8, 12)  # components for each regime that "auto" compares, as long as the score rises
@@ -609,7 +609,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
             watch.see(stages["misfit"], first, block)
             return stages | {"snr": columns["snr"]} if "snr" in columns else stages
 
-        stages = map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
+        width = TRACE_WIDTH * self.n_experts_
+        stages = map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs, width=width)
         watch.warn(self)
         return stages
 
@@ -760,7 +761,8 @@ class FactorExperts(RegressorMixin, BaseEstimator):
         def run(first, block):
             return function(self._described(self.reduction_.reduce(first, block)))
 
-        return map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs)
+        width = TRACE_WIDTH * self.n_experts_
+        return map_blocks(self, run, open_rows(self, X, reset=False), n_jobs=self.n_jobs, width=width)
 
     def predict(self, X, return_std=False):
         """Predict by the experts, weighed by their evidence.
@@ -850,7 +852,11 @@ def warn_of_components(mixture, n_rows):
     spread[:, -n_targets:, -n_targets:] += mixture.covariance
     moments = np.concatenate([mixture.planes[:, :, -1], mixture.levels, spread.reshape(n_components, -1)], axis=1)
     own = np.setdiff1d(np.arange(n_components), few)
-    same = own[np.argwhere(np.triu(squareform(pdist(moments[own], "chebyshev")) < SAME, 1))]
+    places = np.arange(len(own))
+    near = KDTree(moments[own]).query(moments[own], k=2, p=np.inf, distance_upper_bound=SAME)[1]  # one is itself
+    nearest = np.where(near[:, 0] == places, near[:, 1], near[:, 0])  # the number of all where there is none
+    alike = nearest < len(own)
+    same = own[np.unique(np.sort(np.column_stack([places, nearest])[alike], axis=1), axis=0)]
     if len(same):
         pairs = ", ".join(f"{first} and {second}" for first, second in same[:NAMED])
         warnings.warn(

@@ -29,6 +29,7 @@ from dualgate.reduction import ReducedRows, Reduction
 from dualgate.rows import FitStages, map_blocks, open_fit_rows, open_rows, run_passes, spread_rows
 from dualgate.snr import quality_bins
 from dualgate.statistics import CellStatistics
+from dualgate.trace import TRACE_WIDTH
 
 FIXED = ("columns", "error_columns", "quality_edges", "regime_edges", "projection", "n_components", "cv")
 
@@ -559,6 +560,8 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         """Join ``function(columns)`` over the reduced columns of all rows."""
         check_is_fitted(self, "coef_")
         source = open_rows(self, X, reset=False)
-        return map_blocks(
-            self, lambda first, block: function(self.reduction_.reduce(first, block)), source, n_jobs=self.n_jobs
-        )
+
+        def run(first, block):
+            return function(self.reduction_.reduce(first, block))
+
+        return map_blocks(self, run, source, n_jobs=self.n_jobs, width=TRACE_WIDTH * self.n_experts_)

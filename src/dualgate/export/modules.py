@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from dualgate.features import LineWindows
 from dualgate.features.discriminants import MIN_LOG
 from dualgate.features.lines import CONTINUUM_FLOOR
 from dualgate.features.quality import STATISTICS
+from dualgate.rows import whole_file
 
 
 class MixtureModule(nn.Module):
@@ -265,9 +268,12 @@ class LineModule(_Arrays):
 def write_onnx(module, n_features, path, names):
     """Write a module as an ONNX graph with a free number of rows."""
     rows = torch.ones((3, n_features), dtype=torch.float64)
+    graph = BytesIO()
     with warnings.catch_warnings():  # that this exporter is the older one; the newer needs another package
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (rows,), str(path), input_names=list(names[:1]), output_names=list(names[1:]),
+            module, (rows,), graph, input_names=list(names[:1]), output_names=list(names[1:]),
             dynamic_axes={name: {0: "n_samples"} for name in names}, dynamo=False,
         )  # fmt: skip
+    with whole_file(Path(path)) as file:
+        file.write(graph.getvalue())

@@ -54,7 +54,7 @@ def weigh(flux, error, mean, noise, out=None):
             np.divide(unit, error, out=weights)
             weights *= weights
             weighted *= weights
-        known = np.isfinite(np.vdot(weights, weighted)) and weights.min(initial=1) > FAINT
+        known = np.isfinite(np.vdot(weights, weighted)) and weights.min(initial=1) > FAINT * weights.max(initial=1)
     if not known:
         measured = np.isfinite(weights) & np.isfinite(weighted)
         measured &= weights > FAINT * weights.max(axis=1, keepdims=True, where=measured, initial=0)

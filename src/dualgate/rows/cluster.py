@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from functools import reduce
 
 from joblib import parallel_config
-from threadpoolctl import threadpool_limits
 
 from dualgate._validation import allows_nan, check_number, owner_name
 from dualgate.rows.passes import add_found, run_here, runner
-from dualgate.rows.sources import ArrayRows, block_rows, iter_blocks, whole_of
+from dualgate.rows.sources import ArrayRows, block_rows, iter_blocks, one_blas_thread, whole_of
 
 FAN_IN = 4  # results that one task adds
 SOURCE_BYTES = 1 << 24  # of a pickled source, not counting the row numbers of a subset
@@ -144,7 +143,7 @@ def _work(owner, finite, packed, parts, start, stop):
     if _is_dask(whole):
         whole.array = _ReadHere(whole.array)
     # a worker has a task for each of its threads: more threads within would be too many
-    with parallel_config(backend="sequential"), threadpool_limits(1, user_api="blas"):
+    with parallel_config(backend="sequential"), one_blas_thread():
         for first, block in iter_blocks(owner, source, start=start, stop=stop, finite=finite):
             for part in parts:
                 part.update(first, block)

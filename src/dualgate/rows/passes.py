@@ -6,8 +6,9 @@ from copy import copy
 from functools import cached_property
 
 import numpy as np
+from sklearn.utils import gen_batches
 
-from dualgate.rows.sources import in_threads, iter_blocks, join
+from dualgate.rows.sources import block_rows, in_threads, iter_blocks, join
 
 
 class Pass(ABC):
@@ -109,28 +110,35 @@ class Collect(Pass):
         One entry for each row of the block, which holds consecutive rows; picklable.
     n_jobs : None or int, default=None
         Threads that compute.
+    width : int, default=1
+        Numbers that the function holds for each row; where they are many, it gets a block in several parts.
 
     Attributes
     ----------
     found : Pieces
     """
 
-    def __init__(self, function, *, n_jobs=None):
-        self.function, self.n_jobs = function, n_jobs
+    def __init__(self, function, *, n_jobs=None, width=1):
+        self.function, self.n_jobs, self.width = function, n_jobs, width
 
     def begin(self):  # noqa: D102
         return Pieces()
 
     def update(self, start, block):  # noqa: D102
-        def compute(first, last):
-            return self.function(start + first, block[first:last])
+        for rows in gen_batches(len(block), block_rows(self.width, np.float64)):
 
-        self.found.add(start, in_threads(compute, len(block), self.n_jobs))
+            def compute(first, last, part=block[rows], start=start + rows.start):
+                return self.function(start + first, part[first:last])
+
+            self.found.add(start + rows.start, in_threads(compute, rows.stop - rows.start, self.n_jobs))
 
 
-def map_blocks(owner, function, source, *, n_jobs=None):
-    """Join ``function(first_row, block)``, an array or several by name, over all rows, in joblib threads."""
-    (collected,) = run_here(owner, [Collect(function, n_jobs=n_jobs)], source, n_jobs)
+def map_blocks(owner, function, source, *, n_jobs=None, width=1):
+    """Join ``function(first_row, block)``, an array or several by name, over all rows, in joblib threads.
+
+    `width` is how many numbers the function holds for each row.
+    """
+    (collected,) = run_here(owner, [Collect(function, n_jobs=n_jobs, width=width)], source, n_jobs)
     return collected.found.joined()
 
 

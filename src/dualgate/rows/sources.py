@@ -5,6 +5,9 @@
 
 import os
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from mmap import mmap
+from threading import Lock
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -169,14 +172,21 @@ class ArrayRows(RowSource):
             )
         self.array, self.shape = array, tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
-        self.in_memory = isinstance(array, np.ndarray) and not _is_mapped(array)
+        self.in_memory, self._store = isinstance(array, np.ndarray) and not _is_mapped(array), None
         if _is_mapped(array):
             self.files = (os.path.abspath(array.filename),)
         elif type(array).__module__.startswith("h5py"):
             self.files = (os.path.abspath(array.file.filename),)
+        elif hasattr(getattr(array, "store", None), "root"):  # a directory of Zarr
+            self._store = os.path.abspath(os.path.join(array.store.root, array.path))
 
     def read(self, start, stop):  # noqa: D102
-        return np.asarray(self.array[start:stop], dtype=self.dtype)
+        if _is_mapped(self.array):
+            _require_whole(self.array)
+        block = np.asarray(self.array[start:stop], dtype=self.dtype)
+        if self._store is not None and not os.path.exists(self._store):  # Zarr reads what is missing as fill values
+            raise FileNotFoundError(f"X: {self._store!r} has vanished since it was opened: restore it, and fit again.")
+        return block
 
     def read_rows(self, rows):  # noqa: D102
         return np.asarray(self.array[rows], self.dtype, order="C") if self.in_memory else super().read_rows(rows)
@@ -186,9 +196,7 @@ class ArrayRows(RowSource):
             return type(self), (self.array,)
         if not _is_mapped(self.array):
             return _open_dataset, (type(self), self.files[0], self.array.name)
-        whole = self.array
-        while isinstance(whole.base, np.memmap):
-            whole = whole.base
+        whole = _whole_map(self.array)
         place = self.array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         layout = self.array.shape, self.array.dtype, whole.offset + place, self.array.strides
         return _open_map, (type(self), self.files[0], *layout)
@@ -208,6 +216,23 @@ def _open_dataset(kind, path, name):
 
 def _is_mapped(array):
     return isinstance(array, np.memmap) and array.filename is not None
+
+
+def _whole_map(array):
+    """Return the memory map that an array is part of."""
+    while isinstance(array.base, np.memmap):
+        array = array.base
+    return array
+
+
+def _require_whole(array):
+    """Raise an OSError where the file of a memory map has become shorter: reading on would end the process."""
+    whole = _whole_map(array)
+    if isinstance(whole.base, mmap) and whole.base.size() < whole.offset + whole.nbytes:
+        raise OSError(
+            f"X: {str(array.filename)!r} has {whole.base.size():,} bytes, fewer than when it was mapped: it was cut or "
+            "written again. Restore it, and open it again."
+        )
 
 
 def as_source(X):
@@ -303,12 +328,43 @@ def iter_blocks(owner, source, *, start=0, stop=None, n_jobs=None, finite=None):
         yield first, block
 
 
+class _Limits:
+    """Threads that keep BLAS to one, and what gives its threads back."""
+
+    lock, n_inside, restore = Lock(), 0, None
+
+    @classmethod
+    def renew(cls):
+        """Forget that another thread of the parent may hold the lock."""
+        cls.lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_Limits.renew)
+
+
+@contextmanager
+def one_blas_thread():
+    """Keep BLAS to one thread until the last of the threads that are inside leaves."""
+    with _Limits.lock:
+        if _Limits.n_inside == 0:
+            _Limits.restore = threadpool_limits(1, user_api="blas").restore_original_limits
+        _Limits.n_inside += 1
+    try:
+        yield
+    finally:
+        with _Limits.lock:
+            _Limits.n_inside -= 1
+            if _Limits.n_inside == 0:
+                _Limits.restore()
+
+
 def in_threads(function, n_rows, n_jobs):
     """Join ``function(start, stop)`` over short runs of rows, in joblib threads; BLAS keeps to one in each."""
     ranges = [(rows.start, rows.stop) for rows in gen_batches(n_rows, _THREAD_ROWS)]
     if effective_n_jobs(n_jobs) == 1 or len(ranges) <= 1:
         return function(0, n_rows)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         return join(Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(function)(*each) for each in ranges))
 
 

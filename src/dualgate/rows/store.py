@@ -1,11 +1,13 @@
 """What was computed before: a store of results by name, and the keys that tell when a result may be used again."""
 
+import glob
 import hashlib
 import inspect
 import numbers
 import os
 import pickle
 import re
+import time
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ from dualgate.rows.passes import run_here, run_passes, runner
 from dualgate.rows.sources import RUN_ROWS, RowSource, Subset, iter_blocks, spread_rows
 
 EVERY_BLOCKS = 16  # blocks between two writings; with wide rows a write takes about as long as a quarter of a block
+PART_SECONDS = 86_400  # after which an unfinished file is one that a kill left
 NEUTRAL = ("n_jobs", "verbose", "device", "memory")  # parameters of estimators that change no result
 PACKAGE = Path(__file__).parents[1]
 _CODE = (".py", ".npz", ".csv")  # suffixes of what may change a result
@@ -154,8 +157,13 @@ def require_own(path, status):
 def whole_file(path, *, mode=0o666):
     """Open a file for writing in binary; it takes the place of `path` in one step if the block ends well.
 
-    `mode` is what others may do with it, as far as the process allows.
+    `mode` is what others may do with it, as far as the process allows. An error of the disk names `path`; what stood
+    there stays. Parts that killed processes left of this file are deleted a day later.
     """
+    for old in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # another process was faster, or it is somebody else's
+            if time.time() - old.stat().st_mtime > PART_SECONDS:
+                old.unlink()
     part = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex}.part")  # of this process and write alone
     try:
         with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
@@ -163,6 +171,10 @@ def whole_file(path, *, mode=0o666):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:  # that of a full disk names no file
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -314,12 +326,12 @@ class FitStages:
             chosen = source.row_numbers, source.column_numbers
         sums = self._key("checksums", source.shape, chosen)
         self._runs.append(key)
-        checksums, n_read = self.store.load(sums)["blocks"] if sums in self.store else {}, 0
-        if key in self.store:
-            stored = self.store.load(key)
-            n_read = int(stored["n_rows"])
-            for each, found in zip(passes, stored["found"], strict=True):
-                each.found = found
+        checksums, n_read, done = {}, 0, []
+        with suppress(KeyError):  # there is none, or another process has finished the stage and discarded it
+            checksums = self.store.load(sums)["blocks"]
+            n_read, done = self.store.load(key)["done"]  # one value: another process may replace the file at any time
+        for each, found in zip(passes, done, strict=bool(done)):
+            each.found = found
         for number, (first, block) in enumerate(iter_blocks(owner, source, start=n_read, n_jobs=n_jobs), start=1):
             last, checksum = first + len(block) - 1, zlib.crc32(block.data)
             if checksums.setdefault((first, last), checksum) != checksum:
@@ -330,7 +342,7 @@ class FitStages:
             for each in passes:
                 each.update(first, block)
             if number % EVERY_BLOCKS == 0 or last + 1 == len(source):
-                self.store.save(key, {"found": [each.found for each in passes], "n_rows": last + 1})
+                self.store.save(key, {"done": (last + 1, [each.found for each in passes])})
                 self.store.save(sums, {"blocks": checksums})
         return passes
 

@@ -33,7 +33,8 @@ WEIGHTS = defaultdict(lambda: 1, {"rows": 0.05, "reduction": 8, "reduced rows": 
 def main(argv: list[str] | None = None) -> int:
     """Run the command `dualgate` with `argv`, or the command line, and return its exit code.
 
-    It is 1 where an extra package is missing, a stage's file is damaged or the output is closed, 130 when interrupted.
+    It is 1 where an extra package is missing, a file cannot be read or written or the output is closed, 130 when
+    interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
@@ -112,16 +113,25 @@ def _study(args, line):
     except ConfigError as error:
         args.parser.error(str(error))
     except KeyboardInterrupt:
-        words, finished = "No stage was finished, nothing has been written.", 0 if run is None else run.n_finished()
-        if finished:
-            place = run.store.directory
-            words = f"{finished} finished stages are in {place}; the same command continues from them:\n  {line}"
-        print(f"dualgate study was interrupted. {words}", file=sys.stderr)
+        print(f"dualgate study was interrupted. {_what_is_left(run, line)}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a disk that is full, a file that vanished, a directory that may not be written
+        print(f"dualgate study was stopped: {error}\n{_what_is_left(run, line)}", file=sys.stderr)
+        return 1
     except import_module("dualgate.rows.store").StoreError as error:  # imported only where something was raised
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _what_is_left(run, line):
+    """Say which stages of a run that ended early are finished, and how to continue."""
+    finished = 0 if run is None else run.n_finished()
+    if not finished:
+        return "No stage was finished, nothing has been written."
+    return f"{finished} finished stages are in {run.store.directory}; the same command continues from them:\n  {line}"
 
 
 def _make_directory(out):

@@ -40,7 +40,7 @@ def draw_figures(results: StudyResults) -> dict[str, tuple[str, bytes]]:
         if shown is not None:
             title = titles.render(figure=name, found=results.analysis, run=results.run, places=PLACES, **shown)
             title = " ".join(title.split())
-            figure.suptitle(fill(title, TITLE_LETTERS), x=0.02, ha="left", fontsize="medium")
+            figure.suptitle(without_math(fill(title, TITLE_LETTERS)), x=0.02, ha="left", fontsize="medium")
             figure.savefig(target, format="png", dpi=160, metadata={"Software": None})
             drawn[name] = title, target.getvalue()
     return drawn
@@ -124,7 +124,7 @@ def _predictions(results, figure):
     groups = np.array_split(np.argsort(true), 15)
     medians = ([np.median(column[group]) for group in groups if len(group)] for column in (true, guess))
     axes.plot(*medians, "o-", color="C1", markersize=4, label="median")
-    name = f"{run.target} [{run.unit}]" if run.unit else run.target
+    name = _target(run)
     axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
     _legend(figure)
     return {}
@@ -171,7 +171,7 @@ def _densities(results, figure):
         return None
     figure.set_figheight(5.0)
     panels = figure.subplots(3, len(found.densities) // 3, sharex=True, squeeze=False)
-    name = f"{run.target} [{run.unit}]" if run.unit else run.target
+    name = _target(run)
     for place, (panel, curve, truth) in enumerate(zip(panels.flat, found.densities, found.truths, strict=True)):
         panel.fill_between(found.y, curve, color="C0", alpha=0.3, linewidth=0)
         panel.plot(found.y, curve, color="C0", linewidth=1, label="predictive density" if not place else None)
@@ -215,8 +215,8 @@ def _coefficients(results, figure):
     names = names if len(names) == len(coefs) - 1 else [f"regime {place}" for place in range(len(coefs) - 1)]
     lines = {f"{ELEMENTS[name[:2]]} {core:.0f}": core for name, (cores, *_) in WINDOWS.items() for core in cores}
     figure.set_figheight(2.0 + 0.5 * len(coefs))
-    names = [each.replace(", ", ",\n") for each in [*names, "all rows"]]
-    unit = f"{run.unit or run.target} per unit of flux"
+    names = [without_math(each.replace(", ", ",\n")) for each in [*names, "all rows"]]
+    unit = without_math(f"{run.unit or run.target} per unit of flux")
     axes = evaluation.CoefficientDisplay(wave, coefs, names, lines=lines, unit=unit).plot(figure.add_subplot()).ax_
     axes.set_ylabel("")
     near = np.any([np.abs(wave - core) < LINE_REACH for core in lines.values()], axis=0)
@@ -265,6 +265,16 @@ def confused_gate(results: StudyResults) -> str | None:
         if table is not None and 1.5 / len(table) < np.nanmean(np.diag(table)) < 0.95:
             return answer.dual
     return None
+
+
+def _target(run):
+    """Name and unit of the target, for the label of an axis."""
+    return without_math(f"{run.target} [{run.unit}]" if run.unit else run.target)
+
+
+def without_math(text: str) -> str:
+    """Write a text from data so that matplotlib shows it as it is: between dollars it would read mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _gains(figure, names, lines, groups):

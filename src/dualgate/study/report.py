@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dualgate.rows import whole_file
 from dualgate.snr import SNR_NAMES
 from dualgate.study.figures import BINS, FIGURES, PLACES, confused_gate, draw_figures, grouped, shows_trend
 from dualgate.study.methods import BINNED, DUAL, PLAIN
@@ -348,7 +349,8 @@ def write_report(results: StudyResults, directory: Path, scores: pd.DataFrame | 
     directory, written = Path(directory), []
 
     def write(name, content):
-        (directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        with whole_file(directory / name) as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
         written.append(directory / name)
 
     write("results.json", results.to_json(summary=summary(results)))  # the numbers first, should a figure fail
