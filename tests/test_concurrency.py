@@ -40,7 +40,7 @@ def towers():
 
 MODELS = {
     "factor mixture": golden_models.MODELS["factor mixture"],
-    "robust, moving": lambda: spectral(wave=np.linspace(8400, 8500, golden_models.P), velocity=600),
+    "robust, moving": lambda: spectral(wave=np.linspace(8400, 8500, golden_models.P), velocity=350),
     "dual tower": towers,
 }
 

@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import contextmanager
 from errno import EACCES, EFBIG, ENOSPC
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -57,29 +58,31 @@ FAULTS = {
 
 
 def spectra(path):
+    pytest.importorskip("tables")
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(50, 3)), columns=["T_eff", "log_g", "M_H"])
     flux = rng.uniform(size=(50, 100))
     write_spectra(path, flux, 0.1 + flux, table, np.linspace(8000, 8100, 100), overwrite=True)
 
 
+results = cache(planted_results)
 WRITERS = {
     "result.zip": lambda path: Store(path.parent).save("result", {"a": X, "b": [MODEL]}),
     "model.dualgate": lambda path: save_model(MODEL, path),
     "spectra.h5": spectra,
-    "results.json": lambda path: write_report(planted_results(), path.parent),
+    "results.json": lambda path: write_report(results(), path.parent),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(name, fault, tmp_path):
+def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(name, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualgate.study.report.draw_figures", lambda results: {})
     path, (broken, error) = tmp_path / name, FAULTS[fault]
     path.write_bytes(b"what stood there")
     with broken(), pytest.raises(OSError, match=name) as raised:
         WRITERS[name](path)
-    words = os.strerror(error)
-    assert words in str(raised.value) or (name.endswith("h5") and "spectra.h5' cannot be written" in str(raised.value))
+    assert os.strerror(error) in str(raised.value)
     assert path.read_bytes() == b"what stood there"
     assert [each.name for each in tmp_path.iterdir()] == [name]
     WRITERS[name](path)
@@ -168,7 +171,7 @@ def test_a_file_that_is_lost_between_passes_is_named(kind, small_blocks, tmp_pat
         path = tmp_path / "x.h5"
         with h5py.File(path, "w") as file:
             file.create_dataset("x", data=X, chunks=(50, 300))
-        rows = h5py.File(path, "r")["x"]
+        rows = h5py.File(path, "r", rdcc_nbytes=0)["x"]
     elif kind == "zarr":
         zarr, path = pytest.importorskip("zarr"), tmp_path / "x.zarr"
         rows = zarr.create_array(str(path), data=X, chunks=(50, 300))

@@ -25,6 +25,7 @@ WAVE, FLUX, ERROR = "spectrumdataset/wave", "dataset/arrays/flux/value", "datase
 PARAMS = "dataset/params"
 REQUIRED = ("T_eff", "log_g", "M_H")
 _CHUNK_BYTES = 1 << 18  # of compressed rows that are read together, so that scattered rows are read quickly
+_SPARE_BYTES = 1 << 22  # of a shard, for what is beside flux and errors
 _NOISE_STREAM = 1  # the noise is independent of what the simulator draws for the same seed and row
 _LOCK = Lock()  # h5py and PyTables may share one HDF5 library, which is not safe for threads
 
@@ -254,6 +255,8 @@ def write_spectra(path, flux, error, params, wave, *, measured=False, compressio
         If there is such a file and `overwrite` is False.
     FileNotFoundError
         If the directory does not exist.
+    OSError
+        If there is no room for the arrays as they are without compression; a file that was there stays.
     ValueError
         If shapes disagree, flux or a required parameter is not finite, a required parameter is missing, a parameter is
         not a number, or a row has no good error.
@@ -280,15 +283,13 @@ def write_spectra(path, flux, error, params, wave, *, measured=False, compressio
     rows = max(1, min(len(flux), _CHUNK_BYTES // (4 * flux.shape[1])))
     options = {"chunks": (rows, flux.shape[1]), "compression": compression, "shuffle": compression is not None}
     with whole_file(path) as unfinished:
-        try:
-            with h5py.File(unfinished.name, "w") as file:
-                file[WAVE] = wave
-                file.create_dataset(FLUX, data=flux, **options)
-                file.create_dataset(ERROR, data=error, **options)
-            table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
-        except (OSError, RuntimeError) as problem:  # h5py and PyTables raise either, without the name of the file
-            words = f"write_spectra.path={str(path)!r} cannot be written ({problem}): make room, or name another place."
-            raise OSError(words) from problem
+        if hasattr(os, "posix_fallocate"):  # where a disk fills while it writes, HDF5 may end the process
+            os.posix_fallocate(unfinished.fileno(), 0, flux.nbytes + error.nbytes + _SPARE_BYTES)
+        with h5py.File(unfinished.name, "w") as file:
+            file[WAVE] = wave
+            file.create_dataset(FLUX, data=flux, **options)
+            file.create_dataset(ERROR, data=error, **options)
+        table.to_hdf(unfinished.name, key=PARAMS, mode="a", format="fixed")
 
 
 def _check_spectra(flux, error, wave, params, required):

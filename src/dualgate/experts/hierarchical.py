@@ -494,7 +494,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         root_prediction : ndarray of shape (n_samples,), [unit of y]
             Only if `with_root`.
         """
-        each = self._over_blocks(X, self.predict_reduced)
+        each = self._over_blocks(X, lambda columns, first: self.predict_reduced(columns))
         return (each[:, :-1], each[:, -1]) if with_root else each[:, :-1]
 
     def predict_reduced(self, columns):
@@ -526,11 +526,16 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         -------
         prediction : ndarray of shape (n_samples,), [unit of y]
         """
-        each, root = self.predict_each(X, with_root=True)
         if regimes is None:
-            return root
-        cells = self._known_codes(regimes, len(each)) * self.n_quality_bins_ + self.quality_bins(X)
-        return each[np.arange(len(each)), cells]
+            return self._over_blocks(X, lambda columns, first: self.predict_reduced(columns)[:, -1])
+        bins = self.quality_bins(X)
+        cells = self._known_codes(regimes, len(bins)) * self.n_quality_bins_ + bins
+
+        def own(columns, first):
+            each = self.predict_reduced(columns)
+            return each[np.arange(len(each)), cells[first : first + len(each)]]
+
+        return self._over_blocks(X, own)
 
     def quality_bins(self, X):
         """Quality bin of every row of `X`, 0 for the lowest signal-to-noise ratio.
@@ -541,7 +546,7 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         """
         if hasattr(self, "n_quality_bins_") and self.n_quality_bins_ == 1:
             return np.zeros(len(open_rows(self, X, reset=False)), dtype=np.intp)
-        return quality_bins(self._over_blocks(X, lambda columns: columns["snr"]), self.quality_edges_)
+        return quality_bins(self._over_blocks(X, lambda columns, first: columns["snr"]), self.quality_edges_)
 
     def cells_of(self, regimes, snr, n_rows):
         """Cell of rows whose regimes are known, as codes or conditions, at these signal-to-noise ratios."""
@@ -557,11 +562,11 @@ class HierarchicalExperts(RegressorMixin, BaseEstimator):
         return codes
 
     def _over_blocks(self, X, function):
-        """Join ``function(columns)`` over the reduced columns of all rows."""
+        """Join ``function(columns, first_row)`` over the reduced columns of all rows."""
         check_is_fitted(self, "coef_")
         source = open_rows(self, X, reset=False)
 
         def run(first, block):
-            return function(self.reduction_.reduce(first, block))
+            return function(self.reduction_.reduce(first, block), first)
 
         return map_blocks(self, run, source, n_jobs=self.n_jobs, width=TRACE_WIDTH * self.n_experts_)

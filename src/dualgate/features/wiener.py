@@ -15,6 +15,7 @@ from dualgate.rows import choose_spread, open_rows, spread_rows
 
 FIRST_TURNS = 2  # in which pixels of the sample that lie are left out
 FEW_OUTLIERS = 5e-5  # share of the pixels that may be outliers by chance: seven times that of Gaussian noise
+MOST_REGIMES = 50  # of which each has loadings of its own: sums grow with their square
 IN_ALL, FEWEST = 24, 6  # factors of ``n_components="auto"`` in all, and free ones at least
 
 
@@ -38,8 +39,8 @@ class WienerScores(PixelProjection):
     Parameters
     ----------
     n_components : int or "auto", default=24
-        Free factors. A supervised fit adds one for y, and with K regimes ``2 K - 1`` for both. ``"auto"`` is as many as
-        make 24 factors in all, and at least 6.
+        Free factors. A supervised fit adds one for y, and with K regimes, up to 50, ``2 K - 1`` for both. ``"auto"`` is
+        as many as make 24 factors in all, and at least 6.
     columns : None or column specification, default=None
         Flux columns, as in ColumnTransformer; None is all columns.
     error_columns : None or column specification, default=None
@@ -216,6 +217,8 @@ class WienerScores(PixelProjection):
         self._known = np.zeros((n_rows, 0))[chosen]
         if self.supervised and not clean:
             codes = None if codes is None else np.asarray(codes)[chosen]
+            if codes is not None and len(np.unique(codes)) > MOST_REGIMES:
+                codes = None
             self._known = known_factors(check_target(self, y)[chosen], codes)
         n_free = max(FEWEST, IN_ALL - self._known.shape[1]) if auto else self.n_components
         flux, error = self._split(sample)

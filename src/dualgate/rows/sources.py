@@ -172,20 +172,26 @@ class ArrayRows(RowSource):
             )
         self.array, self.shape = array, tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
-        self.in_memory, self._store = isinstance(array, np.ndarray) and not _is_mapped(array), None
+        self.in_memory = isinstance(array, np.ndarray) and not _is_mapped(array)
+        self._place, self._n_bytes = None, 0  # file or directory that must still be there, and at least so large
         if _is_mapped(array):
             self.files = (os.path.abspath(array.filename),)
         elif type(array).__module__.startswith("h5py"):
             self.files = (os.path.abspath(array.file.filename),)
+            if os.path.isfile(self.files[0]):  # some drivers have none
+                self._place, self._n_bytes = self.files[0], os.path.getsize(self.files[0])
         elif hasattr(getattr(array, "store", None), "root"):  # a directory of Zarr
-            self._store = os.path.abspath(os.path.join(array.store.root, array.path))
+            self._place = os.path.abspath(os.path.join(array.store.root, array.path))
 
     def read(self, start, stop):  # noqa: D102
         if _is_mapped(self.array):
             _require_whole(self.array)
         block = np.asarray(self.array[start:stop], dtype=self.dtype)
-        if self._store is not None and not os.path.exists(self._store):  # Zarr reads what is missing as fill values
-            raise FileNotFoundError(f"X: {self._store!r} has vanished since it was opened: restore it, and fit again.")
+        # HDF5 and Zarr read what is missing as zeros or fill values
+        if self._place is not None and not (
+            os.path.exists(self._place) and os.path.getsize(self._place) >= self._n_bytes
+        ):
+            raise OSError(f"X: {self._place!r} has vanished or become shorter since it was opened: open it again.")
         return block
 
     def read_rows(self, rows):  # noqa: D102
