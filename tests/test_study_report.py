@@ -103,7 +103,7 @@ def test_dollars_in_names_are_no_mathematics(results, monkeypatch):
     monkeypatch.setattr("dualgate.study.figures.FIGURES", {"predictions": FIGURES["predictions"]})
     marked, plain = (
         draw_figures(replace(results, run=replace(results.run, target=name, unit=None)))["predictions"][1]
-        for name in (r"$\frac$ $", r"no mathematics")
+        for name in (r"$\frac$", "no mathematics")
     )
     assert marked != plain
 
