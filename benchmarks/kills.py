@@ -19,7 +19,6 @@ import numpy as np
 from dualgate.datasets import make_spectra
 
 N_NEW = 500  # rows that are predicted
-COARSE = 8  # pixels that are averaged
 CHILD = """
 import sys
 import warnings
@@ -67,13 +66,13 @@ def finish(folder, child):
     return n_blocks, values
 
 
-def write_rows(folder, n_rows, seed):
-    data = make_spectra(n_rows + N_NEW, random_state=seed)
-    n_left = len(data.wave) // COARSE * COARSE
-    flux, error = (part[:, :n_left].reshape(len(part), -1, COARSE) for part in np.hsplit(data.X, 2))
-    flux, error = flux.mean(axis=2), np.sqrt(np.square(error).mean(axis=2) / COARSE)
+def write_rows(folder, n_rows, seed, n_new=N_NEW, coarse=8):
+    """Write simulated spectra, means of so many pixels, to fit and to predict."""
+    data = make_spectra(n_rows + n_new, random_state=seed)
+    flux, error = (part.reshape(len(part), -1, coarse) for part in np.hsplit(data.X, 2))
+    flux, error = flux.mean(axis=2), np.sqrt(np.square(error).mean(axis=2) / coarse)
     X = np.hstack([flux, error]).astype(np.float32)
-    wave = data.wave[:n_left].reshape(-1, COARSE).mean(axis=1)
+    wave = data.wave.reshape(-1, coarse).mean(axis=1)
     parts = {"X": X[:n_rows], "X_new": X[n_rows:], "y": data.y[:n_rows], "regimes": data.regimes[:n_rows]}
     for name, values in {**parts, "wave": wave}.items():
         np.save(folder / f"{name}.npy", values)

@@ -31,7 +31,7 @@ def resident():
 
 def turn(folder, n_rows, seed):
     """Fit one model to rows of its own, and use it."""
-    write_rows(folder, n_rows, seed)
+    write_rows(folder, n_rows, seed, n_new=n_rows // 2, coarse=32)
     wave, y, regimes = (np.load(folder / f"{name}.npy") for name in ("wave", "y", "regimes"))
     X, X_new = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("X", "X_new"))
     kind = KINDS[seed % len(KINDS)]
@@ -46,7 +46,7 @@ def turn(folder, n_rows, seed):
         model.novelty(X_new)
 
 
-def main(minutes="60", n_rows="2000"):
+def main(minutes="60", n_rows="400"):
     warnings.simplefilter("ignore")
     begun, seen, seed, shown = time.monotonic(), [], 0, -1
     while (elapsed := time.monotonic() - begun) < 60 * float(minutes):
