@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import subspace_angles
 from scipy.stats import multivariate_normal
 
@@ -243,5 +243,8 @@ def test_a_span_changes_nothing_but_the_time():
     sums, expected = summed(spanned, information, y), summed(mixture, exact, y)
     for name, values in sums.items():
         assert_allclose(values, expected[name], rtol=1e-3, atol=1e-4 * np.abs(expected[name]).max(), err_msg=name)
+    again, fresh = (each.predict(exact) for each in (spanned, replace(mixture, span=span)))
+    for one, other in zip(again, fresh, strict=True):  # whatever precision was asked for before
+        assert_array_equal(one, other)
     assert Span.of(folded) is None  # double precision is left whole
     assert Span.of(rng.uniform(size=(700, 136)).astype(np.float32)) is None  # no pattern

@@ -71,11 +71,12 @@ class FactorMixture:
         With `spanned`, A is given by its coordinates in the span.
         """
         if spanned:
-            if "spanned" not in self._operators:
+            key = "spanned", dtype
+            if key not in self._operators:
                 to_pairs, to_moments = self.operators(np.dtype(np.float64))
                 to_pairs = to_pairs @ self.span.directions.T
-                self._operators["spanned"] = to_pairs.astype(dtype), to_moments.astype(dtype)
-            return self._operators["spanned"]
+                self._operators[key] = to_pairs.astype(dtype), to_moments.astype(dtype)
+            return self._operators[key]
         if dtype not in self._operators:
             _, width, n_factors, _ = self.shape
             rows, columns = np.tril_indices(width)
