@@ -145,9 +145,8 @@ def test_penalties_at_both_ends(alphas, sharing):
 # ---- as many experts as anybody asks for -----------------------------------------------------------------------------
 
 
-def test_a_thousand_ridges(n_regimes=1000):
-    """Ten thousand take ten times as long."""
-    rng = np.random.default_rng(0)
+def test_a_thousand_ridges():
+    rng, n_regimes = np.random.default_rng(0), 1000  # ten thousand take ten times as long
     regimes = np.tile(np.arange(n_regimes), 3)
     X, levels = rng.normal(size=(len(regimes), 2)), rng.normal(size=n_regimes)
     y = levels[regimes] + X[:, 0] + 0.1 * rng.normal(size=len(regimes))
@@ -157,7 +156,8 @@ def test_a_thousand_ridges(n_regimes=1000):
     assert model.predict_each(X[:5]).shape == (5, n_regimes)
 
 
-def test_hundreds_of_components(n_regimes=300):
+def test_hundreds_of_components():
+    n_regimes = 300
     X, y, _ = draw(3 * n_regimes)
     order = np.argsort(y)
     regimes = np.empty(len(y), dtype=int)
