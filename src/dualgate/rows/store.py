@@ -172,7 +172,7 @@ def whole_file(path, *, mode=0o666):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:  # that of a full disk names no file
-        if error.errno is not None:
+        if error.errno is not None and error.filename in (None, part, str(part)):
             error.filename, error.filename2 = str(path), None
         raise
     finally:
